@@ -1,0 +1,71 @@
+"""The one configuration object: layout, selection, recall, disk."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mode = Literal["hierarchical", "flat"]
+Granularity = Literal["head_token", "head", "token"]
+Encode = Literal["segment", "stream"]
+
+
+class LayoutConfig(BaseModel):
+    """Where landmarks and gates stand. Part of the fingerprint: keys depend on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # positions in a block, its landmark included (l_block + 1 in Mohtashami & Jaggi 2023, section 3.1)
+    block_size: int = Field(default=64, ge=4)
+    # blocks in a segment: the unit of encoding, deletion and gating
+    blocks_per_segment: int = Field(default=8, ge=1)
+    # a beginning-of-sequence token at the head of every segment, in P0 of all its queries (docs/design.md, "The sink")
+    sink: bool = True
+
+    @property
+    def segment_size(self) -> int:
+        """Positions in a full segment: content, landmarks, gate and sink."""
+        return self.block_size * self.blocks_per_segment
+
+    @property
+    def segment_capacity(self) -> int:
+        """Content tokens in a full segment."""
+        return self.segment_size - self.blocks_per_segment - 1 - int(self.sink)
+
+    @model_validator(mode="after")
+    def _one_content_token_fits(self) -> "LayoutConfig":
+        if self.block_size < 3 + int(self.sink):
+            raise ValueError(f"block_size {self.block_size} leaves no content token beside landmark, gate and sink")
+        return self
+
+
+class RecallConfig(BaseModel):
+    """What a query may open and read; changes no stored byte."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # two trained levels, or every landmark scored as in the paper
+    mode: Mode = "hierarchical"
+    # segments a query opens
+    segments: int = Field(default=4, ge=1)
+    # blocks a query reads, k of the paper's section 3.2
+    blocks: int = Field(default=4, ge=1)
+    # who chooses its own blocks: each head at each token, each head, or each token (the paper's Table 2)
+    granularity: Granularity = "head_token"
+    # gate mass of a head and token under which nothing is read (the paper's Appendix D)
+    threshold: float = Field(default=0.01, ge=0.0, lt=1.0)
+    # blocks kept in memory per layer, least recently used first out
+    cached_blocks: int = Field(default=64, ge=1)
+
+
+class MemoryConfig(BaseModel):
+    """How a memory encodes and what it accepts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recall: RecallConfig = RecallConfig()
+    # segments on their own, or each recalling the earlier ones (the paper's streaming)
+    encode: Encode = "segment"
+    # bytes of UTF-8 in one message
+    max_message_bytes: int = Field(default=1_000_000, ge=1)
+    # bytes of keys and values kept on disk per database; older segments are encoded again when needed
+    kv_budget_bytes: int | None = Field(default=None, ge=0)

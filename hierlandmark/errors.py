@@ -1,0 +1,57 @@
+"""Named errors. Each says what was expected, what came, and what to do."""
+
+
+class HierLandmarkError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ModelMismatch(HierLandmarkError):
+    """The database was written by another base model, adapter or layout."""
+
+
+class ModelUnavailable(HierLandmarkError):
+    """The default model, or the one asked for, is not on this machine."""
+
+
+class AdapterInvalid(HierLandmarkError):
+    """An adapter folder lacks a file or does not fit the base model."""
+
+
+class StoreCorrupt(HierLandmarkError):
+    """The database cannot be read, is truncated, or a checksum fails."""
+
+
+class StoreTooNew(HierLandmarkError):
+    """A later version of hierlandmark wrote this database."""
+
+
+class StoreNotWritable(HierLandmarkError):
+    """The folder is read-only, the disk is full, or the database is locked."""
+
+
+class NamespaceNotFound(HierLandmarkError):
+    """No message was ever added under this namespace."""
+
+
+class MessageNotFound(HierLandmarkError):
+    """A message id is not in this namespace."""
+
+
+class DuplicateMessageId(HierLandmarkError):
+    """A message id stands twice in one add, or is in the namespace already."""
+
+
+class InvalidMessage(HierLandmarkError):
+    """Empty, too large, or not encodable text, or a field of the wrong type."""
+
+
+class InvalidChatFile(HierLandmarkError):
+    """A chat file holds a line that is not a conversation; the line number is given."""
+
+
+class InvalidArgument(HierLandmarkError, ValueError):
+    """A parameter is outside its range, k = 0 among them."""
+
+
+class MissingExtra(HierLandmarkError, ImportError):
+    """An optional library is not installed; the message names the extra."""

@@ -1,0 +1,112 @@
+"""What searches, answers and counts look like to a user."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hierlandmark.messages import Message, MessageId
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Cost(_Frozen):
+    """Work one query did, summed over layers; keys are counted once per layer and KV head that scored them."""
+
+    gate_keys: int = 0
+    landmark_keys: int = 0
+    # distinct (layer, block) pairs whose keys and values were attended to
+    blocks_read: int = 0
+    # bytes fetched from the database, gates and landmarks included; what a cache already held is not fetched
+    bytes_read: int = 0
+    # wall time, milliseconds
+    ms: float = 0.0
+
+
+class HeadMass(_Frozen):
+    """Attention mass that one head of one layer gave."""
+
+    layer: int
+    head: int
+    mass: float
+
+
+class SegmentTrace(_Frozen):
+    """Mass a query gave to the gate of one segment: mean over the heads that recalled, and the heads that gave most."""
+
+    segment: int
+    mass: float
+    heads: list[HeadMass] = Field(default_factory=list)
+
+
+class BlockTrace(_Frozen):
+    """Mass a query gave to one block, the text of that block, and the heads that gave most."""
+
+    block: int
+    segment: int
+    mass: float
+    text: str = ""
+    message_ids: list[MessageId] = Field(default_factory=list)
+    heads: list[HeadMass] = Field(default_factory=list)
+
+
+class Trace(_Frozen):
+    """Why: segments and blocks by mass, greatest first."""
+
+    segments: list[SegmentTrace] = Field(default_factory=list)
+    blocks: list[BlockTrace] = Field(default_factory=list)
+
+
+class Hit(_Frozen):
+    """One found message (or several, when a block holds short ones only together), best block first."""
+
+    message_ids: list[MessageId]
+    # text of the messages
+    text: str
+    # comparable within one search only; higher is better
+    score: float
+    block: int
+    segment: int
+    messages: list[Message] = Field(default_factory=list)
+
+
+class SearchResult(_Frozen):
+    """Hits, best first, what they cost and why."""
+
+    hits: list[Hit]
+    cost: Cost
+    trace: Trace = Trace()
+
+
+class Answer(_Frozen):
+    """Generated text, its token ids, what was read for it and why."""
+
+    text: str
+    tokens: list[int]
+    cost: Cost
+    trace: Trace = Trace()
+    # seconds from the call to the first generated token, and for each token after it (mean)
+    first_token_s: float = 0.0
+    per_token_s: float = 0.0
+
+
+class AddReport(_Frozen):
+    """What one `add` wrote."""
+
+    messages: int
+    tokens: int
+    segments: int
+    seconds: float
+
+
+class MemoryStats(_Frozen):
+    """Size of one namespace on disk."""
+
+    namespace: str
+    messages: int
+    tokens: int
+    segments: int
+    blocks: int
+    kv_bytes: int
+    key_bytes: int
+    text_bytes: int
+    file_bytes: int

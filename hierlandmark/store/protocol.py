@@ -1,0 +1,162 @@
+"""What a store of blocks does. Numpy in, numpy out; no model, no torch.
+
+Words: docs/design.md, section 2. Shapes: N blocks of one segment, L layers, H_kv key-value heads, D head width,
+P positions of a block (`block_size`). Arrays that hold bfloat16 are uint16 bit patterns; `KVSpec.dtype` says which.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from hierlandmark.messages import Message, MessageId
+
+SegmentId = int
+# segment id * blocks_per_segment + index of the block in its segment
+BlockId = int
+
+
+@dataclass(frozen=True, slots=True)
+class KVSpec:
+    """Shape and element type of every array in one database, and whose keys they are."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    block_size: int
+    blocks_per_segment: int
+    dtype: Literal["bfloat16", "float16", "float32"]
+    # hex digest over base model, adapter and layout
+    fingerprint: str
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """Element type of the arrays: bfloat16 travels as uint16 bits."""
+        return np.dtype({"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}[self.dtype])
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRun:
+    """Content tokens that one message put into one segment, in order."""
+
+    message_id: MessageId
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedSegment:
+    """One segment as the model made it, before the store gives it an id."""
+
+    tokens: np.ndarray  # (n_content,) int32
+    runs: tuple[MessageRun, ...]  # sum of n_tokens == n_content
+    block_content: tuple[int, ...]  # content tokens of each block, N entries
+    closed: bool  # False for the open tail: the next append replaces it
+    gate_key: np.ndarray  # (L, H_kv, D), unrotated
+    landmark_keys: np.ndarray  # (N, L, H_kv, D), unrotated
+    kv: np.ndarray | None  # (N, L, 2, H_kv, P, D), keys [.., 0] unrotated, values [.., 1]; zero where not content
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """A stored segment without its keys and values."""
+
+    id: SegmentId
+    tokens: np.ndarray  # (n_content,) int32
+    runs: tuple[MessageRun, ...]
+    block_content: tuple[int, ...]
+    closed: bool
+    has_kv: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Counts and bytes of one namespace."""
+
+    messages: int
+    segments: int
+    blocks: int
+    tokens: int
+    kv_bytes: int
+    key_bytes: int  # gates and landmarks
+    text_bytes: int
+
+
+@runtime_checkable
+class BlockStore(Protocol):
+    """Durable blocks. Every write is one transaction: all of it, or nothing.
+
+    Messages keep the order they were appended in; segments keep the order of the text they hold.
+    A namespace exists from its first `append` until its last message is removed.
+    Reads of an unknown namespace raise `NamespaceNotFound`.
+    """
+
+    spec: KVSpec
+
+    def append(
+        self,
+        namespace: str,
+        messages: Sequence[Message],
+        segments: Iterable[EncodedSegment],
+        *,
+        replaces: SegmentId | None = None,
+    ) -> list[SegmentId]:
+        """Add messages and, after the last segment, `segments`; return their ids.
+
+        `segments` may be lazy: it is consumed inside the transaction, and whatever it raises rolls all back.
+        `replaces` names the open tail that the first of them continues; it is deleted in the same transaction.
+        Raises `DuplicateMessageId` before consuming `segments`; `StoreNotWritable` on a full disk or read-only folder;
+        `InvalidArgument` when `replaces` is not the namespace's open tail.
+        """
+
+    def rewrite(
+        self,
+        namespace: str,
+        remove: Sequence[MessageId],
+        segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+    ) -> None:
+        """Remove messages, and put each given segment in the place of the one it names, or nothing where None.
+
+        Afterwards no trace of the removed text is left in the file: not in the index, not in freed pages.
+        An empty `remove` only replaces segments (encoding again after a model change or an eviction).
+        Raises `MessageNotFound` when an id of `remove` is not there; then nothing is changed.
+        """
+
+    def messages(self, namespace: str, ids: Sequence[MessageId] | None = None) -> list[Message]:
+        """Messages in the order they were appended, or those named, in the order named; `MessageNotFound`."""
+
+    def has_message(self, namespace: str, message_id: MessageId) -> bool:
+        """Whether the id is there; False also for an unknown namespace. 1 and "1" differ."""
+
+    def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
+        """Segments in text order, or those named, in the order named."""
+
+    def tail(self, namespace: str) -> SegmentRecord | None:
+        """The last segment when it is open, else None; None also for an unknown namespace."""
+
+    def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
+        """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D)."""
+
+    def landmark_keys(self, segment_ids: Sequence[SegmentId]) -> list[np.ndarray]:
+        """For each segment (N, L, H_kv, D)."""
+
+    def read_blocks(self, layer: int, block_ids: Sequence[BlockId]) -> np.ndarray:
+        """Keys and values (n, 2, H_kv, P, D) of one layer, in the order asked; writable memory of its own.
+
+        Raises `StoreCorrupt` when a checksum fails, `KeyError` when the block is unknown or its KV was dropped.
+        """
+
+    def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:
+        """Forget keys and values of these segments; text, gates and landmarks stay."""
+
+    def search_text(self, namespace: str, query: str, k: int) -> list[tuple[MessageId, float]]:
+        """Best messages by BM25 over the text, higher is better; any query string is legal; [] when none match."""
+
+    def namespaces(self) -> list[str]:
+        """Names in alphabetical order."""
+
+    def stats(self, namespace: str) -> StoreStats:
+        """Counts and bytes."""
+
+    def close(self) -> None:
+        """Release the file; safe to call twice. Any later call raises `InvalidArgument`."""
