@@ -1,0 +1,5 @@
+"""`python -m hierlandmark` is the `hierlandmark` command."""
+
+from hierlandmark.cli import app
+
+app()

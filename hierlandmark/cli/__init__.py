@@ -1,0 +1,32 @@
+"""The `hierlandmark` command. Torch and transformers are imported inside commands: help stays fast."""
+
+from typing import Annotated
+
+import typer
+
+from hierlandmark import __version__
+from hierlandmark.cli.guard import Guard
+
+app = typer.Typer(
+    cls=Guard,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A memory for local language models: the model's own attention is the index.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A memory for local language models: the model's own attention is the index."""
