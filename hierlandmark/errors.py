@@ -55,3 +55,7 @@ class InvalidArgument(HierLandmarkError, ValueError):
 
 class MissingExtra(HierLandmarkError, ImportError):
     """An optional library is not installed; the message names the extra."""
+
+
+class UnsupportedModel(HierLandmarkError):
+    """The base model has a kind of attention that landmarks cannot replace."""

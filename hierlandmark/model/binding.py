@@ -1,0 +1,108 @@
+"""Landmark attention inside a transformers model, through its attention and mask registries; no modelling code is copied.
+
+The model is run as usual with `landmarks=` among its forward arguments; transformers hands it through to the attention.
+"""
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from hierlandmark.errors import UnsupportedModel
+
+NAME = "hierlandmark"
+
+
+class Attend(Protocol):
+    """What one forward pass does in place of attention."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """Attention output for one layer.
+
+        Args:
+            layer: index of the layer.
+            q: (B, H, T, D), rotated.
+            k, v: (B, H_kv, T, D), keys rotated.
+
+        Returns:
+            (B, H, T, D).
+        """
+
+
+def register() -> None:
+    """Make `attn_implementation="hierlandmark"` known to transformers; safe to call again."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _attention)
+    # without an entry of the same name the mask is silently None for some models and an error for others
+    AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    landmarks: Attend | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    if landmarks is None:
+        raise TypeError("a model with hierlandmark attention is run through LandmarkModel, which passes landmarks=")
+    if softcap is not None:
+        raise UnsupportedModel("capped attention logits (Gemma 2) are not supported; use Gemma 1 or Gemma 3")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = landmarks.attend(int(module.layer_idx), query, key, value, scale)  # type: ignore[arg-type]
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+class Rope:
+    """Rotation frequencies of every layer: (D / 2,) each, and the factor that scaled-up contexts put on cos and sin."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        rotary = decoder.rotary_emb
+        layers = len(decoder.layers)  # type: ignore[arg-type]
+        kinds = getattr(decoder.config, "layer_types", None)
+        per_kind = kinds is not None and hasattr(rotary, f"{kinds[0]}_inv_freq")
+        prefix = [f"{kind}_" for kind in kinds] if per_kind else [""] * layers
+        self.inv_freq: list[Tensor] = [getattr(rotary, f"{p}inv_freq").detach().float().clone() for p in prefix]
+        self.scaling: list[float] = [float(getattr(rotary, f"{p}attention_scaling", 1.0)) for p in prefix]
+
+
+class KeyTap:
+    """Takes each layer's keys before rotation: behind the key norm where there is one, else behind the projection."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        self.keys: dict[int, Tensor] = {}
+        self.active = False
+        for index, layer in enumerate(decoder.layers):  # type: ignore[arg-type]
+            attention = layer.self_attn
+            source = getattr(attention, "k_norm", None) or attention.k_proj
+            source.register_forward_hook(self._hook(index))
+
+    def _hook(self, layer: int) -> Any:
+        def take(module: nn.Module, args: Any, output: Tensor) -> None:
+            if self.active:
+                self.keys[layer] = output
+
+        return take
+
+
+def decoder_of(model: nn.Module) -> nn.Module:
+    """The stack of layers inside a causal language model, LoRA wrappers taken off."""
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.model
+
+
+def head_shape(config: Any) -> tuple[int, int, int, int]:
+    """Layers, query heads, key-value heads and head width of a transformers config."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads, width
+

@@ -1,0 +1,57 @@
+"""The attention itself, on tensors: one signature, several implementations."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hierlandmark.config import Mode
+from hierlandmark.layout import Kind, Layout
+from hierlandmark.ops.blockwise import landmark_attention_blockwise
+from hierlandmark.ops.reference import landmark_attention_reference
+
+Impl = Literal["reference", "blockwise"]
+_IMPLS = {"reference": landmark_attention_reference, "blockwise": landmark_attention_blockwise}
+
+
+def landmark_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    *,
+    mode: Mode = "hierarchical",
+    scale: float | None = None,
+    q_far: Tensor | None = None,
+    impl: Impl | None = None,
+) -> Tensor:
+    """Hierarchical or flat landmark attention over texts laid out in segments (docs/design.md, section 3).
+
+    Weight of content token j for query i: P0(j) in i's own block; P0(landmark) P2(j | block) in an earlier block of
+    its segment; P0(gate) P1(landmark | segment) P2(j | block) in an earlier segment, or in flat mode
+    P0(landmark) P2(j | block) as in Mohtashami & Jaggi 2023, section 3.1. Landmarks and gates have weight 0.
+
+    Args:
+        q: (B, H, T, D), T = S * P of the layout, rotated to positions in the segment.
+        k, v: (B, H_kv, T, D); H is a multiple of H_kv. Values at padding are ignored, NaN among them.
+        scale: factor on the logits, by default 1 / sqrt(D).
+        q_far: (B, H, T, D), the queries rotated for looking into other segments; by default q.
+        impl: None chooses "blockwise".
+
+    Returns:
+        (B, H, T, D) in q's dtype; zero where the query is padding.
+
+    Raises:
+        ValueError: T does not fit the layout, or H is not a multiple of H_kv.
+    """
+    B, H, T, D = q.shape
+    if (B, T) != (layout.kinds.shape[0], layout.kinds[0].size) or H % k.shape[1]:
+        raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} do not fit a layout of {layout.kinds.shape}")
+    scale = D**-0.5 if scale is None else scale
+    q_far = q if q_far is None else q_far
+    pad = torch.from_numpy(layout.kinds == Kind.PAD).to(q.device).view(B, 1, T, 1)
+    with torch.autocast(q.device.type, enabled=False):
+        # padding may hold anything, NaN too
+        q, q_far, k, v = (x.masked_fill(pad, 0.0) for x in (q, q_far, k, v))
+        out = _IMPLS[impl or "blockwise"](q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
+        return out.masked_fill(pad, 0.0).to(q.dtype)

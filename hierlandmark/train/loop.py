@@ -1,0 +1,177 @@
+"""The training loop: LoRA on every linear layer and the two rows, with a guard against spikes."""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch.utils.data import DataLoader, Dataset
+
+from hierlandmark.config import LayoutConfig, Mode
+from hierlandmark.errors import HierLandmarkError
+from hierlandmark.model.core import LandmarkCore
+from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
+from hierlandmark.train.episodes import Batch, Corpus, Shape, build_batch
+from hierlandmark.train.loss import batch_loss
+
+
+class TrainingDiverged(HierLandmarkError):
+    """The gradient norm spiked again and again; the last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. Defaults made the shipped adapter."""
+
+    steps: int = 2000
+    # tokens a step, padding included; batches of every shape come to about this many
+    tokens: int = 32_768
+    learning_rate: float = 6e-4
+    rank: int = 16
+    warmup: int = 60
+    clip: float = 1.0
+    # share of steps in the paper's flat mode, and of stream (plain text) steps
+    flat_share: float = 0.3
+    stream_share: float = 0.12
+    # segments of the longest texts
+    longest: int = 64
+    seed: int = 0
+    # a step whose gradient norm is over this many times the running median is not taken
+    spike: float = 10.0
+    checkpoint_every: int = 250
+    # wall-clock budget in seconds; the schedule then follows time instead of steps
+    seconds: float | None = None
+
+
+def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np.random.Generator) -> Shape:
+    """Shape of the next batch: short texts first, then all lengths."""
+    budget = max(2, config.tokens // layout.segment_size)
+    if rng.random() < config.stream_share:
+        memory = min(8, budget)
+        return Shape(max(1, budget // memory), memory, 0)
+    room = min(config.longest, budget)
+    sizes = [size for size in (6, 14, 29, 60) if size < room] or [max(1, room - 1)]
+    # the first tenth sees only the shortest, the longest come in at three tenths
+    open_to = 1 + int(progress * 10) if progress < 0.3 else len(sizes)
+    memory = sizes[rng.integers(0, min(len(sizes), open_to))]
+    readers = 2 if memory < 29 else 3
+    return Shape(max(1, budget // (memory + readers)), memory, readers)
+
+
+class BatchSource(Dataset[tuple[Batch, Mode]]):
+    """Batch of step n: its content depends on the seed and n only, its size on progress too."""
+
+    def __init__(self, corpus: Corpus, config: TrainConfig, layout: LayoutConfig) -> None:
+        self.corpus, self.config, self.layout = corpus, config, layout
+        # shared with worker processes
+        self.progress = torch.zeros(1).share_memory_()
+
+    def __len__(self) -> int:
+        return self.config.steps
+
+    def __getitem__(self, step: int) -> tuple[Batch, Mode]:
+        if step >= self.config.steps:
+            raise IndexError(step)
+        rng = np.random.default_rng((self.config.seed, step))
+        mode: Mode = "flat" if rng.random() < self.config.flat_share else "hierarchical"
+        shape = shape_of(self.config, self.layout, float(self.progress), rng)
+        return build_batch(self.corpus, self.layout, shape, rng), mode
+
+    def load(self, start: int, workers: int) -> Iterable[tuple[Batch, Mode]]:
+        """Batches from step `start` on, made ahead by `workers` processes."""
+        steps = range(start, self.config.steps)
+        return DataLoader(self, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=2 if workers else None)
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Linear warm-up, then a cosine down to a tenth."""
+    cosine = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.learning_rate * min(1.0, (step + 1) / config.warmup) * cosine
+
+
+def train(
+    core: LandmarkCore,
+    source: BatchSource,
+    folder: Path,
+    *,
+    start: int = 0,
+    workers: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+) -> int:
+    """Train until the steps or the seconds are used up; return the number of steps taken.
+
+    Writes `log.jsonl` and checkpoints into `folder`; with `start` > 0 the moments of its checkpoint are taken up.
+
+    Raises:
+        TrainingDiverged: three spikes within a hundred steps.
+    """
+    config = source.config
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = [p for p in core.parameters() if p.requires_grad]
+    device = core.rows.device
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=device.type == "cuda"
+    )
+    if start:
+        load_checkpoint(core, optimizer, folder)
+    norms: deque[float] = deque(maxlen=100)
+    spikes: deque[int] = deque(maxlen=3)
+    began, step = clock(), start
+    core.train()
+    for batch, mode in source.load(start, workers):
+        progress = (clock() - began) / config.seconds if config.seconds else step / config.steps
+        source.progress[0] = progress
+        if progress >= 1.0:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step, progress)
+        tick = clock()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            loss, parts = batch_loss(core, batch, mode)
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip))
+        spiked = not math.isfinite(norm) or (len(norms) >= 20 and norm > config.spike * median(norms))
+        if spiked:
+            spikes.append(step)
+        else:
+            optimizer.step()
+            norms.append(norm)
+        row = {
+            "step": step, "loss": float(loss.detach()), "norm": norm, "spiked": spiked, "mode": mode,
+            "shape": list(batch.ids.shape), "lr": optimizer.param_groups[0]["lr"], **parts,
+            "tokens_per_s": batch.ids.size / (clock() - tick),
+        }  # fmt: skip
+        if spiked or step % 50 == 0:
+            row["layers"] = layer_norms(core)
+        optimizer.zero_grad(set_to_none=True)
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        if on_step:
+            on_step(row)
+        if len(spikes) == 3 and spikes[-1] - spikes[0] < 100:
+            raise TrainingDiverged(f"gradient norm {norm!r} at step {step}, third spike within 100 steps; see log.jsonl")
+        step += 1
+        if step % config.checkpoint_every == 0:
+            save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config)})
+    save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config)})
+    return step
+
+
+def layer_norms(core: LandmarkCore) -> dict[str, float]:
+    """Gradient norm of each layer's adapters, and of the rows."""
+    sums: dict[str, float] = {}
+    for name, parameter in core.named_parameters():
+        if parameter.grad is not None:
+            parts = name.split(".")
+            key = parts[parts.index("layers") + 1] if "layers" in parts else "rows"
+            sums[key] = sums.get(key, 0.0) + float(parameter.grad.float().pow(2).sum())
+    return {key: round(math.sqrt(value), 5) for key, value in sums.items()}

@@ -1,0 +1,78 @@
+"""Words that made-up facts are built from."""
+
+ADJECTIVES = (
+    "amber ancient angry arctic autumn azure bitter blue bold brass brave bright bronze calm clever cold copper coral "
+    "crimson curious dark deep dusty eager early emerald empty faint fancy fast fierce frozen gentle giant golden "
+    "grand gray green happy heavy hidden hollow honest humble icy indigo iron ivory jade jolly keen kind large late "
+    "lazy little lively lonely loud lucky magic maroon mellow mighty misty modern narrow noble northern odd olive "
+    "orange pale patient pink plain polite proud purple quick quiet rapid rare red rough round royal ruby rusty "
+    "sandy scarlet secret sharp shiny shy silent silver simple sleepy slow small smooth soft solid southern spare "
+    "steady steel stormy strange striped strong sunny sweet swift tall tame tiny violet warm western white wild "
+    "windy wise wooden yellow young"
+).split()
+
+NOUNS = (
+    "anchor apple apron arrow attic bakery balcony barn basement basket beach bell bench bicycle blanket boat bottle "
+    "bridge broom bucket cabin cabinet camera candle canoe canyon castle cellar chair chapel chest church circus "
+    "clinic clock closet clubhouse coat college compass cottage crane crate cupboard desk diary dock door drawer drum "
+    "elevator engine factory falcon farm fence ferry field fire flag flute forest fountain fox freezer gallery garage "
+    "garden gate glacier guitar gym hammer hangar harbor hat helmet hospital hostel hotel island jacket journal kayak "
+    "kettle keyboard kitchen kite lab ladder lake lamp lantern laptop library lighthouse locker mailbox map market "
+    "meadow microscope mill mirror mountain museum office orchard oven painting palace parcel park pavilion phone "
+    "piano pier pillow pipe planet pond printer pump quarry radio railway ranch refrigerator restaurant ring river "
+    "robot roof rope safe school scooter server shed ship shop sofa stable stadium station statue studio suitcase "
+    "table tablet tavern telescope temple tent theater ticket tower tractor train trunk tunnel umbrella van vault "
+    "violin wagon wallet warehouse watch waterfall well wheel whistle windmill window workshop yacht zoo"
+).split()
+
+NAMES = (
+    "Adele Ahmed Aiko Alba Alistair Amara Anders Anita Arjun Astrid Beatriz Benedict Bianca Boris Bruno Camille "
+    "Carlos Cecilia Chen Clara Claudia Cormac Dalia Damian Daphne Diego Dimitri Edith Eduardo Elias Elif Elsa Emil "
+    "Esther Fabian Farah Felix Fiona Francesca Gabriel Gemma Giulia Greta Gustav Hanna Harriet Hassan Heidi Hugo "
+    "Imani Ines Ingrid Isaac Ivan Jamal Jasmine Joaquin Johanna Jonas Julia Kamal Karin Katya Keiko Kofi Lars Laura "
+    "Leila Lena Leon Linnea Lorenzo Lucia Magnus Malik Marcel Margot Mateo Matilda Mei Mila Mirela Nadia Naomi Nils "
+    "Nora Odette Olga Omar Oscar Paloma Pavel Pedro Petra Priya Quentin Rafael Rania Renata Rohan Rosa Ruben Sabine "
+    "Salma Samir Selma Simon Sofia Stefan Sven Tamara Tariq Tessa Theo Thora Tobias Ulrich Ursula Valentina Vera "
+    "Viktor Vivian Wanda Wei Willa Xavier Yara Yusuf Zainab Zara Zoltan"
+).split()
+
+PLACES = (
+    "Aarhus Accra Adelaide Antwerp Athens Austin Bergen Bilbao Bologna Bordeaux Boston Bristol Cairo Calgary Cardiff "
+    "Chicago Cork Cusco Dakar Denver Dublin Durban Edinburgh Florence Geneva Genoa Glasgow Granada Hamburg Hanoi "
+    "Havana Helsinki Istanbul Kyoto Lagos Leipzig Lima Lisbon Ljubljana Lyon Madrid Malmo Manila Marseille Medellin "
+    "Melbourne Montreal Munich Nairobi Nantes Naples Oslo Ottawa Palermo Perth Porto Prague Quito Reykjavik Riga Rome "
+    "Rotterdam Salzburg Santiago Seattle Seoul Seville Split Stockholm Sydney Tallinn Tampere Tbilisi Toledo Toronto "
+    "Trieste Tunis Turin Utrecht Valencia Vienna Vilnius Warsaw Wellington Zagreb Zurich"
+).split()
+
+# what a thing may have, and the kind of its value
+ATTRIBUTES = {
+    "pass key": "digits",
+    "access code": "digits",
+    "alarm code": "digits",
+    "locker combination": "digits",
+    "serial number": "digits",
+    "door code": "digits",
+    "PIN": "digits",
+    "account number": "digits",
+    "room number": "digits",
+    "phone number": "digits",
+    "price": "digits",
+    "password": "phrase",
+    "code word": "phrase",
+    "secret name": "phrase",
+    "nickname": "phrase",
+    "color": "adjective",
+    "owner": "name",
+    "manager": "name",
+    "keeper": "name",
+    "designer": "name",
+    "home town": "place",
+    "destination": "place",
+    "birthplace": "place",
+}
+
+RELATIONS = (
+    "sister brother aunt uncle cousin neighbor dentist boss teacher landlord plumber accountant doctor coach tutor "
+    "grandmother grandfather roommate colleague mechanic lawyer barber nephew niece dog cat parrot horse"
+).split()
