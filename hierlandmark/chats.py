@@ -7,6 +7,8 @@ Ids are strings or integers, kept as they came: 1 is not "1". Other keys are ign
 
 `.txt` and `.md` are documents: one conversation whose id is the path as given, whose messages are runs of paragraphs of
 at most `DOCUMENT_CHARS` characters with ids `path:0001`, `path:0002`, role `document` and their first line as metadata.
+
+Plain text for training and evaluation is `.txt`, `.md`, or `.jsonl` and `.jsonl.xz` with one `{"text"}` a line.
 """
 
 import json
@@ -50,9 +52,7 @@ def read_chats(path: str | Path) -> Iterator[Conversation]:
 
     Raises `InvalidChatFile`, which names file and line, where it meets a fault; what came before it was yielded.
     """
-    path = Path(path)
-    if not path.name.endswith(SUFFIXES):
-        raise InvalidChatFile(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, got {path.name!r}")
+    path = _known(path)
     if path.suffix in (".txt", ".md"):
         yield _document(path)
         return
@@ -67,6 +67,30 @@ def read_chats(path: str | Path) -> Iterator[Conversation]:
         yield chat
     if not seen:
         raise InvalidChatFile(f"{path}: expected one conversation a line, got an empty file")
+
+
+def read_texts(path: str | Path) -> Iterator[str]:
+    """Texts of a file, in order: the whole of a `.txt` or `.md`, or the `text` of each line of a `.jsonl`, `.jsonl.xz`.
+
+    Raises `InvalidChatFile`, which names file and line.
+    """
+    path = _known(path)
+    if path.suffix in (".txt", ".md"):
+        yield "".join(line for _, line in _lines(path))
+        return
+    for number, line in _lines(path):
+        if line.strip():
+            record = _record(path, number, line)
+            if not isinstance(record.get("text"), str):
+                _fail(path, number, f"expected an object with a string text, got keys {sorted(record)!r:.80}")
+            yield record["text"]
+
+
+def _known(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.name.endswith(SUFFIXES):
+        raise InvalidChatFile(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, got {path.name!r}")
+    return path
 
 
 def _fail(path: Path, number: int, what: str) -> NoReturn:
@@ -91,16 +115,21 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InvalidChatFile(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _conversation(path: Path, number: int, line: str) -> Conversation:
+def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         _fail(path, number, f"not valid JSON: {error}")
     if not isinstance(record, dict):
-        _fail(path, number, f"expected an object with id and messages, got {type(record).__name__}")
+        _fail(path, number, f"expected an object, got {type(record).__name__}")
     # an escape such as \ud800 is legal JSON and no text: it can neither be stored nor tokenized
     if "\\u" in line and (where := _surrogate(record)):
         _fail(path, number, f"{where} holds a lone surrogate, which is not text")
+    return record
+
+
+def _conversation(path: Path, number: int, line: str) -> Conversation:
+    record = _record(path, number, line)
     messages = record.get("messages")
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         if isinstance(message, dict) and "role" not in message:

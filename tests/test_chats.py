@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hierlandmark.chats import DOCUMENT_CHARS, Conversation, read_chats
+from hierlandmark.chats import DOCUMENT_CHARS, Conversation, read_chats, read_texts
 from hierlandmark.errors import InvalidChatFile
 
 CHAT = {
@@ -62,7 +62,7 @@ FAULTS = {
     "nan": ('{"id": 1, "messages": NaN}', "not valid JSON: NaN is not a JSON number"),
     "huge-int": (f'{{"id": {"9" * 5000}}}', "not valid JSON"),
     "deep": ("[" * 200_000, "not valid JSON"),
-    "array": ([CHAT], "expected an object with id and messages, got list"),
+    "array": ([CHAT], "expected an object, got list"),
     "no-id": ({"messages": CHAT["messages"]}, "id: missing"),
     "no-messages": ({"id": 1}, "messages: missing"),
     "null-messages": ({"id": 1, "messages": None}, "messages: input should be a valid list"),
@@ -146,6 +146,16 @@ def test_document_ids_and_lines(tmp_path: Path) -> None:
     assert chat.messages[0].content == "# Title\n\nOne.\nTwo."
     assert [m.metadata["line"] for m in chat.messages] == [1, 6, 6]
     assert {m.role for m in chat.messages} == {"document"}
+
+
+def test_texts(tmp_path: Path) -> None:
+    plain = tmp_path / "a.txt"
+    plain.write_text("One.\n\nTwo.\n")
+    assert list(read_texts(plain)) == ["One.\n\nTwo.\n"]
+    books = write(tmp_path, {"id": 1, "text": "One."}, "", {"text": "Two."}, name="b.jsonl.xz")
+    assert list(read_texts(books)) == ["One.", "Two."]
+    with pytest.raises(InvalidChatFile, match=r"b\.jsonl:1: expected an object with a string text, got keys \['id', "):
+        list(read_texts(write(tmp_path, CHAT, name="b.jsonl")))
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))

@@ -1,0 +1,118 @@
+"""Passkey retrieval in the format of the paper's `run_test.py` (Mohtashami & Jaggi 2023, section 4.2, appendix F)."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.eval.fillers import Filler
+from hierlandmark.eval.metrics import mean_cost
+from hierlandmark.results import Answer
+
+TASK = (
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
+    "I will quiz you about the important information there."
+)
+QUESTION = "What is the pass key? The pass key is"
+LARGEST = 50_000
+# a case counts this many tokens fewer than its length at most
+SLACK = 16
+# a key has five digits at most, and a tokenizer may spend a token on each and on a space
+MAX_NEW_TOKENS = 10
+
+Tokenize = Callable[[str], Sequence[int]]
+# reads a document and completes a prompt after it
+Reader = Callable[[str, str], Answer]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The first four lines, which are to be remembered, and the key they hide."""
+
+    document: str
+    key: int
+
+
+def make_case(tokenize: Tokenize, filler: Filler, length: int, rng: Random) -> Case:
+    """A case whose five lines are `length` tokens long, or up to `SLACK` fewer; key, cut and filler come from `rng`.
+
+    Raises `InvalidArgument` when the four lines around the filler are longer than `length`.
+    """
+    key, share = rng.randint(1, LARGEST), rng.random()
+    starts = filler.start(rng), filler.start(rng)
+
+    def lines(chars: int) -> list[str]:
+        before = int(share * chars)
+        hidden = f"The pass key is {key}. Remember it. {key} is the pass key."
+        return [TASK, filler.take(starts[0], before), hidden, filler.take(starts[1], chars - before)]
+
+    def tokens(chars: int) -> int:
+        return len(tokenize("\n".join([*lines(chars), QUESTION])))
+
+    bare = tokens(0)
+    if bare > length:
+        raise InvalidArgument(
+            f"expected a length of at least {bare} tokens, which the other lines take, got {length!r}"
+        )
+    chars, count, per_token = 0, bare, 4.0
+    # tokens are nearly linear in characters: a few steps of the secant land within the slack
+    for _ in range(12):
+        if length - SLACK <= count <= length:
+            break
+        chars = max(0, chars + int((length - SLACK // 2 - count) * per_token))
+        count = tokens(chars)
+        per_token = chars / max(1, count - bare) or 1.0
+    while count > length:
+        chars, count = chars - 1, tokens(chars - 1)
+    return Case("\n".join(lines(chars)), key)
+
+
+def first_number(text: str) -> int | None:
+    """The first run of digits of an answer.
+
+    >>> first_number(" 4711. Remember it. 4712")
+    4711
+    """
+    # ten digits are more than any key has, and a huge run of them is no number to convert
+    found = re.search(r"[0-9]+", text)
+    return int(found[0]) if found and len(found[0]) <= 10 else None
+
+
+def evaluate_passkey(
+    read: Reader,
+    tokenize: Tokenize,
+    filler: Filler,
+    *,
+    lengths: Sequence[int],
+    trials: int,
+    mode: str,
+    seed: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """One result a trial, the last of a length being final: `{"length", "trials", "accuracy", "mode", "cost"}`.
+
+    A trial depends on seed, length and its number only, so that a longer run contains a shorter one.
+    Raises `InvalidArgument` for no length or trials < 1.
+    """
+    if trials < 1 or not lengths:
+        raise InvalidArgument(f"expected at least one length and one trial, got lengths {lengths!r}, trials {trials!r}")
+    for length in lengths:
+        right, costs = 0, []
+        for trial in range(trials):
+            case = make_case(tokenize, filler, length, Random(f"{seed}/{length}/{trial}"))
+            answer = read(case.document, QUESTION)
+            right += first_number(answer.text) == case.key
+            costs.append(answer.cost)
+            yield {
+                "length": length,
+                "trials": trial + 1,
+                "accuracy": right / (trial + 1),
+                "mode": mode,
+                "cost": mean_cost(costs),
+            }
+
+
+def finals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last row of each length, in the order the lengths came."""
+    return list({row["length"]: row for row in rows}.values())
