@@ -5,6 +5,7 @@ the identity softmax_j(a_ij + log w_ib - lse_ib), with the logits recomputed in 
 linear in queries and in keys.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -32,20 +33,37 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, w: Tensor, sc
 def logits_fp32(a: Tensor, b: Tensor) -> Tensor:
     """Batched a @ b^T accumulated and returned in fp32 (fp64 stays fp64): (X, T, D), (X, S, D) -> (X, T, S)."""
     if a.dtype == b.dtype and a.dtype in (torch.bfloat16, torch.float16) and a.is_cuda:
-        return torch.bmm(a, b.transpose(1, 2), out_dtype=torch.float32)
+        return _WideProduct.apply(a, b)  # type: ignore[no-untyped-call, no-any-return]
     wide = torch.promote_types(a.dtype, torch.float32)
     return torch.bmm(a.to(wide), b.to(wide).transpose(1, 2))
 
 
-def _forward_tile(logits: Tensor, bias: Tensor, w: Tensor, dtype: torch.dtype) -> Tensor:
-    p2 = torch.softmax(logits + bias.unsqueeze(1), dim=-1)
+class _WideProduct(torch.autograd.Function):
+    """Half-precision operands, fp32 result: the fused product has no derivative of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return torch.bmm(a, b.transpose(1, 2), out_dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        grad = grads[0].to(a.dtype)
+        return torch.bmm(grad, b), torch.bmm(grad.transpose(1, 2), a)
+
+
+def forward_tile(logits: Tensor, bias: Tensor, w: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """P2 times block weight: unscaled logits (X, T, N, P), bias (X, N, P), w (X, T, N) -> (X, T, N, P) in `dtype`."""
+    p2 = torch.softmax(logits * scale + bias.unsqueeze(1), dim=-1)
     return (p2 * w.unsqueeze(-1)).to(dtype)
 
 
-def _backward_tile(
-    logits: Tensor, bias: Tensor, w: Tensor, dp: Tensor, dtype: torch.dtype
+def backward_tile(
+    logits: Tensor, bias: Tensor, w: Tensor, dp: Tensor, scale: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    p2 = torch.softmax(logits + bias.unsqueeze(1), dim=-1)
+    """With dp (X, T, N, P): the weighted P2 and the gradient of the scaled logits in `dtype`, and w's gradient."""
+    p2 = torch.softmax(logits * scale + bias.unsqueeze(1), dim=-1)
     dw = (p2 * dp).sum(-1)
     p = p2 * w.unsqueeze(-1)
     da = p * (dp - dw.unsqueeze(-1))
@@ -64,8 +82,8 @@ class _BlockAttention(torch.autograd.Function):
         out = torch.empty_like(q)
         keys, values, n, size = _flat(k), _flat(v), k.shape[1], k.shape[2]
         for rows in _chunks(q, n * size):
-            logits = (logits_fp32(q[:, rows], keys) * scale).unflatten(-1, (n, size))
-            p = _tile(_forward_tile, q)(logits, bias, w[:, rows], v.dtype)
+            logits = logits_fp32(q[:, rows], keys).unflatten(-1, (n, size))
+            p = _tiles(q).forward_tile(logits, bias, w[:, rows], scale, v.dtype)
             out[:, rows] = torch.bmm(p.flatten(-2), values)
         return out
 
@@ -79,9 +97,9 @@ class _BlockAttention(torch.autograd.Function):
         dk = torch.zeros(keys.shape, dtype=wide, device=q.device)
         dv = torch.zeros(values.shape, dtype=wide, device=q.device)
         for rows in _chunks(q, n * size):
-            logits = (logits_fp32(q[:, rows], keys) * ctx.scale).unflatten(-1, (n, size))
+            logits = logits_fp32(q[:, rows], keys).unflatten(-1, (n, size))
             dp = logits_fp32(grad[:, rows], values).unflatten(-1, (n, size))
-            p, da, dw[:, rows] = _tile(_backward_tile, q)(logits, bias, w[:, rows], dp, q.dtype)
+            p, da, dw[:, rows] = _tiles(q).backward_tile(logits, bias, w[:, rows], dp, ctx.scale, q.dtype)
             p, da = p.flatten(-2), da.flatten(-2)
             dv += torch.bmm(p.transpose(1, 2), grad[:, rows])
             dk += torch.bmm(da.transpose(1, 2), q[:, rows])
@@ -99,13 +117,10 @@ def _chunks(q: Tensor, keys: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, q.shape[1], size)]
 
 
-_COMPILED: dict[Any, Any] = {}
+def _tiles(like: Tensor) -> Any:
+    """Where the row-wise steps are: Triton on a GPU in single or half precision, plain torch elsewhere."""
+    if like.is_cuda and like.dtype != torch.float64:
+        from hierlandmark.ops import tiles_triton
 
-
-def _tile(function: Any, like: Tensor) -> Any:
-    """The tile function, fused on a GPU: one pass over memory instead of six."""
-    if not like.is_cuda:
-        return function
-    if function not in _COMPILED:
-        _COMPILED[function] = torch.compile(function, dynamic=False)
-    return _COMPILED[function]
+        return tiles_triton
+    return sys.modules[__name__]

@@ -55,7 +55,7 @@ def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np
     """Shape of the next batch: short texts first, then all lengths."""
     budget = max(2, config.tokens // layout.segment_size)
     if rng.random() < config.stream_share:
-        memory = min(8, budget)
+        memory = min(int(rng.choice([4, 4, 8])), budget)
         return Shape(max(1, budget // memory), memory, 0)
     room = min(config.longest, budget)
     sizes = [size for size in (6, 14, 29, 60) if size < room] or [max(1, room - 1)]
