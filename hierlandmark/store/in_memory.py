@@ -1,0 +1,298 @@
+"""`InMemoryStore`: the same contract without a file, and the reference that `SQLiteStore` is tested against."""
+
+import contextlib
+import math
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+import numpy as np
+
+from hierlandmark.errors import DuplicateMessageId, InvalidArgument, MessageNotFound, NamespaceNotFound
+from hierlandmark.messages import Message, MessageId
+from hierlandmark.store.fulltext import terms
+from hierlandmark.store.protocol import BlockId, EncodedSegment, KVSpec, SegmentId, SegmentRecord, StoreStats
+from hierlandmark.store.records import (
+    MessageRow,
+    check_k,
+    check_layer,
+    check_namespace,
+    check_segment,
+    id_key,
+    message_rows,
+    missing,
+    to_message,
+)
+
+# BM25 as SQLite's FTS5 computes it
+K1, B = 1.2, 0.75
+
+
+@dataclass
+class _Namespace:
+    """One owner's messages by id key and segments by id, both in order."""
+
+    messages: dict[str, MessageRow] = field(default_factory=dict)
+    segments: dict[SegmentId, EncodedSegment] = field(default_factory=dict)
+
+    def copy(self) -> "_Namespace":
+        return _Namespace(dict(self.messages), dict(self.segments))
+
+    def tail(self) -> SegmentId | None:
+        """Id of the open tail."""
+        last = next(reversed(self.segments), None)
+        return None if last is None or self.segments[last].closed else last
+
+
+class InMemoryStore:
+    """A `BlockStore` in dictionaries, safe to use from several threads. A write builds a new state, then puts it in."""
+
+    def __init__(self, spec: KVSpec) -> None:
+        self.spec = spec
+        self._namespaces: dict[str, _Namespace] = {}
+        self._next_id = 1
+        self._closed = False
+        self._write_lock = threading.RLock()
+        self._writing = False
+
+    def append(
+        self,
+        namespace: str,
+        messages: Sequence[Message],
+        segments: Iterable[EncodedSegment],
+        *,
+        replaces: SegmentId | None = None,
+    ) -> list[SegmentId]:
+        """See `BlockStore.append`."""
+        check_namespace(namespace)
+        new = message_rows(messages)
+        with self._transaction():
+            state = self._namespaces[namespace].copy() if namespace in self._namespaces else _Namespace()
+            if not new:
+                self._named(namespace)
+            if replaces is not None and state.tail() != replaces:
+                raise InvalidArgument(
+                    f"replaces must be the open tail of {namespace!r}, {state.tail()}; came {replaces!r}"
+                )
+            for row in new:
+                if row.key in state.messages:
+                    raise DuplicateMessageId(
+                        f"message id {row.key} is in the namespace already; forget it, or use another"
+                    )
+                state.messages[row.key] = row
+            if replaces is not None:
+                del state.segments[replaces]
+            ids: list[SegmentId] = []
+            for segment in segments:
+                ids.append(self._next_id + len(ids))
+                state.segments[ids[-1]] = self._checked(state, segment)
+            self._next_id += len(ids)
+            self._namespaces = {**self._namespaces, namespace: state}
+        return ids
+
+    def rewrite(
+        self,
+        namespace: str,
+        remove: Sequence[MessageId],
+        segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+    ) -> None:
+        """See `BlockStore.rewrite`. Raises what `SQLiteStore.rewrite` raises."""
+        with self._transaction():
+            state = self._named(namespace).copy()
+            absent = [i for i in remove if id_key(i) not in state.messages]
+            if absent:
+                raise MessageNotFound(missing("messages", absent, namespace))
+            removed = {id_key(i) for i in remove}
+            for key in removed:
+                del state.messages[key]
+            for segment_id, segment in segments:
+                _require(state, segment_id)
+                if segment is None:
+                    del state.segments[segment_id]
+                else:
+                    state.segments[segment_id] = self._checked(state, segment)
+            for kept in state.segments.values():
+                for run in kept.runs:
+                    if id_key(run.message_id) in removed:
+                        raise InvalidArgument(
+                            f"a segment still holds tokens of message {run.message_id!r}: rewrite every segment whose "
+                            "runs name it"
+                        )
+            others = {name: held for name, held in self._namespaces.items() if name != namespace}
+            self._namespaces = {**others, namespace: state} if state.messages else others
+
+    def messages(self, namespace: str, ids: Sequence[MessageId] | None = None) -> list[Message]:
+        """See `BlockStore.messages`."""
+        held = self._named(namespace).messages
+        keys = list(held) if ids is None else [id_key(i) for i in ids]
+        absent = [i for i in ids or () if id_key(i) not in held]
+        if absent:
+            raise MessageNotFound(missing("messages", absent, namespace))
+        return [to_message(*held[key][:5]) for key in keys]
+
+    def has_message(self, namespace: str, message_id: MessageId) -> bool:
+        """See `BlockStore.has_message`."""
+        held = self._state().get(namespace)
+        return held is not None and id_key(message_id) in held.messages
+
+    def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
+        """See `BlockStore.segments`. Raises `KeyError` for an id that is not in the namespace."""
+        held = self._named(namespace)
+        return [_record(i, _require(held, i)) for i in (held.segments if ids is None else ids)]
+
+    def tail(self, namespace: str) -> SegmentRecord | None:
+        """See `BlockStore.tail`."""
+        held = self._state().get(namespace)
+        last = held.tail() if held else None
+        return None if held is None or last is None else _record(last, held.segments[last])
+
+    def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
+        """See `BlockStore.gate_keys`."""
+        held = self._named(namespace).segments
+        gates = np.empty((len(held), self.spec.layers, self.spec.kv_heads, self.spec.head_dim), self.spec.numpy_dtype)
+        for i, segment in enumerate(held.values()):
+            gates[i] = segment.gate_key
+        return np.array(list(held), np.int64), gates
+
+    def landmark_keys(self, segment_ids: Sequence[SegmentId]) -> list[np.ndarray]:
+        """See `BlockStore.landmark_keys`. Raises `KeyError` for an unknown segment."""
+        return [self._anywhere(i).landmark_keys.copy() for i in segment_ids]
+
+    def read_blocks(self, layer: int, block_ids: Sequence[BlockId]) -> np.ndarray:
+        """See `BlockStore.read_blocks`."""
+        check_layer(self.spec, layer)
+        shape = (2, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
+        out = np.empty((len(block_ids), *shape), self.spec.numpy_dtype)
+        for i, block_id in enumerate(block_ids):
+            segment_id, n = divmod(int(block_id), self.spec.blocks_per_segment)
+            segment = self._anywhere(segment_id)
+            if segment.kv is None or n >= len(segment.kv):
+                raise KeyError(f"block {block_id} is unknown, or its keys and values were dropped: encode it again")
+            out[i] = segment.kv[n, layer]
+        return out
+
+    def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:
+        """See `BlockStore.drop_kv`. Raises `KeyError`, and drops nothing, when one is not in the namespace."""
+        with self._transaction():
+            state = self._named(namespace).copy()
+            for segment_id in segment_ids:
+                state.segments[segment_id] = replace(_require(state, segment_id), kv=None)
+            self._namespaces = {**self._namespaces, namespace: state}
+
+    def search_text(self, namespace: str, query: str, k: int) -> list[tuple[MessageId, float]]:
+        """See `BlockStore.search_text`. Words are matched whole, without the stemming that SQLite does."""
+        check_k(k)
+        held = self._named(namespace).messages
+        words = set(terms(query))
+        counts = {key: Counter(terms(row.content)) for key, row in held.items()}
+        mean = sum(map(Counter.total, counts.values())) / len(counts) or 1.0
+        scores: dict[str, float] = {}
+        for word in words:
+            found = [key for key, count in counts.items() if count[word]]
+            idf = max(math.log((len(counts) - len(found) + 0.5) / (len(found) + 0.5)), 1e-6)
+            for key in found:
+                frequency, length = counts[key][word], counts[key].total() / mean
+                weight = frequency * (K1 + 1) / (frequency + K1 * (1 - B + B * length))
+                scores[key] = scores.get(key, 0.0) + idf * weight
+        best = sorted(scores, key=lambda key: -scores[key])[:k]
+        return [(to_message(*held[key][:5]).id, scores[key]) for key in best]
+
+    def namespaces(self) -> list[str]:
+        """See `BlockStore.namespaces`."""
+        return sorted(self._state())
+
+    def stats(self, namespace: str) -> StoreStats:
+        """See `BlockStore.stats`."""
+        held = self._named(namespace)
+        segments = held.segments.values()
+        return StoreStats(
+            messages=len(held.messages),
+            segments=len(held.segments),
+            blocks=sum(len(s.block_content) for s in segments),
+            tokens=sum(len(s.tokens) for s in segments),
+            kv_bytes=sum(s.kv.nbytes for s in segments if s.kv is not None),
+            key_bytes=sum(s.gate_key.nbytes + s.landmark_keys.nbytes for s in segments),
+            text_bytes=sum(row.text_bytes for row in held.messages.values()),
+        )
+
+    def close(self) -> None:
+        """See `BlockStore.close`."""
+        if self._closed:
+            return
+        with self._transaction():
+            self._closed = True
+            self._namespaces = {}
+
+    def __enter__(self) -> "InMemoryStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._write_lock:
+            if self._writing:
+                raise InvalidArgument("segments may read the store that consumes them, not write it or close it")
+            self._state()
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
+
+    def _state(self) -> dict[str, _Namespace]:
+        if self._closed:
+            raise InvalidArgument("the store is closed; make another")
+        return self._namespaces
+
+    def _named(self, namespace: str) -> _Namespace:
+        held = self._state().get(namespace)
+        if held is None:
+            raise NamespaceNotFound(
+                f"no message was ever added under namespace {namespace!r}; `namespaces` lists those there"
+            )
+        return held
+
+    def _anywhere(self, segment_id: SegmentId) -> EncodedSegment:
+        for held in self._state().values():
+            if segment_id in held.segments:
+                return held.segments[segment_id]
+        raise KeyError(f"segment {segment_id} is not in the store")
+
+    def _checked(self, state: _Namespace, segment: EncodedSegment) -> EncodedSegment:
+        """A copy of its own, once it is known to fit."""
+        check_segment(self.spec, segment)
+        for run in segment.runs:
+            if id_key(run.message_id) not in state.messages:
+                raise InvalidArgument(
+                    f"a run names message {run.message_id!r}, which is not in the namespace; append it too"
+                )
+        return replace(
+            segment,
+            tokens=segment.tokens.copy(),
+            gate_key=segment.gate_key.copy(),
+            landmark_keys=segment.landmark_keys.copy(),
+            kv=None if segment.kv is None else segment.kv.copy(),
+        )
+
+
+def _require(state: _Namespace, segment_id: SegmentId) -> EncodedSegment:
+    if segment_id not in state.segments:
+        raise KeyError(f"segment {segment_id} is not in the store, or not in this namespace")
+    return state.segments[segment_id]
+
+
+def _record(segment_id: SegmentId, segment: EncodedSegment) -> SegmentRecord:
+    return SegmentRecord(
+        id=segment_id,
+        tokens=segment.tokens.copy(),
+        runs=segment.runs,
+        block_content=tuple(segment.block_content),
+        closed=segment.closed,
+        has_kv=segment.kv is not None,
+    )

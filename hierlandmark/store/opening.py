@@ -1,0 +1,65 @@
+"""From a path to a writer and a reader on a database that is ours, up to date, and of the right model."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from hierlandmark.errors import InvalidArgument, StoreNotWritable
+from hierlandmark.store.connection import Database, named_errors, open_database
+from hierlandmark.store.header import check_spec, is_new, read_header, stored_spec, write_spec
+from hierlandmark.store.migrations import MIGRATIONS
+from hierlandmark.store.protocol import KVSpec
+
+
+def file_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file; `InvalidArgument` for what SQLite would not take for one."""
+    text = os.fspath(path)
+    if text in ("", ":memory:") or "\0" in text:
+        raise InvalidArgument(f"path must name a file, came {text!r}; for a store in memory use InMemoryStore")
+    return Path(text)
+
+
+def open_existing(path: Path, timeout: float = 60.0) -> Database:
+    """Open for reading; `StoreNotWritable` when there is nothing there."""
+    if not path.is_file():
+        raise StoreNotWritable(f"there is no database {path} to read; open it without read_only to make one")
+    return open_database(path, read_only=True, timeout=timeout)
+
+
+def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tuple[Database | None, Database]:
+    """Writer (None with `read_only`) and reader. Raises what `SQLiteStore` says."""
+    with contextlib.ExitStack() as undo, named_errors(path):
+        writer = None
+        if not read_only:
+            writer = open_database(path, timeout=timeout)
+            undo.callback(writer.close)
+            _bring_up_to_date(writer, path, spec)
+        reader = open_existing(path, timeout) if read_only else open_database(path, timeout=timeout)
+        undo.callback(reader.close)
+        check_spec(path, spec, read_header(reader, path).spec)
+        if MIGRATIONS.pending(reader):
+            raise StoreNotWritable(
+                f"an earlier version wrote {path}; open it once without read_only to bring it up to date"
+            )
+        reader.conn.execute("PRAGMA query_only = ON")
+        undo.pop_all()
+    return writer, reader
+
+
+def _bring_up_to_date(db: Database, path: Path, spec: KVSpec) -> None:
+    if not is_new(db):
+        check_spec(path, spec, read_header(db, path).spec)
+    db.conn.execute("PRAGMA journal_mode = WAL")
+    if not MIGRATIONS.pending(db):
+        return
+    # under the write lock: two processes may open a new file at once
+    db.conn.execute("BEGIN IMMEDIATE")
+    try:
+        MIGRATIONS.apply(db)
+        if stored_spec(db.conn) is None:
+            write_spec(db.conn, spec)
+        db.conn.execute("COMMIT")
+    except BaseException:
+        if db.conn.in_transaction:
+            db.conn.execute("ROLLBACK")
+        raise

@@ -1,0 +1,203 @@
+"""SQL on one connection inside one transaction: namespaces, messages, segments and their arrays."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from hierlandmark.errors import DuplicateMessageId, InvalidArgument, NamespaceNotFound, StoreCorrupt
+from hierlandmark.messages import MessageId
+from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun, SegmentId, SegmentRecord
+from hierlandmark.store.records import MessageRow, check_segment, id_key
+from hierlandmark.store.tensors import RECOVER, checksum, from_bytes, to_little_endian, wipeable
+
+Conn = sqlite3.Connection
+
+# largest key SQLite holds
+MAX_ID = 2**63 - 1
+
+
+def find_namespace(conn: Conn, name: str) -> int | None:
+    """Row of the namespace, None when there is none."""
+    if not _encodable(name):
+        return None
+    found = conn.execute("SELECT id FROM namespaces WHERE name = ?", (name,)).fetchone()
+    return found[0] if found else None
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def namespace_id(conn: Conn, name: str) -> int:
+    """Row of the namespace, or `NamespaceNotFound`."""
+    found = find_namespace(conn, name)
+    if found is None:
+        raise NamespaceNotFound(f"no message was ever added under namespace {name!r}; `namespaces` lists those there")
+    return found
+
+
+def find_message(conn: Conn, namespace: int, message_id: MessageId) -> int | None:
+    """Row of the message, None when there is none."""
+    key = (namespace, id_key(message_id))
+    found = conn.execute("SELECT id FROM messages WHERE namespace_id = ? AND message_id = ?", key).fetchone()
+    return found[0] if found else None
+
+
+def insert_messages(conn: Conn, namespace: int, rows: Sequence[MessageRow]) -> None:
+    """Append and index; `DuplicateMessageId` when one is there already."""
+    for row in rows:
+        key = (namespace, row.key)
+        if conn.execute("SELECT 1 FROM messages WHERE namespace_id = ? AND message_id = ?", key).fetchone():
+            raise DuplicateMessageId(
+                f"message id {json.loads(row.key)!r} is in the namespace already; forget it first, or use another id"
+            )
+        inserted = conn.execute(
+            "INSERT INTO messages (namespace_id, message_id, text_bytes, role, time, metadata, content)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (namespace, row.key, row.text_bytes, row.role, row.time, row.metadata, row.content),
+        )
+        conn.execute(
+            "INSERT INTO messages_fts (rowid, namespace_id, content) VALUES (?, ?, ?)",
+            (inserted.lastrowid, namespace, row.content),
+        )
+
+
+def rebuild_text(conn: Conn) -> None:
+    """Write all text anew: what `secure_delete` misses, copies that page splits left behind, goes with the old pages.
+
+    A DELETE of all rows frees whole pages, which are cleared; single rows leave their pages in use.
+    """
+    for table in ("namespaces", "messages", "segments"):
+        conn.execute(f"CREATE TABLE kept AS SELECT * FROM {table} ORDER BY id")
+        conn.execute(f"DELETE FROM {table}")
+        conn.execute(f"INSERT INTO {table} SELECT * FROM kept ORDER BY id")
+        conn.execute("DROP TABLE kept")
+    conn.execute("INSERT INTO messages_fts (messages_fts) VALUES ('rebuild')")
+
+
+def insert_segment(
+    conn: Conn, spec: KVSpec, page_size: int, namespace: int, segment: EncodedSegment, at: SegmentId | None = None
+) -> SegmentId:
+    """Write one segment, under the id `at` or the next one; `InvalidArgument` when it does not fit."""
+    check_segment(spec, segment)
+    tokens = to_little_endian(segment.tokens)
+    kv_bytes = 0 if segment.kv is None else segment.kv.nbytes
+    key_bytes = segment.gate_key.nbytes + segment.landmark_keys.nbytes
+    inserted = conn.execute(
+        "INSERT INTO segments (id, namespace_id, closed, n_tokens, n_blocks, kv_bytes, key_bytes, block_content, crc,"
+        " tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            at,
+            namespace,
+            segment.closed,
+            len(tokens),
+            len(segment.block_content),
+            kv_bytes,
+            key_bytes,
+            json.dumps([int(n) for n in segment.block_content]),
+            checksum(tokens),
+            tokens,
+        ),
+    )
+    segment_id = inserted.lastrowid
+    assert segment_id is not None
+    for position, run in enumerate(segment.runs):
+        message = find_message(conn, namespace, run.message_id)
+        if message is None:
+            raise InvalidArgument(
+                f"a run names message {run.message_id!r}, which is not in the namespace; append it too"
+            )
+        conn.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", (segment_id, position, message, run.n_tokens))
+    write_arrays(conn, "gates", page_size, [(segment_id, segment.gate_key)])
+    write_arrays(conn, "landmarks", page_size, [(segment_id, segment.landmark_keys)])
+    if segment.kv is not None:
+        first, layers = segment_id * spec.blocks_per_segment * spec.layers, spec.layers
+        # (N, L, 2, H_kv, P, D): one row per block and layer
+        rows = (
+            (first + n * layers + layer, segment.kv[n, layer])
+            for n in range(len(segment.block_content))
+            for layer in range(layers)
+        )
+        write_arrays(conn, "kv", page_size, rows)
+    return segment_id
+
+
+def write_arrays(conn: Conn, table: str, page_size: int, arrays: Iterable[tuple[int, np.ndarray]]) -> None:
+    """Insert rows of (id, array), a checksum with each."""
+
+    def rows() -> Iterator[tuple[int, int, int, np.ndarray, int]]:
+        for row_id, array in arrays:
+            data = to_little_endian(array)
+            ahead, behind = wipeable(data.nbytes, page_size)
+            yield row_id, checksum(data), ahead, data, behind
+
+    conn.executemany(f"INSERT INTO {table} VALUES (?, ?, zeroblob(?), ?, zeroblob(?))", rows())
+
+
+def delete_kv(conn: Conn, spec: KVSpec, segment_id: SegmentId) -> None:
+    """Remove keys and values of all blocks of one segment."""
+    rows = spec.blocks_per_segment * spec.layers
+    conn.execute("DELETE FROM kv WHERE id >= ? AND id < ?", (segment_id * rows, (segment_id + 1) * rows))
+    conn.execute("UPDATE segments SET kv_bytes = 0 WHERE id = ?", (segment_id,))
+
+
+def delete_segment(conn: Conn, spec: KVSpec, segment_id: SegmentId) -> None:
+    """Remove one segment with its runs and arrays."""
+    delete_kv(conn, spec, segment_id)
+    conn.execute("DELETE FROM runs WHERE segment_id = ?", (segment_id,))
+    for table in ("gates", "landmarks", "segments"):
+        conn.execute(f"DELETE FROM {table} WHERE id = ?", (segment_id,))
+
+
+def require_segment(conn: Conn, segment_id: SegmentId, namespace: int | None = None) -> int:
+    """Number of blocks of the segment; `KeyError` when it is not there, or not in the namespace."""
+    found = None
+    if 0 <= segment_id <= MAX_ID:
+        query = "SELECT n_blocks, namespace_id FROM segments WHERE id = ?"
+        found = conn.execute(query, (int(segment_id),)).fetchone()
+    if found is None or (namespace is not None and found[1] != namespace):
+        raise KeyError(f"segment {segment_id} is not in the store, or not in this namespace")
+    return int(found[0])
+
+
+def segment_records(
+    conn: Conn, namespace: int, where: str = "", parameters: tuple[int, ...] = ()
+) -> list[SegmentRecord]:
+    """Records in text order; `where` narrows by columns of `segments`."""
+    runs: dict[int, list[MessageRun]] = {}
+    query = (
+        "SELECT runs.segment_id, messages.message_id, runs.n_tokens FROM segments JOIN runs ON segment_id = segments.id"
+        f" JOIN messages ON messages.id = runs.message WHERE segments.namespace_id = ? {where} ORDER BY 1, position"
+    )
+    for segment_id, key, n_tokens in conn.execute(query, (namespace, *parameters)):
+        runs.setdefault(segment_id, []).append(MessageRun(json.loads(key), n_tokens))
+    query = (
+        "SELECT id, closed, n_tokens, kv_bytes, block_content, crc, tokens FROM segments"
+        f" WHERE segments.namespace_id = ? {where} ORDER BY id"
+    )
+    return [
+        SegmentRecord(
+            id=segment_id,
+            tokens=from_bytes(tokens, crc, np.dtype(np.int32), (n,), f"tokens of segment {segment_id}").astype(
+                np.int32
+            ),
+            runs=tuple(runs.get(segment_id, ())),
+            block_content=_integers(block_content, segment_id),
+            closed=bool(closed),
+            has_kv=kv_bytes > 0,
+        )
+        for segment_id, closed, n, kv_bytes, block_content, crc, tokens in conn.execute(query, (namespace, *parameters))
+    ]
+
+
+def _integers(text: str, segment_id: SegmentId) -> tuple[int, ...]:
+    try:
+        return tuple(json.loads(text))
+    except ValueError as error:
+        raise StoreCorrupt(f"the row of segment {segment_id} is damaged ({error}). {RECOVER}") from error

@@ -1,0 +1,312 @@
+"""`SQLiteStore`: blocks in one SQLite file. Numpy in, numpy out."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+import numpy as np
+
+from hierlandmark.errors import InvalidArgument, MessageNotFound
+from hierlandmark.messages import Message, MessageId
+from hierlandmark.store import rows
+from hierlandmark.store.connection import Connections, named_errors
+from hierlandmark.store.fulltext import match_any
+from hierlandmark.store.header import Header, check_spec, read_header, spec_text, stored_spec, write_spec
+from hierlandmark.store.opening import file_path, open_existing, open_pair
+from hierlandmark.store.protocol import BlockId, EncodedSegment, KVSpec, SegmentId, SegmentRecord, StoreStats
+from hierlandmark.store.records import check_k, check_layer, check_namespace, id_key, message_rows, missing, to_message
+from hierlandmark.store.tensors import from_bytes
+
+_MESSAGE = "SELECT message_id, role, content, time, metadata FROM messages"
+
+
+class SQLiteStore:
+    """A `BlockStore` in one file, safe to use from several threads and several processes.
+
+    One connection writes and one reads, a lock each: readers go on, with the last committed state, while an append
+    consumes its segments. Writers wait for each other up to `timeout` seconds.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], spec: KVSpec, *, read_only: bool = False, timeout: float = 60.0
+    ) -> None:
+        """Open the file, or create it, and bring its schema up to date.
+
+        Raises `ModelMismatch` when another model, adapter or layout wrote it; `StoreTooNew` when a later version did;
+        `StoreCorrupt` when it cannot be read; `StoreNotWritable` when it cannot be written or, with `read_only`, is
+        not there.
+        """
+        self.spec = spec
+        self.path = file_path(path)
+        self._connections = Connections(self.path, *open_pair(self.path, spec, read_only, timeout), timeout)
+        self._spec_text = spec_text(spec)
+
+    @staticmethod
+    def peek(path: str | os.PathLike[str]) -> Header:
+        """`Header(spec, schema_version)` of a database, whoever wrote it; the file is not changed.
+
+        Raises `StoreNotWritable` when there is no such file, `StoreCorrupt`, `StoreTooNew`.
+        """
+        file = file_path(path)
+        with named_errors(file):
+            db = open_existing(file)
+            try:
+                return read_header(db, file)
+            finally:
+                db.close()
+
+    @classmethod
+    def reset_keys(cls, path: str | os.PathLike[str], spec: KVSpec) -> None:
+        """Take an existing database to another model: drop every segment, keep namespaces and messages.
+
+        All of it, or nothing. Append segments anew afterwards: text is the truth, keys are derived from it.
+        Stores that are open on the old spec raise `ModelMismatch` from then on.
+        """
+        with cls(path, cls.peek(path).spec) as store:
+            with store._writing() as conn:
+                for table in ("kv", "gates", "landmarks", "runs", "segments"):
+                    conn.execute(f"DELETE FROM {table}")
+                write_spec(conn, spec)
+            store._connections.vacuum()
+
+    def append(
+        self,
+        namespace: str,
+        messages: Sequence[Message],
+        segments: Iterable[EncodedSegment],
+        *,
+        replaces: SegmentId | None = None,
+    ) -> list[SegmentId]:
+        """See `BlockStore.append`. Holds one segment in memory at a time."""
+        check_namespace(namespace)
+        new = message_rows(messages)
+        with self._writing() as conn:
+            known = rows.find_namespace(conn, namespace)
+            if known is None:
+                if not new:
+                    rows.namespace_id(conn, namespace)
+                known = int(conn.execute("INSERT INTO namespaces (name) VALUES (?)", (namespace,)).lastrowid or 0)
+            tail = self._tail(conn, known)
+            if replaces is not None and (tail is None or tail.id != replaces):
+                open_tail = "has none" if tail is None else f"has {tail.id}"
+                raise InvalidArgument(
+                    f"replaces must be the open tail of {namespace!r}, which {open_tail}; came {replaces!r}"
+                )
+            rows.insert_messages(conn, known, new)
+            if replaces is not None:
+                rows.delete_segment(conn, self.spec, replaces)
+            page_size = self._connections.page_size
+            return [rows.insert_segment(conn, self.spec, page_size, known, segment) for segment in segments]
+
+    def rewrite(
+        self,
+        namespace: str,
+        remove: Sequence[MessageId],
+        segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+    ) -> None:
+        """See `BlockStore.rewrite`. A replaced segment keeps its id, and so do its blocks.
+
+        Raises `InvalidArgument` when a segment that holds tokens of a removed message is not replaced; `KeyError` when
+        a segment is not in the namespace; `StoreNotWritable`, with the messages removed, when the log could not be
+        emptied because another process kept a read transaction open for all of `timeout`.
+        Removing costs time in proportion to all text in the file: its index is built anew.
+        """
+        with self._writing() as conn:
+            known = rows.namespace_id(conn, namespace)
+            removed = {message_id: rows.find_message(conn, known, message_id) for message_id in remove}
+            absent = [message_id for message_id, row in removed.items() if row is None]
+            if absent:
+                raise MessageNotFound(missing("messages", absent, namespace))
+            conn.executemany("DELETE FROM messages WHERE id = ?", [(row,) for row in removed.values()])
+            replaced = False
+            for segment_id, segment in segments:
+                replaced = True
+                rows.require_segment(conn, segment_id, known)
+                rows.delete_segment(conn, self.spec, segment_id)
+                if segment is not None:
+                    rows.insert_segment(conn, self.spec, self._connections.page_size, known, segment, segment_id)
+            for message_id, row in removed.items():
+                if conn.execute("SELECT 1 FROM runs WHERE message = ?", (row,)).fetchone():
+                    raise InvalidArgument(
+                        f"a segment still holds tokens of message {message_id!r}: rewrite every segment whose runs "
+                        "name it"
+                    )
+            if removed:
+                self._drop_empty_namespace(conn, known)
+                rows.rebuild_text(conn)
+        if removed or not replaced:
+            self._connections.empty_log()
+
+    def _drop_empty_namespace(self, conn: rows.Conn, namespace: int) -> None:
+        if conn.execute("SELECT 1 FROM messages WHERE namespace_id = ?", (namespace,)).fetchone():
+            return
+        for (segment_id,) in conn.execute("SELECT id FROM segments WHERE namespace_id = ?", (namespace,)).fetchall():
+            rows.delete_segment(conn, self.spec, segment_id)
+        conn.execute("DELETE FROM namespaces WHERE id = ?", (namespace,))
+
+    def messages(self, namespace: str, ids: Sequence[MessageId] | None = None) -> list[Message]:
+        """See `BlockStore.messages`."""
+        with self._reading() as conn:
+            known = rows.namespace_id(conn, namespace)
+            if ids is None:
+                found = conn.execute(f"{_MESSAGE} WHERE namespace_id = ? ORDER BY id", (known,)).fetchall()
+            else:
+                one = f"{_MESSAGE} WHERE namespace_id = ? AND message_id = ?"
+                found = [conn.execute(one, (known, id_key(i))).fetchone() for i in ids]
+                if None in found:
+                    absent = [i for i, row in zip(ids, found, strict=True) if row is None]
+                    raise MessageNotFound(missing("messages", absent, namespace))
+        return [to_message(*row) for row in found]
+
+    def has_message(self, namespace: str, message_id: MessageId) -> bool:
+        """See `BlockStore.has_message`."""
+        with self._reading() as conn:
+            known = rows.find_namespace(conn, namespace)
+            return known is not None and rows.find_message(conn, known, message_id) is not None
+
+    def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
+        """See `BlockStore.segments`. Raises `KeyError` for an id that is not in the namespace."""
+        with self._reading() as conn:
+            known = rows.namespace_id(conn, namespace)
+            if ids is None:
+                return rows.segment_records(conn, known)
+            records = []
+            for segment_id in ids:
+                rows.require_segment(conn, segment_id, known)
+                records += rows.segment_records(conn, known, "AND segments.id = ?", (int(segment_id),))
+            return records
+
+    def tail(self, namespace: str) -> SegmentRecord | None:
+        """See `BlockStore.tail`."""
+        with self._reading() as conn:
+            known = rows.find_namespace(conn, namespace)
+            return None if known is None else self._tail(conn, known)
+
+    def _tail(self, conn: rows.Conn, namespace: int) -> SegmentRecord | None:
+        query = "SELECT id, closed FROM segments WHERE namespace_id = ? ORDER BY id DESC LIMIT 1"
+        last = conn.execute(query, (namespace,)).fetchone()
+        if last is None or last[1]:
+            return None
+        return rows.segment_records(conn, namespace, "AND segments.id = ?", (last[0],))[0]
+
+    def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
+        """See `BlockStore.gate_keys`."""
+        shape = (self.spec.layers, self.spec.kv_heads, self.spec.head_dim)
+        with self._reading() as conn:
+            known = rows.namespace_id(conn, namespace)
+            count = conn.execute("SELECT count(*) FROM segments WHERE namespace_id = ?", (known,)).fetchone()[0]
+            ids = np.empty(count, np.int64)
+            gates = np.empty((count, *shape), self.spec.numpy_dtype)
+            query = (
+                "SELECT segments.id, gates.crc, gates.data FROM segments LEFT JOIN gates ON gates.id = segments.id"
+                " WHERE namespace_id = ? ORDER BY segments.id"
+            )
+            for i, (segment_id, crc, data) in enumerate(conn.execute(query, (known,))):
+                ids[i] = segment_id
+                gates[i] = from_bytes(data or b"", crc, gates.dtype, shape, f"gate key of segment {segment_id}")
+        return ids, gates
+
+    def landmark_keys(self, segment_ids: Sequence[SegmentId]) -> list[np.ndarray]:
+        """See `BlockStore.landmark_keys`. Raises `KeyError` for an unknown segment, `StoreCorrupt`."""
+        spec, found = self.spec, []
+        with self._reading() as conn:
+            for segment_id in segment_ids:
+                shape = (rows.require_segment(conn, segment_id), spec.layers, spec.kv_heads, spec.head_dim)
+                query = "SELECT crc, data FROM landmarks WHERE id = ?"
+                crc, data = conn.execute(query, (int(segment_id),)).fetchone() or (0, b"")
+                what = f"landmark keys of segment {segment_id}"
+                found.append(from_bytes(data, crc, spec.numpy_dtype, shape, what).astype(spec.numpy_dtype))
+        return found
+
+    def read_blocks(self, layer: int, block_ids: Sequence[BlockId]) -> np.ndarray:
+        """See `BlockStore.read_blocks`."""
+        check_layer(self.spec, layer)
+        spec = self.spec
+        shape = (2, spec.kv_heads, spec.block_size, spec.head_dim)
+        out = np.empty((len(block_ids), *shape), spec.numpy_dtype)
+        with self._reading() as conn:
+            for i, block_id in enumerate(block_ids):
+                row_id, found = int(block_id) * spec.layers + layer, None
+                if 0 <= row_id <= rows.MAX_ID:
+                    found = conn.execute("SELECT crc, data FROM kv WHERE id = ?", (row_id,)).fetchone()
+                if found is None:
+                    raise KeyError(f"block {block_id} is unknown, or its keys and values were dropped: encode it again")
+                out[i] = from_bytes(found[1], found[0], out.dtype, shape, f"layer {layer} of block {block_id}")
+        return out
+
+    def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:
+        """See `BlockStore.drop_kv`. Raises `KeyError`, and drops nothing, when one is not in the namespace."""
+        with self._writing() as conn:
+            known = rows.namespace_id(conn, namespace)
+            for segment_id in segment_ids:
+                rows.require_segment(conn, segment_id, known)
+                rows.delete_kv(conn, self.spec, int(segment_id))
+
+    def search_text(self, namespace: str, query: str, k: int) -> list[tuple[MessageId, float]]:
+        """See `BlockStore.search_text`. How rare a word is counts over all namespaces of the file."""
+        check_k(k)
+        with self._reading() as conn:
+            known = rows.namespace_id(conn, namespace)
+            expression = match_any(known, query)
+            if expression is None:
+                return []
+            # the namespace column finds rows, and weighs nothing
+            found = conn.execute(
+                "SELECT messages.message_id, score FROM (SELECT rowid, bm25(messages_fts, 0.0, 1.0) AS score"
+                " FROM messages_fts WHERE messages_fts MATCH ? ORDER BY score, rowid LIMIT ?) AS best"
+                " JOIN messages ON messages.id = best.rowid ORDER BY score, best.rowid",
+                (expression, min(k, rows.MAX_ID)),
+            )
+            return [(json.loads(key), -score) for key, score in found]
+
+    def namespaces(self) -> list[str]:
+        """See `BlockStore.namespaces`."""
+        with self._reading() as conn:
+            return [name for (name,) in conn.execute("SELECT name FROM namespaces ORDER BY name")]
+
+    def stats(self, namespace: str) -> StoreStats:
+        """See `BlockStore.stats`. Reads one short row per message and segment."""
+        with self._reading() as conn:
+            known = rows.namespace_id(conn, namespace)
+            texts = "SELECT count(*), total(text_bytes) FROM messages WHERE namespace_id = ?"
+            messages, text_bytes = map(int, conn.execute(texts, (known,)).fetchone())
+            sums = (
+                "SELECT count(*), total(n_blocks), total(n_tokens), total(kv_bytes), total(key_bytes) FROM segments"
+                " WHERE namespace_id = ?"
+            )
+            segments, blocks, tokens, kv_bytes, key_bytes = map(int, conn.execute(sums, (known,)).fetchone())
+        return StoreStats(messages, segments, blocks, tokens, kv_bytes, key_bytes, text_bytes)
+
+    def close(self) -> None:
+        """See `BlockStore.close`."""
+        with named_errors(self.path):
+            self._connections.close()
+
+    def __enter__(self) -> "SQLiteStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # another process may have called reset_keys since: a query of a few microseconds tells
+
+    @contextmanager
+    def _reading(self) -> Iterator[rows.Conn]:
+        with self._connections.reading() as conn:
+            self._check_unchanged(conn)
+            yield conn
+
+    @contextmanager
+    def _writing(self) -> Iterator[rows.Conn]:
+        with self._connections.writing() as conn:
+            self._check_unchanged(conn)
+            yield conn
+
+    def _check_unchanged(self, conn: rows.Conn) -> None:
+        stored = stored_spec(conn)
+        if stored != self._spec_text:
+            check_spec(self.path, self.spec, KVSpec(**json.loads(stored or "{}")))
