@@ -23,7 +23,8 @@ PAGE_SIZE = 16_384
 CACHE_KIB = 4_096
 # bytes of log above which it is cut after a write; SQLite alone would keep its greatest length for ever
 LOG_BYTES = 32 * 2**20
-MAGIC = b"SQLite format 3\0"
+# bytes of the smallest database
+MIN_PAGE = 512
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _CORRUPT_IO = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
@@ -65,12 +66,10 @@ def open_database(path: Path, *, read_only: bool = False, timeout: float = 60.0)
 
     A read-only folder without a log is read as immutable: SQLite could not make its lock file there.
     """
-    # SQLite takes a short file for an empty one, and would write over it
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            magic = file.read(len(MAGIC))
-        if magic != MAGIC:
-            raise StoreCorrupt(f"{path} is no SQLite database: it starts with {magic!r}; name another path")
+    # SQLite takes a short file for an empty one, and would write over it. the file itself is never opened here: closing
+    # it would drop the locks of every connection of this process, and another process would delete their log
+    if path.is_file() and 0 < path.stat().st_size < MIN_PAGE:
+        raise StoreCorrupt(f"{path} has {path.stat().st_size} bytes, too few for a database; name another path")
     if not read_only:
         return _connect(path, "rwc", timeout)
     log = path.with_name(path.name + "-wal")
