@@ -142,8 +142,12 @@ class FakeMemory:
         counts = dict.fromkeys(("tokens", "segments", "blocks", "kv_bytes", "key_bytes", "text_bytes", "file_bytes"), 7)
         return MemoryStats(namespace=self.namespace, messages=len(self._held), **counts)
 
-    def reencode(self, *, progress: Callable[[int, int], None] | None = None) -> AddReport:
-        return AddReport(messages=len(self._held), tokens=7, segments=1, seconds=0.1)
+    @classmethod
+    def reencode(
+        cls, path: str | Path, *, model: Any = None, progress: Callable[[int, int], None] | None = None
+    ) -> AddReport:
+        messages = sum(len(held) for (file, _), held in cls.files.items() if file == str(path))
+        return AddReport(messages=messages, tokens=7, segments=1, seconds=0.1)
 
     def close(self) -> None:
         """Nothing is held open."""

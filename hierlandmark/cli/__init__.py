@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hierlandmark import __version__
+from hierlandmark.cli import answer, demo, evaluate, read, train, write
 from hierlandmark.cli.guard import Guard
 
 app = typer.Typer(
@@ -13,7 +14,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="A memory for local language models: the model's own attention is the index.",
 )
 
 
@@ -30,3 +30,10 @@ def main(
     ] = False,
 ) -> None:
     """A memory for local language models: the model's own attention is the index."""
+
+
+for command in (
+    write.add, read.search, answer.ask, answer.chat, write.forget, read.info, demo.demo, train.train, write.reencode,
+):  # fmt: skip
+    app.command()(command)
+app.add_typer(evaluate.app, name="eval")

@@ -17,6 +17,10 @@ class Guard(TyperGroup):
     """A command group that never shows a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        # a terminal that cannot show a letter shows another, rather than end the command
+        for stream in (sys.stdout, sys.stderr):
+            if reconfigure := getattr(stream, "reconfigure", None):
+                reconfigure(errors="replace")
         try:
             return super().invoke(ctx)
         except HierLandmarkError as error:

@@ -3,13 +3,21 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval.fillers import Filler
 from hierlandmark.eval.metrics import mean_cost
+from hierlandmark.messages import Message
 from hierlandmark.results import Answer
+
+if TYPE_CHECKING:
+    from hierlandmark.config import Mode
+    from hierlandmark.memory import Memory
+    from hierlandmark.model import LandmarkModel
 
 TASK = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
@@ -80,6 +88,26 @@ def first_number(text: str) -> int | None:
     return int(found[0]) if found and len(found[0]) <= 10 else None
 
 
+def memory_reader(open_memory: Callable[[Path], "Memory"], mode: "Mode") -> Reader:
+    """Reads through a database: the document is one message, and the question is completed from what is recalled."""
+
+    def read(document: str, question: str) -> Answer:
+        with TemporaryDirectory() as folder, open_memory(Path(folder) / "passkey.db") as memory:
+            memory.add([Message(id=0, role="document", content=document)])
+            return memory.complete(question, max_new_tokens=MAX_NEW_TOKENS, mode=mode)
+
+    return read
+
+
+def full_reader(model: "LandmarkModel") -> Reader:
+    """Reads all five lines with plain causal attention: what recall is compared with."""
+
+    def read(document: str, question: str) -> Answer:
+        return model.complete_full(f"{document}\n{question}", max_new_tokens=MAX_NEW_TOKENS)
+
+    return read
+
+
 def evaluate_passkey(
     read: Reader,
     tokenize: Tokenize,
@@ -111,8 +139,3 @@ def evaluate_passkey(
                 "mode": mode,
                 "cost": mean_cost(costs),
             }
-
-
-def finals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The last row of each length, in the order the lengths came."""
-    return list({row["length"]: row for row in rows}.values())

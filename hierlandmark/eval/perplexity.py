@@ -13,10 +13,14 @@ from hierlandmark.errors import InvalidArgument
 Score = Callable[[Sequence[int]], Sequence[float]]
 
 
+# windows of one document, so that a few long books do not stand for all
+PER_DOCUMENT = 4
+
+
 def windows(documents: Iterable[Sequence[int]], length: int) -> Iterator[Sequence[int]]:
-    """Non-overlapping windows of exactly `length` tokens; what is left of a document is passed over."""
+    """The first `PER_DOCUMENT` windows of exactly `length` tokens of each document, side by side."""
     for tokens in documents:
-        for start in range(0, len(tokens) - length + 1, length):
+        for start in range(0, min(len(tokens) - length + 1, PER_DOCUMENT * length), length):
             yield tokens[start : start + length]
 
 

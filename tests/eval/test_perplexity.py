@@ -5,11 +5,12 @@ import math
 import pytest
 
 from hierlandmark.errors import InvalidArgument
-from hierlandmark.eval.perplexity import evaluate_perplexity, perplexity, windows
+from hierlandmark.eval.perplexity import PER_DOCUMENT, evaluate_perplexity, perplexity, windows
 
 
 def test_windows_are_whole_and_do_not_overlap() -> None:
     assert list(windows([range(7), range(2), range(3)], 3)) == [range(3), range(3, 6), range(3)]
+    assert len(list(windows([range(100)], 2))) == PER_DOCUMENT
 
 
 def test_perplexity_of_a_uniform_guess_is_the_number_of_choices() -> None:

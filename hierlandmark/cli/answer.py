@@ -1,0 +1,91 @@
+"""`ask` and `chat`: answers read from stored keys and values."""
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+
+from hierlandmark.cli.options import (
+    AdapterOption,
+    DbOption,
+    JsonOption,
+    ModelOption,
+    ModeOption,
+    NamespaceOption,
+    WhyOption,
+    existing_memory,
+    load_model,
+    open_memory,
+)
+from hierlandmark.cli.output import print_json, show_cost, show_trace
+from hierlandmark.errors import NamespaceNotFound
+
+TokensOption = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")]
+
+
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to answer.")],
+    db: DbOption,
+    namespace: NamespaceOption = "default",
+    max_new_tokens: TokensOption = 128,
+    mode: ModeOption = "hierarchical",
+    why: WhyOption = False,
+    json: JsonOption = False,
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+) -> None:
+    """Answer a question from what the memory holds, without reading it again."""
+    with existing_memory(db, namespace, model, adapter) as memory:
+        show = None if json else _type
+        answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, on_token=show)
+    if json:
+        print_json(answer.model_dump(mode="json", exclude=None if why else {"trace"}))
+        return
+    typer.echo("")
+    if why:
+        show_trace(answer.trace)
+    typer.echo(f"first token after {answer.first_token_s:.2f} s, then {answer.per_token_s:.3f} s each", err=True)
+    if why:
+        show_cost(answer.cost)
+
+
+def chat(
+    db: DbOption,
+    namespace: NamespaceOption = "default",
+    max_new_tokens: TokensOption = 128,
+    mode: ModeOption = "hierarchical",
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+) -> None:
+    """Talk to the memory: each turn is answered from it and added to it. End with /exit or end of input."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    with open_memory(db, namespace, load_model(model, adapter)) as memory:
+        while (line := _line(prompt)) is not None:
+            if not line:
+                continue
+            try:
+                text = memory.ask(line, max_new_tokens=max_new_tokens, mode=mode, on_token=_type).text.strip()
+            except NamespaceNotFound:
+                text = "(I remember nothing yet.)"
+                _type(text)
+            typer.echo("")
+            turns = [("user", line), ("assistant", text)]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            # the memory takes no empty text, and a model may end its turn at once
+            memory.add({"id": str(uuid4()), "role": who, "content": said, "time": now} for who, said in turns if said)
+
+
+def _line(prompt: str) -> str | None:
+    """The next line without its ends, or None at the end."""
+    try:
+        line = input(prompt).strip()
+    except EOFError:
+        return None
+    return None if line == "/exit" else line
+
+
+def _type(text: str) -> None:
+    typer.echo(text, nl=False)
+    sys.stdout.flush()

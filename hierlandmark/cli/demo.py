@@ -1,0 +1,106 @@
+"""`demo`: a chat history in, and in a second process the right messages and answers out of stored keys and values."""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hierlandmark.cli.options import AdapterOption, ModelOption, load_model, open_memory
+from hierlandmark.cli.output import progress, short, show_cost, show_hits, show_trace
+from hierlandmark.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from hierlandmark.memory import Memory
+    from hierlandmark.model import LandmarkModel
+
+SAMPLE = Path(__file__).parents[2] / "examples" / "sample_chat.jsonl"
+NAMESPACE = "demo"
+
+
+def demo(
+    file: Annotated[Path, typer.Option("--file", help="Chat file with questions.", show_default=False)] = SAMPLE,
+    db: Annotated[Path | None, typer.Option("--db", metavar="FILE", help="Database; a new one if not given.")] = None,
+    question: Annotated[list[str] | None, typer.Option("--question", help="Ask this; may be repeated.")] = None,
+    questions: Annotated[int, typer.Option("--questions", help="Else, how many of the file's questions to ask.")] = 3,
+    reread: Annotated[int, typer.Option("--reread", help="Tokens to read again for comparison.")] = 8192,
+    second: Annotated[bool, typer.Option("--second-process", hidden=True)] = False,
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+) -> None:
+    """Import a long chat, then search it and answer from it in a second process."""
+    if second and db:
+        loaded = load_model(model, adapter)
+        with open_memory(db, NAMESPACE, loaded) as memory:
+            read(memory, loaded, question or [], reread)
+        return
+    asked = question or _questions(file, questions)
+    db = db or Path(mkdtemp(prefix="hierlandmark-demo-")) / "demo.db"
+    write(file, db, load_model(model, adapter))
+    typer.echo("a second process opens the database\n")
+    command = [sys.executable, "-m", "hierlandmark", "demo", "--second-process", "--db", str(db), "--adapter", adapter]
+    command += ["--model", model] if model else []
+    command += ["--reread", str(reread), *(word for one in asked for word in ("--question", one))]
+    # what this process printed must stand above what the second prints
+    sys.stdout.flush()
+    if code := subprocess.run(command, check=False).returncode:
+        raise typer.Exit(code)
+    typer.echo(
+        f"\nsearch it yourself: {Path(sys.executable).parent / 'hierlandmark'} search QUERY --db {db} -n {NAMESPACE}"
+    )
+
+
+def write(file: Path, db: Path, model: "LandmarkModel") -> None:
+    """Import the messages of a chat file."""
+    from hierlandmark.chats import read_chats
+
+    messages = [message for chat in read_chats(file) for message in chat.messages]
+    with open_memory(db, NAMESPACE, model) as memory, progress("tokens") as update:
+        report = memory.add(messages, progress=update)
+    rate = report.tokens / max(report.seconds, 1e-9)
+    typer.echo(
+        f"read {report.messages:,} messages once: {report.tokens:,} tokens in {report.seconds:.1f} s "
+        f"({rate:,.0f} a second), saved to {db}"
+    )
+
+
+def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread: int) -> None:
+    """Search and answer, say why, and compare the time to the first token with reading the text again."""
+    first: list[float] = []
+    for one in questions:
+        typer.echo(f"? {one}\n")
+        found = memory.search(one, 3)
+        show_hits(found.hits)
+        show_cost(found.cost)
+        answer = memory.ask(one, max_new_tokens=48)
+        first.append(answer.first_token_s)
+        typer.echo(f"\n= {short(answer.text, 400)}\n\nwhy: of the attention that went to the past")
+        show_trace(answer.trace, 3)
+        typer.echo(f"first token after {answer.first_token_s:.2f} s, from stored keys and values\n")
+    if not first:
+        return
+    text = "\n".join(f"{one.role}: {one.content}" for one in memory.messages())
+    total = len(model.tokenize(text))
+    again = min(total, reread)
+    # characters stand for tokens: near enough for a measure of time
+    part = text[: len(text) * again // max(1, total)]
+    seconds = model.complete_full(f"{part}\n{questions[-1]}", max_new_tokens=1).first_token_s
+    mean = sum(first) / len(first)
+    typer.echo(
+        f"time to the first token: {mean:.2f} s from the store; {seconds:.1f} s when reading {again:,} of the "
+        f"{total:,} tokens again, {seconds / max(mean, 1e-9):,.0f} times as long"
+    )
+
+
+def _questions(file: Path, n: int) -> list[str]:
+    from hierlandmark.chats import read_chats
+
+    if not file.exists():
+        raise InvalidArgument(f"no chat file at {str(file)!r}; give one with --file")
+    asked = [one.question for chat in read_chats(file) for one in chat.questions if one.evidence]
+    if not asked:
+        raise InvalidArgument(f"{file} holds no question with evidence; ask your own with --question")
+    # spread over the file, whose questions go from early to late
+    return asked[:: max(1, len(asked) // n)][:n] if n > 0 else []

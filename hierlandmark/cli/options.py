@@ -1,0 +1,65 @@
+"""Options that several commands share, and the memory they name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hierlandmark.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from hierlandmark.memory import Memory
+    from hierlandmark.model import LandmarkModel
+
+# as config.Mode, without the cost of importing it for --help
+Mode = Literal["hierarchical", "flat"]
+# the base model with plain causal attention, beside which the two modes are measured
+AnyMode = Literal["hierarchical", "flat", "full"]
+
+DbOption = Annotated[Path, typer.Option("--db", metavar="FILE", help="Database file.")]
+NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Owner of the memory: a tenant, user, thread.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="BASE", help="Base model: folder or hub id; SmolLM2-135M if not given."),
+]
+AdapterOption = Annotated[
+    str, typer.Option("--adapter", metavar="FOLDER", help="Adapter folder, `default` for the shipped one, or `none`.")
+]
+ModeOption = Annotated[Mode, typer.Option("--mode", help="Gates, then landmarks; or every landmark.")]
+AnyModeOption = Annotated[AnyMode, typer.Option("--mode", help="As in search; `full` is plain attention, no memory.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WhyOption = Annotated[bool, typer.Option("--why", help="Show which gates and blocks got the attention.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--json", metavar="OUT", help="Write JSON to this file, `-` for standard output.")
+]
+LengthsOption = Annotated[str, typer.Option("--lengths", help="Lengths in tokens, separated by commas.")]
+
+
+def load_model(base: str | None, adapter: str) -> "LandmarkModel":
+    """The model the options name."""
+    from hierlandmark.model import LandmarkModel
+
+    return LandmarkModel.from_pretrained(base, adapter=None if adapter == "none" else adapter)
+
+
+def open_memory(db: Path, namespace: str, model: "LandmarkModel | None" = None) -> "Memory":
+    """Open or create a database; without a model the default one is loaded when it is first needed."""
+    from hierlandmark.memory import Memory
+
+    return Memory.open(db, namespace, model=model)
+
+
+def existing_memory(db: Path, namespace: str, model: str | None = None, adapter: str = "default") -> "Memory":
+    """Open a database that is there: a mistyped path must not leave an empty file behind."""
+    if not db.exists():
+        raise InvalidArgument(f"no database at {str(db)!r}; make one with `hierlandmark add FILE --db {db}`")
+    is_default = model is None and adapter == "default"
+    return open_memory(db, namespace, None if is_default else load_model(model, adapter))
+
+
+def parse_lengths(text: str) -> list[int]:
+    """`4096,8192` to integers; a usage error for anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"expected integers separated by commas, got {text!r}") from None

@@ -1,0 +1,82 @@
+"""What commands print: JSON for scripts, short lines for people, progress on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hierlandmark.results import Cost, Hit, Trace
+
+# characters of a text shown on one line
+WIDTH = 160
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on standard output, in ASCII: a pipe may have any encoding."""
+    typer.echo(json.dumps(value))
+
+
+def write_json(value: Any, out: Path | None) -> None:
+    """JSON to a file, to standard output for `-`, or nowhere."""
+    if out and str(out) != "-":
+        out.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    elif out:
+        print_json(value)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, where that is a terminal; call what it gives with (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def short(text: str, width: int = WIDTH) -> str:
+    """The text on one line, cut at `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def show_hits(hits: "list[Hit]") -> None:
+    """A line about each hit and a line of its text."""
+    if not hits:
+        typer.echo("nothing found")
+    for rank, hit in enumerate(hits, start=1):
+        ids = ", ".join(str(one) for one in hit.message_ids)
+        who = "; ".join(" ".join(part for part in (one.role, one.time) if part) for one in hit.messages)
+        typer.echo(f"{rank:>3}  {hit.score:.4f}  message {ids}  {who}  (block {hit.block}, segment {hit.segment})")
+        typer.echo(f"     {short(hit.text)}")
+
+
+def show_cost(cost: "Cost") -> None:
+    """One line."""
+    typer.echo(
+        f"{cost.ms:,.0f} ms: {cost.gate_keys:,} gate keys and {cost.landmark_keys:,} landmark keys scored, "
+        f"{cost.blocks_read:,} blocks of a layer and {cost.bytes_read:,} bytes read"
+    )
+
+
+def show_trace(trace: "Trace", most: int = 5) -> None:
+    """The gates and the blocks that got most mass."""
+    for segment in trace.segments[:most]:
+        typer.echo(f"  gate of segment {segment.segment:>4}  mass {segment.mass:.3f}  {_heads(segment.heads)}")
+    for block in trace.blocks[:most]:
+        typer.echo(
+            f"  block {block.block:>4} in segment {block.segment:>4}  mass {block.mass:.3f}  {_heads(block.heads)}"
+        )
+        typer.echo(f"     {short(block.text, 120)}")
+
+
+def _heads(heads: list[Any]) -> str:
+    return "most in " + ", ".join(f"layer {h.layer} head {h.head} ({h.mass:.2f})" for h in heads[:2]) if heads else ""

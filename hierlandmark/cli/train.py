@@ -1,0 +1,66 @@
+"""`train`: landmark and gate rows and a LoRA for a base model, from plain text and chats."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hierlandmark.cli.options import ModelOption
+from hierlandmark.errors import InvalidArgument
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Checkpoints, log and the adapter go here.")],
+    texts: Annotated[list[Path] | None, typer.Option("--text", help="Texts: .txt, .md, .jsonl with text.")] = None,
+    chats: Annotated[list[Path] | None, typer.Option("--chats", help="Chat files; may be repeated.")] = None,
+    model: ModelOption = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps to take.")] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Or time to spend.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", help="Tokens a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of data and weights.")] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that make batches.")] = 0,
+    device: Annotated[str | None, typer.Option("--device", help="cuda or cpu; the best there is if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+) -> None:
+    """Train an adapter, so that a base model's landmarks and gates mean something."""
+    if not texts and not chats:
+        raise InvalidArgument("expected at least one --text or --chats file to train on")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hierlandmark.train.loop import TrainConfig
+    from hierlandmark.train.run import train_adapter
+
+    given: dict[str, Any] = {
+        "steps": steps,
+        "seconds": seconds,
+        "tokens": tokens,
+        "learning_rate": learning_rate,
+        "rank": rank,
+    }
+    config = TrainConfig(**{name: value for name, value in (given | {"seed": seed}).items() if value is not None})
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=config.seconds or config.steps)
+
+        def show(row: dict[str, Any]) -> None:
+            text = (
+                f"step {row['step']} loss {row['loss']:.3f} norm {row['norm']:.2f} {row['tokens_per_s']:,.0f} tokens/s"
+            )
+            done = bar.tasks[0].elapsed if config.seconds else row["step"] + 1
+            bar.update(task, completed=done, description=text)
+
+        adapter = train_adapter(
+            model,
+            texts=texts or [],
+            chats=chats or [],
+            folder=out,
+            config=config,
+            workers=workers,
+            device=device,
+            resume=resume,
+            on_step=show,
+        )
+    typer.echo(f"adapter in {adapter}; use it with --adapter {adapter}")

@@ -1,0 +1,93 @@
+"""`add`, `forget` and `reencode`: the commands that write."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hierlandmark.cli.options import (
+    AdapterOption,
+    DbOption,
+    ModelOption,
+    NamespaceOption,
+    existing_memory,
+    load_model,
+    open_memory,
+)
+from hierlandmark.cli.output import progress
+from hierlandmark.errors import InvalidArgument, MessageNotFound
+
+if TYPE_CHECKING:
+    from hierlandmark.memory import Memory
+    from hierlandmark.messages import MessageId
+
+Ids = Literal["auto", "string", "integer"]
+
+
+def add(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Chats (.jsonl, .jsonl.xz), texts (.txt, .md).")
+    ],
+    db: DbOption,
+    namespace: NamespaceOption = "default",
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+) -> None:
+    """Add the messages of files to a memory: all of them, or none when one is faulty."""
+    from hierlandmark.chats import read_chats
+
+    # every file is read before the model is loaded or the database touched
+    messages = [message for file in files for chat in read_chats(file) for message in chat.messages]
+    with open_memory(db, namespace, load_model(model, adapter)) as memory, progress("tokens") as update:
+        report = memory.add(messages, progress=update)
+    typer.echo(
+        f"added {report.messages:,} messages, {report.tokens:,} tokens in {report.segments:,} segments, "
+        f"to {namespace!r} of {db} in {report.seconds:.1f} s"
+    )
+
+
+def forget(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the messages.")],
+    db: DbOption,
+    namespace: NamespaceOption = "default",
+    ids_are: Annotated[Ids, typer.Option("--ids", help="How to read an id such as 7: 7, or the text 7.")] = "auto",
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+) -> None:
+    """Remove messages and every trace of them, keys and values included."""
+    with existing_memory(db, namespace, model, adapter) as memory:
+        found = [_identify(memory, one, ids_are) for one in ids]
+        memory.forget(found)
+    typer.echo(f"forgot {len(found):,} of {namespace!r} in {db}")
+
+
+def reencode(db: DbOption, model: ModelOption = None, adapter: AdapterOption = "default") -> None:
+    """Make all keys and values of a database again from its text, after a change of model or adapter."""
+    from hierlandmark.memory import Memory
+
+    if not db.exists():
+        raise InvalidArgument(f"no database at {str(db)!r}")
+    with progress("tokens") as update:
+        report = Memory.reencode(db, model=load_model(model, adapter), progress=update)
+    typer.echo(f"encoded {report.messages:,} messages, {report.tokens:,} tokens, again in {report.seconds:.1f} s")
+
+
+def _identify(memory: "Memory", text: str, ids_are: Ids) -> "MessageId":
+    """The id that a word of the command line means; 7 and "7" may both be there, and the wrong one must not go."""
+    integer: list[MessageId] = [int(text)] if re.fullmatch(r"-?[0-9]{1,4000}", text) else []
+    candidates: dict[Ids, list[MessageId]] = {"auto": [text, *integer], "string": [text], "integer": integer}
+    present = [one for one in candidates[ids_are] if _holds(memory, one)]
+    if len(present) == 1:
+        return present[0]
+    if present:
+        raise InvalidArgument(f"{text} and {text!r} are both ids here; say --ids integer or --ids string")
+    raise MessageNotFound(f"no message with id {text!r} in namespace {memory.namespace!r}")
+
+
+def _holds(memory: "Memory", message_id: "MessageId") -> bool:
+    try:
+        memory.messages([message_id])
+    except MessageNotFound:
+        return False
+    return True

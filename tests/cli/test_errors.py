@@ -1,0 +1,100 @@
+"""Named errors are one line and exit code 2, ours one line and exit code 1; help comes at once for every command."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from hierlandmark.cli import app
+from hierlandmark.errors import StoreCorrupt
+from tests.fake_memory import FakeMemory
+
+COMMANDS = [
+    ["add"], ["search"], ["ask"], ["chat"], ["forget"], ["info"], ["demo"], ["train"], ["reencode"],
+    ["eval", "retrieval"], ["eval", "passkey"], ["eval", "perplexity"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [[], ["eval"], *COMMANDS], ids="-".join)
+def test_help(command: list[str]) -> None:
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
+    # a line about what it does
+    assert len(done.output.split("\n\n")[1].strip()) > 10
+
+
+def test_every_command_is_in_the_list() -> None:
+    root = typer.main.get_command(app)
+    names = [[name] for name in root.commands if name != "eval"]
+    names += [["eval", name] for name in root.commands["eval"].commands]
+    assert sorted(names) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["search", "q", "--db", "none.db"], "InvalidArgument: no database at 'none.db'"),
+        (["info", "--db", "none.db"], "InvalidArgument: no database at 'none.db'"),
+        (["reencode", "--db", "none.db"], "InvalidArgument: no database at 'none.db'"),
+        (["search", "q", "--db", "m.db", "-n", "nobody"], "NamespaceNotFound: no namespace 'nobody'"),
+        (["search", "q", "--db", "m.db", "-k", "0"], "InvalidArgument: expected k of at least 1, got 0"),
+        (["add", "chat.jsonl", "--db", "m.db"], "DuplicateMessageId: message id 1 is in namespace 'default' already"),
+        (["eval", "retrieval", "chat.jsonl", "-k", "0"], "InvalidArgument: expected k of at least 1, got 0"),
+        (["eval", "passkey", "--trials", "0"], "InvalidArgument: expected at least one length and one trial"),
+        (["eval", "passkey", "--lengths", "9", "--trials", "1"], "InvalidArgument: expected a length of at least"),
+        (["eval", "passkey", "--filler", "none.txt"], "InvalidChatFile: none.txt: cannot be read"),
+        (["demo", "--file", "none.jsonl"], "InvalidArgument: no chat file at 'none.jsonl'"),
+        (["train", "--out", "o"], "InvalidArgument: expected at least one --text or --chats"),
+    ],
+)
+def test_named_error(filled, words: list[str], said: str) -> None:
+    done = filled(*words)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"hierlandmark: {said}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_reading_command_makes_no_file(cli, tmp_path) -> None:
+    cli("search", "q", "--db", "none.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_store_is_one_line(filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise StoreCorrupt("bad\npage \ud800")
+
+    monkeypatch.setattr(FakeMemory, "search", broken)
+    done = filled("search", "q", "--db", "m.db")
+    assert (done.exit_code, done.stderr) == (2, "hierlandmark: StoreCorrupt: bad page \\ud800\n")
+
+
+def test_our_own_fault(filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeMemory, "search", None)
+    done = filled("search", "q", "--db", "m.db")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("hierlandmark: internal error, TypeError: 'NoneType' object is not callable")
+    monkeypatch.setenv("HIERLANDMARK_DEBUG", "1")
+    assert isinstance(filled("search", "q", "--db", "m.db").exception, TypeError)
+
+
+@pytest.mark.parametrize("words", [["search"], ["search", "q", "--db", "m.db", "--mode", "deep"], ["unheard"]])
+def test_usage(cli, words: list[str]) -> None:
+    done = cli(*words)
+    assert done.exit_code == 2
+    assert "Usage:" in done.stderr
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hierlandmark", "--version"], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "0.1.0"
+    done = subprocess.run(
+        [sys.executable, "-m", "hierlandmark", "info", "--db", "none.db"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr

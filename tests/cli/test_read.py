@@ -1,0 +1,77 @@
+"""`search`, `info` and `ask`: their JSON is a contract that others script against."""
+
+import json
+
+from hierlandmark.results import Cost
+
+
+def test_search_json(filled) -> None:
+    done = filled("search", "the dog", "--db", "m.db", "--namespace", "default", "-k", 2, "--mode", "flat", "--json")
+    found = json.loads(done.stdout)
+    assert set(found) == {"hits", "cost"}
+    assert len(found["hits"]) == 2
+    assert set(found["hits"][0]) == {"message_ids", "text", "score", "block", "segment"}
+    # strings stay strings
+    assert [hit["message_ids"] for hit in found["hits"]] == [["2"], [2]]
+    assert set(found["cost"]) == set(Cost.model_fields) == {
+        "gate_keys", "landmark_keys", "blocks_read", "bytes_read", "ms"
+    }  # fmt: skip
+    assert found["cost"]["gate_keys"] == 0
+
+
+def test_search_for_people(filled) -> None:
+    said = filled("search", "the dog", "--db", "m.db", "--why").stdout
+    assert "message 2  user 2024-05-01  (block 0, segment 0)" in said
+    assert "the dog is Rex" in said
+    assert "gate of segment    0  mass 0.625  most in layer 3 head 1 (0.75)" in said
+    assert "landmark keys scored" in said
+
+
+def test_search_why_json(filled) -> None:
+    found = json.loads(filled("search", "tea", "--db", "m.db", "--json", "--why").stdout)
+    assert found["trace"]["segments"][0]["mass"] == 0.625
+    assert found["trace"]["blocks"][0]["text"] == "a text"
+
+
+def test_json_is_ascii(filled) -> None:
+    done = filled("search", "tea", "--db", "m.db", "-k", 1, "--json")
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout)["hits"][0]["text"] == "ünïcode tea"
+
+
+def test_info_json(filled, chat_file) -> None:
+    filled("add", chat_file, "--db", "m.db", "-n", "other")
+    held = json.loads(filled("info", "--db", "m.db", "--json").stdout)
+    assert held["path"] == "m.db"
+    assert [one["namespace"] for one in held["namespaces"]] == ["default", "other"]
+    assert set(held["namespaces"][0]) == {
+        "namespace", "messages", "tokens", "segments", "blocks", "kv_bytes", "key_bytes", "text_bytes", "file_bytes"
+    }  # fmt: skip
+    (one,) = json.loads(filled("info", "--db", "m.db", "-n", "other", "--json").stdout)["namespaces"]
+    assert one["messages"] == 4
+
+
+def test_info_for_people(filled) -> None:
+    assert "default: 4 messages, 7 tokens" in filled("info", "--db", "m.db").stdout
+
+
+def test_info_loads_no_model(filled) -> None:
+    from tests.fake_memory import FakeModel
+
+    FakeModel.loaded.clear()
+    filled("info", "--db", "m.db")
+    assert FakeModel.loaded == []
+
+
+def test_ask_json(filled) -> None:
+    answer = json.loads(filled("ask", "where moved", "--db", "m.db", "--json").stdout)
+    assert set(answer) == {"text", "tokens", "cost", "first_token_s", "per_token_s"}
+    assert answer["text"] == "we moved to Lyon"
+    assert "trace" in json.loads(filled("ask", "where moved", "--db", "m.db", "--json", "--why").stdout)
+
+
+def test_ask_for_people(filled) -> None:
+    done = filled("ask", "where moved", "--db", "m.db", "--why")
+    assert done.stdout.startswith("we moved to Lyon\n")
+    assert "mass 0.500" in done.stdout
+    assert "first token after 0.50 s" in done.stderr
