@@ -26,9 +26,7 @@ Ids = Literal["auto", "string", "integer"]
 
 
 def add(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Chats (.jsonl, .jsonl.xz), texts (.txt, .md).")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Chats (.jsonl, .jsonl.xz), texts (.txt, .md).")],
     db: DbOption,
     namespace: NamespaceOption = "default",
     model: ModelOption = None,
@@ -48,7 +46,7 @@ def add(
 
 
 def forget(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the messages.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of the messages.")],
     db: DbOption,
     namespace: NamespaceOption = "default",
     ids_are: Annotated[Ids, typer.Option("--ids", help="How to read an id such as 7: 7, or the text 7.")] = "auto",
