@@ -1,4 +1,4 @@
-"""The installed wheel imports with no extras: `light` where torch is not even installed, `no-extras` for every module."""
+"""The installed wheel imports with no extras: `light` where torch is not installed, `no-extras` for every module."""
 
 import importlib
 import importlib.metadata
