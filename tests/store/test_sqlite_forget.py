@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,34 @@ def test_forget_many_among_many(path, seed):
             assert text.split()[0][4:].encode() not in data
             for array in (held.gate_key, held.landmark_keys, held.kv[0, 0]):
                 assert array.tobytes()[32:64] not in data
+
+
+def marked(id, blocks):
+    """A segment whose arrays say whose they are, in every eight bytes."""
+    mark = np.frombuffer(b"zq%06d" % int(id), np.uint16)
+    plain = segment(id, blocks=blocks)
+    arrays = ("gate_key", "landmark_keys", "kv")
+    return replace(plain, **{a: np.resize(mark, getattr(plain, a).shape) for a in arrays})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_arrays_leave_no_copies_in_pages(path, seed):
+    """Rows of unequal size, removed and replaced among others: pages split and merge."""
+    rng = random.Random(seed)
+    live, last = {}, 0
+    with SQLiteStore(path, SPEC) as store:
+        for _ in range(6):
+            new = [str(last + i) for i in range(60)]
+            last += len(new)
+            ids = store.append("n", [message(id) for id in new], (marked(id, rng.randrange(1, 5)) for id in new))
+            live |= dict(zip(new, ids, strict=True))
+            removed = rng.sample(sorted(live), rng.randrange(20, 50))
+            rewritten = [(live.pop(id), None) for id in removed]
+            # encoded again after an eviction, at another length
+            rewritten += [(live[id], marked(id, rng.randrange(1, 5))) for id in rng.sample(sorted(live), 9)]
+            store.rewrite("n", removed, rewritten)
+        found = set(re.findall(rb"zq(\d{6})", content_of(path)))
+    assert {int(id) for id in found} == {int(id) for id in live}
 
 
 def test_tokens_of_a_replaced_segment_are_gone(path):

@@ -180,6 +180,8 @@ def test_a_second_thread_waits_no_longer_than_its_timeout(path):
 def test_a_long_append_stays_small_in_memory_and_its_log_is_cut(path):
     child = start(
         """
+import hierlandmark.store.connection
+hierlandmark.store.connection.LOG_BYTES = 32 * 2**20
 big = replace(SPEC, layers=8, kv_heads=4, head_dim=64, block_size=64)
 one = segment("a", spec=big)
 with SQLiteStore(path, big) as store:
