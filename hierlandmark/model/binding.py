@@ -3,6 +3,8 @@
 The model is run as usual with `landmarks=` among its forward arguments; transformers hands it through to the attention.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -79,17 +81,25 @@ class KeyTap:
     """Takes each layer's keys before rotation: behind the key norm where there is one, else behind the projection."""
 
     def __init__(self, decoder: nn.Module) -> None:
-        self.keys: dict[int, Tensor] = {}
-        self.active = False
+        self._keys: dict[int, Tensor] | None = None
         for index, layer in enumerate(decoder.layers):  # type: ignore[arg-type]
             attention = layer.self_attn
             source = getattr(attention, "k_norm", None) or attention.k_proj
             source.register_forward_hook(self._hook(index))
 
+    @contextmanager
+    def taking(self) -> Iterator[dict[int, Tensor]]:
+        """Within this, forward passes leave their keys here: layer -> (B, T, H_kv * D) or (B, T, H_kv, D)."""
+        self._keys = {}
+        try:
+            yield self._keys
+        finally:
+            self._keys = None
+
     def _hook(self, layer: int) -> Any:
         def take(module: nn.Module, args: Any, output: Tensor) -> None:
-            if self.active:
-                self.keys[layer] = output
+            if self._keys is not None:
+                self._keys[layer] = output
 
         return take
 

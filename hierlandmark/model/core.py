@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hierlandmark.config import LayoutConfig, Mode
 from hierlandmark.layout import Kind, Layout
-from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, register
+from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
 from hierlandmark.model.dense import DenseAttention
 from hierlandmark.ops import Impl
 
@@ -33,6 +33,7 @@ class LandmarkCore(nn.Module):
         start = table.detach().float().mean(0)
         self.rows = nn.Parameter(torch.stack((start, start)) if table.device.type != "meta" else torch.zeros(2, 1))
         decoder = decoder_of(base)
+        self.layers, self.heads, self.kv_heads, self.head_dim = head_shape(decoder.config)
         self.rope = Rope(decoder)
         self.tap = KeyTap(decoder)
 

@@ -1,0 +1,125 @@
+"""Adapters on disk: LoRA tensors and config in peft's format, beside them the two rows and what they were trained with."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hierlandmark.config import LayoutConfig
+from hierlandmark.errors import AdapterInvalid, ModelMismatch
+
+LORA_FILE, LORA_CONFIG, ROWS_FILE, META_FILE = (
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "landmarks.safetensors",
+    "hierlandmark.json",
+)
+_PREFIX = "base_model.model."
+
+
+class RetrievalHead(BaseModel):
+    """One query head whose gates and landmarks rank blocks, and its weight in the sum."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: int
+    head: int
+    weight: float = 1.0
+
+
+class AdapterMeta(BaseModel):
+    """`hierlandmark.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layout: LayoutConfig
+    # digest of the base weights it was trained on; None fits any
+    base: str | None = None
+    retrieval: tuple[RetrievalHead, ...] = ()
+    training: dict[str, Any] = {}
+
+
+class Adapter:
+    """A loaded adapter folder."""
+
+    def __init__(self, meta: AdapterMeta, lora: dict[str, Tensor], scale: float, rows: Tensor, digest: str) -> None:
+        self.meta, self.lora, self.scale, self.rows, self.digest = meta, lora, scale, rows, digest
+
+    @classmethod
+    def load(cls, folder: Path) -> "Adapter":
+        """Read a folder.
+
+        Raises:
+            AdapterInvalid: a file is missing or cannot be read.
+        """
+        try:
+            meta = AdapterMeta.model_validate_json((folder / META_FILE).read_text())
+            config = json.loads((folder / LORA_CONFIG).read_text())
+            lora = load_file(folder / LORA_FILE)
+            rows = load_file(folder / ROWS_FILE)["landmark_rows"]
+            digest = hashlib.sha256()
+            for name in (LORA_FILE, ROWS_FILE):
+                digest.update((folder / name).read_bytes())
+            return cls(meta, lora, config["lora_alpha"] / config["r"], rows, digest.hexdigest())
+        except (OSError, ValueError, KeyError, ValidationError, SafetensorError) as error:
+            raise AdapterInvalid(
+                f"expected an adapter folder with {LORA_FILE}, {LORA_CONFIG}, {ROWS_FILE} and {META_FILE} "
+                f"at {str(folder)!r}: {error}"
+            ) from error
+
+    def check_base(self, digest: str, name: str) -> None:
+        """Raises `ModelMismatch` when the adapter was trained on other weights."""
+        if self.meta.base is not None and self.meta.base != digest:
+            raise ModelMismatch(
+                f"this adapter was trained on base weights {self.meta.base[:12]}, {name!r} has {digest[:12]}; "
+                "train an adapter for it with `hierlandmark train`, or pass adapter=None"
+            )
+
+    def merge_into(self, model: nn.Module) -> None:
+        """Add the low-rank products to the weights of a causal language model, in fp32.
+
+        Raises:
+            AdapterInvalid: a tensor names a module the model lacks, or has another shape.
+        """
+        for key, a in self.lora.items():
+            if not key.endswith(".lora_A.weight"):
+                continue
+            name = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
+            b = self.lora[key.replace("lora_A", "lora_B")]
+            try:
+                weight = model.get_submodule(name).weight
+                delta = (b.float() @ a.float()) * self.scale
+                weight.data.copy_((weight.data.float() + delta).to(weight.dtype))
+            except (AttributeError, RuntimeError) as error:
+                raise AdapterInvalid(f"the adapter's {name!r} does not fit the base model: {error}") from error
+
+
+def save_adapter(
+    folder: Path, tensors: dict[str, Tensor], meta: AdapterMeta, *, base_name: str, rank: int, alpha: int
+) -> None:
+    """Write an adapter folder in bf16 from trained tensors named as in `train.checkpoint.trained_tensors`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {key: tensor.detach().to(torch.bfloat16).contiguous().cpu() for key, tensor in tensors.items()}
+    rows = half.pop("landmark_rows")
+    save_file(half, folder / LORA_FILE, metadata={"format": "pt"})
+    save_file({"landmark_rows": rows}, folder / ROWS_FILE, metadata={"format": "pt"})
+    modules = sorted({key.split(".")[-3] for key in half})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": modules,
+        "inference_mode": True,
+    }
+    (folder / LORA_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / META_FILE).write_text(meta.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,115 @@
+"""Text to blocks: one forward pass over segments, cut into gates, landmarks and block KV."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hierlandmark.layout import Layout, content_mask, gate_position, landmark_positions, split_blocks
+from hierlandmark.model.core import LandmarkCore
+from hierlandmark.ops import landmark_attention
+from hierlandmark.recall import to_array
+from hierlandmark.store.protocol import EncodedSegment, MessageRun
+
+# segments in one forward pass: four make a window of 2,048 positions
+BATCH = 4
+
+
+class _Taking:
+    """Dense attention over segments on their own that keeps every layer's values."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.values: list[Tensor] = []
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See `Attend.attend`."""
+        self.values.append(v)
+        return landmark_attention(q, k, v, self.layout, scale=scale)
+
+
+@torch.inference_mode()
+def encode_segments(
+    core: LandmarkCore, contents: Sequence[np.ndarray], kv_dtype: torch.dtype
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Gate key, landmark keys and block KV of segments, each encoded on its own; shapes as in `EncodedSegment`."""
+    config = core.layout
+    layout = Layout.of([[len(tokens)] for tokens in contents], config)
+    device = core.rows.device
+    ids = torch.from_numpy(layout.place([np.asarray(tokens) for tokens in contents])).to(device)
+    kinds = torch.from_numpy(layout.kinds).to(device)
+    B, _, P = layout.kinds.shape
+    positions = torch.arange(P, device=device).expand(B, -1)
+    taking = _Taking(layout)
+    with core.tap.taking() as taken:
+        core.hidden(ids[:, 0], kinds[:, 0], positions, taking)
+    # (L, B, P, H_kv, D), keys before rotation
+    keys = torch.stack([taken[i].view(B, P, -1, core.head_dim) for i in range(len(taking.values))]).to(kv_dtype)
+    values = torch.stack([v.transpose(1, 2) for v in taking.values]).to(kv_dtype)
+    out = []
+    for b, tokens in enumerate(contents):
+        counts = split_blocks(len(tokens), config)
+        n = len(counts)
+        landmarks = keys[:, b, torch.from_numpy(landmark_positions(counts, config))].transpose(0, 1)
+        gate = keys[:, b, gate_position(counts, config)]
+        kv = torch.stack((keys[:, b], values[:, b]), dim=1)  # (L, 2, P, H_kv, D)
+        kv = kv.unflatten(2, (-1, config.block_size))[:, :, :n]  # (L, 2, n, p, H_kv, D)
+        kv = kv.permute(2, 0, 1, 4, 3, 5)  # (n, L, 2, H_kv, p, D)
+        content = torch.from_numpy(content_mask(counts, config)).to(device).view(n, 1, 1, 1, -1, 1)
+        # one pass over the largest array: mask and copy together
+        kv = torch.where(content, kv, torch.zeros((), dtype=kv_dtype, device=device))
+        out.append((to_array(gate), to_array(landmarks), to_array(kv)))
+    return out
+
+
+def encode_runs(
+    core: LandmarkCore,
+    tokens: np.ndarray,
+    runs: Sequence[MessageRun],
+    kv_dtype: torch.dtype,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[EncodedSegment]:
+    """Cut a text into segments and encode them, lazily.
+
+    Args:
+        tokens: (n,) content tokens.
+        runs: which messages they come from, in order; the counts sum to n.
+        progress: called with the tokens encoded since the last call.
+    """
+    capacity = core.layout.segment_capacity
+    pieces = [tokens[start : start + capacity] for start in range(0, len(tokens), capacity)]
+    shares = _split_runs(runs, [len(piece) for piece in pieces])
+    for first in range(0, len(pieces), BATCH):
+        batch = pieces[first : first + BATCH]
+        for i, (gate, landmarks, kv) in enumerate(encode_segments(core, batch, kv_dtype)):
+            piece = batch[i]
+            yield EncodedSegment(
+                tokens=piece.astype(np.int32),
+                runs=shares[first + i],
+                block_content=split_blocks(len(piece), core.layout),
+                closed=len(piece) == capacity,
+                gate_key=gate,
+                landmark_keys=landmarks,
+                kv=kv,
+            )
+            if progress:
+                progress(len(piece))
+
+
+def _split_runs(runs: Iterable[MessageRun], sizes: Sequence[int]) -> list[tuple[MessageRun, ...]]:
+    """Deal runs out to segments of these sizes."""
+    out: list[tuple[MessageRun, ...]] = []
+    queue = iter(runs)
+    left: MessageRun | None = next(queue, None)
+    for size in sizes:
+        mine = []
+        while size and left is not None:
+            count = min(size, left.n_tokens)
+            if count:
+                mine.append(MessageRun(left.message_id, count))
+            size -= count
+            rest = left.n_tokens - count
+            left = MessageRun(left.message_id, rest) if rest else next(queue, None)
+        out.append(tuple(mine))
+    return out

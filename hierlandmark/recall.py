@@ -1,0 +1,322 @@
+"""One layer's query -> select -> read blocks -> attention over what was read.
+
+Recalled keys get stingy positions: every segment is put into one slot of `segment_size` positions right before the
+query's own segment, each block at its own offset there. Blocks share the slot safely, since P2 is a softmax per block.
+
+Shapes: H query heads in H_kv groups, T query positions, G segments, N blocks a segment, P positions a block, D width.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hierlandmark.config import LayoutConfig, RecallConfig
+from hierlandmark.layout import content_mask, gate_position, landmark_positions
+from hierlandmark.ops.rope import rotate
+from hierlandmark.results import Cost
+from hierlandmark.select import block_weights, flat_weights, gate_mass, top
+from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentRecord
+
+NEG = float("-inf")
+
+
+@dataclass
+class Tally:
+    """Work done so far; see `results.Cost`."""
+
+    gate_keys: int = 0
+    landmark_keys: int = 0
+    blocks_read: int = 0
+    bytes_read: int = 0
+
+    def cost(self, ms: float) -> Cost:
+        """As a result."""
+        return Cost(
+            gate_keys=self.gate_keys,
+            landmark_keys=self.landmark_keys,
+            blocks_read=self.blocks_read,
+            bytes_read=self.bytes_read,
+            ms=ms,
+        )
+
+
+@dataclass
+class Attended:
+    """Mass given so far, summed over queries: (L, H, G) to gates and (L, H, G, N) to blocks."""
+
+    gates: Tensor
+    blocks: Tensor
+    # (layer, head, query) triples that read anything
+    queries: int = 0
+
+
+@dataclass
+class Source:
+    """Segments of one store that a query may look into, in text order."""
+
+    store: BlockStore
+    records: list[SegmentRecord]
+    gates: np.ndarray  # (G, L, H_kv, D)
+
+
+@dataclass
+class _Cache:
+    """Blocks of one layer, least recently used first: block -> slot."""
+
+    slots: OrderedDict[int, int] = field(default_factory=OrderedDict)
+
+
+def to_tensor(array: np.ndarray, spec: KVSpec) -> Tensor:
+    """Stored numbers as a tensor: bfloat16 travels as uint16 bits."""
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if spec.dtype == "bfloat16" else tensor
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """The reverse of `to_tensor`."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+class Recall:
+    """Looks into the segments of some sources; keeps gates in memory, and the blocks last read up to a bound.
+
+    Args:
+        sources: stores and the segments of each that may be read.
+        spec: shape of their arrays.
+        inv_freq: for each layer (D / 2,).
+        scaling: for each layer the factor on rotated keys.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        spec: KVSpec,
+        layout: LayoutConfig,
+        inv_freq: Sequence[Tensor],
+        scaling: Sequence[float],
+        config: RecallConfig,
+    ) -> None:
+        self.spec, self.layout, self.config = spec, layout, config
+        self.inv_freq, self.scaling = inv_freq, scaling
+        self.tally = Tally()
+        self.attended: Attended | None = None
+        self._sources = list(sources)
+        self._where: list[tuple[BlockStore, SegmentRecord]] = []
+        self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
+        self._landmarks: OrderedDict[int, Tensor] = OrderedDict()  # segment -> (L, H_kv, N, D), rotated
+        self._caches = [_Cache() for _ in range(spec.layers)]
+        self._pool: Tensor | None = None
+        self._index()
+
+    def _index(self) -> None:
+        self._where = [(source.store, record) for source in self._sources for record in source.records]
+        N = self.layout.blocks_per_segment
+        self.present = torch.zeros(len(self._where), N, dtype=torch.bool)
+        for s, (_, record) in enumerate(self._where):
+            self.present[s, : len(record.block_content)] = True
+        if not self._where:
+            return
+        raw = torch.cat([to_tensor(source.gates, self.spec) for source in self._sources if len(source.gates)])
+        where = torch.tensor([gate_position(record.block_content, self.layout) for _, record in self._where])
+        # keys come as stored, (G, L, H_kv, D)
+        self._gates = [
+            rotate(raw[:, layer].float().transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer])
+            for layer in range(self.spec.layers)
+        ]
+
+    def add_source(self, source: Source) -> None:
+        """Let later queries look into more segments, behind those known so far."""
+        self._sources.append(source)
+        self._index()
+
+    @property
+    def n_segments(self) -> int:
+        """Segments that can be opened."""
+        return len(self._where)
+
+    def block_of(self, segment: int, block: int) -> tuple[SegmentRecord, int]:
+        """Record and block id for places in `attended`."""
+        record = self._where[segment][1]
+        return record, record.id * self.layout.blocks_per_segment + block
+
+    def watch(self, heads: int) -> Attended:
+        """Start to sum up the mass that queries give."""
+        shape = (self.spec.layers, heads, self.n_segments)
+        self.attended = Attended(torch.zeros(shape), torch.zeros(*shape, self.layout.blocks_per_segment))
+        return self.attended
+
+    def read(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+        """What the past says to these queries.
+
+        Args:
+            q: (H, T, D), rotated to positions one segment behind the slot.
+            near_lse: (H, T) fp32, log-sum-exp of the logits of the local window.
+
+        Returns:
+            Attention output over the chosen blocks (H, T, D) fp32, its weights summing to 1, and the log-sum-exp (H, T)
+            of their gates (landmarks in flat mode), -inf where a head and token read nothing. None if none reads.
+        """
+        if not self._where:
+            return None
+        q = q.float()
+        choose = self._choose_flat if self.config.mode == "flat" else self._choose
+        chosen = choose(layer, q, near_lse, scale)
+        if chosen is None:
+            return None
+        weights, lse, segments = chosen  # (H, T, S, N), (H, T), segments opened
+        used = (weights > 0).any(0).any(0)  # (S, N)
+        places = used.nonzero()
+        blocks = [(segments[s], b) for s, b in places.tolist()]
+        keys, values, content = self._fetch(layer, blocks)  # (n, H_kv, P, D) twice, (n, P)
+        self.tally.blocks_read += len(blocks)
+        w = weights[:, :, used]  # (H, T, n)
+        H, T, D = q.shape
+        n, H_kv, P, _ = keys.shape
+        grouped = q.view(H_kv, -1, D)  # (H_kv, rep * T, D)
+        logits = grouped @ keys.float().permute(1, 3, 0, 2).reshape(H_kv, D, n * P) * scale
+        p2 = logits.view(H_kv, -1, n, P).masked_fill(~content, NEG).softmax(-1)
+        p = (p2 * w.view(H_kv, -1, n, 1)).view(H_kv, -1, n * P)
+        out = p @ values.float().transpose(0, 1).reshape(H_kv, n * P, D)
+        return out.view(H, T, D), lse
+
+    def _choose(
+        self, layer: int, q: Tensor, near_lse: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor, list[int]] | None:
+        H, T, _ = q.shape
+        gates = self.gate_logits(layer, q, scale)
+        mass = gate_mass(gates, near_lse)
+        active = mass.sum(-1) > self.config.threshold  # (H, T)
+        if not bool(active.any()):
+            return None
+        opened = top(mass, self.config.segments, self.config.granularity, active)
+        segments = opened.any(0).any(0).nonzero().flatten().tolist()
+        logits = self.landmark_logits(layer, q, segments, scale)  # (H, T, S, N)
+        p1 = logits.softmax(-1)
+        open_here = opened[:, :, segments]
+        weight = (mass[:, :, segments] * open_here).unsqueeze(-1) * p1
+        picked = top(weight.flatten(2), self.config.blocks, self.config.granularity, active).view_as(weight)
+        picked = picked & open_here.unsqueeze(-1)
+        weights, lse = block_weights(gates[:, :, segments], logits, picked)
+        self._note(layer, mass, weights, lse, near_lse, segments)
+        return weights, lse, segments
+
+    def _choose_flat(
+        self, layer: int, q: Tensor, near_lse: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor, list[int]] | None:
+        segments = list(range(self.n_segments))
+        logits = self.landmark_logits(layer, q, segments, scale)
+        shape = logits.shape
+        flat = logits.flatten(2)
+        mass = gate_mass(flat, near_lse)
+        active = mass.sum(-1) > self.config.threshold
+        if not bool(active.any()):
+            return None
+        picked = top(mass, self.config.blocks, self.config.granularity, active)
+        weights, lse = flat_weights(flat, picked)
+        weights = weights.view(shape)
+        kept = (weights > 0).any(-1).flatten(0, 1).any(0).nonzero().flatten().tolist()
+        self._note(layer, mass.view(shape).sum(-1), weights[:, :, kept], lse, near_lse, kept)
+        return weights[:, :, kept], lse, kept
+
+    def gate_logits(self, layer: int, q: Tensor, scale: float) -> Tensor:
+        """(H, T, D) -> (H, T, G) fp32."""
+        gates = self._gates[layer]
+        self.tally.gate_keys += gates.shape[0] * gates.shape[1]
+        H, T, D = q.shape
+        return (q.reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)).view(H, T, -1) * scale
+
+    def landmark_logits(self, layer: int, q: Tensor, segments: Sequence[int], scale: float) -> Tensor:
+        """(H, T, D) and S segments -> (H, T, S, N) fp32, -inf where a segment is shorter."""
+        self._load_landmarks(segments)
+        keys = torch.stack([self._landmarks[s][layer] for s in segments]).float()  # (S, H_kv, N, D)
+        S, H_kv, N, D = keys.shape
+        self.tally.landmark_keys += H_kv * int(self.present[list(segments)].sum())
+        H, T, _ = q.shape
+        logits = q.reshape(H_kv, -1, D) @ keys.permute(1, 3, 0, 2).reshape(H_kv, D, S * N)
+        return (logits.view(H, T, S, N) * scale).masked_fill(~self.present[list(segments)], NEG)
+
+    def _load_landmarks(self, segments: Sequence[int]) -> None:
+        absent = [s for s in segments if s not in self._landmarks]
+        for s in absent:
+            store, record = self._where[s]
+            (array,) = store.landmark_keys([record.id])
+            self.tally.bytes_read += array.nbytes
+            raw = to_tensor(array, self.spec).float()  # (n, L, H_kv, D)
+            where = torch.from_numpy(landmark_positions(record.block_content, self.layout))
+            shape = (self.spec.layers, self.spec.kv_heads, self.layout.blocks_per_segment, self.spec.head_dim)
+            out = torch.zeros(shape, dtype=getattr(torch, self.spec.dtype))
+            for layer in range(self.spec.layers):
+                turned = rotate(raw[:, layer].transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer])
+                out[layer, :, : len(raw)] = turned
+            self._landmarks[s] = out
+
+    def _fetch(self, layer: int, blocks: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys (rotated) and values of blocks given as (segment, block): (n, H_kv, P, D) twice, content (n, P)."""
+        N, limit = self.layout.blocks_per_segment, self.config.cached_blocks
+        pool, cache = self._pooled(), self._caches[layer].slots
+        names = [s * N + b for s, b in blocks]
+        content = torch.stack([self._content(s)[b] for s, b in blocks])
+        absent = [i for i, name in enumerate(names) if name not in cache]
+        for name in names:
+            if name in cache:
+                cache.move_to_end(name)
+        fresh = self._read(layer, [blocks[i] for i in absent])
+        if len(names) > limit:
+            # more than the cache holds: pass through, leave the cache as it is
+            out = torch.empty(len(names), *fresh.shape[1:], dtype=fresh.dtype)
+            held = [i for i, name in enumerate(names) if name in cache]
+            if held:
+                out[held] = pool[layer, [cache[names[i]] for i in held]]
+            out[absent] = fresh
+            return out[:, 0], out[:, 1], content
+        for i, value in zip(absent, fresh, strict=True):
+            slot = len(cache) if len(cache) < limit else cache.popitem(last=False)[1]
+            cache[names[i]] = slot
+            pool[layer, slot] = value
+        out = pool[layer, [cache[name] for name in names]]
+        return out[:, 0], out[:, 1], content
+
+    def _pooled(self) -> Tensor:
+        if self._pool is None:
+            spec = self.spec
+            shape = (spec.layers, self.config.cached_blocks, 2, spec.kv_heads, spec.block_size, spec.head_dim)
+            self._pool = torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+        return self._pool
+
+    def _content(self, segment: int) -> Tensor:
+        return torch.from_numpy(content_mask(self._where[segment][1].block_content, self.layout))
+
+    def _read(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
+        """From the stores: (n, 2, H_kv, P, D), keys rotated."""
+        spec, N = self.spec, self.layout.blocks_per_segment
+        out = torch.empty(
+            len(blocks), 2, spec.kv_heads, spec.block_size, spec.head_dim, dtype=getattr(torch, spec.dtype)
+        )
+        by_store: dict[int, list[int]] = {}
+        for i, (s, _) in enumerate(blocks):
+            by_store.setdefault(id(self._where[s][0]), []).append(i)
+        for members in by_store.values():
+            store = self._where[blocks[members[0]][0]][0]
+            ids = [self._where[blocks[i][0]][1].id * N + blocks[i][1] for i in members]
+            array = store.read_blocks(layer, ids)
+            self.tally.bytes_read += array.nbytes
+            out[members] = to_tensor(array, spec)
+        starts = torch.tensor([b * spec.block_size for _, b in blocks])
+        positions = starts[:, None, None] + torch.arange(spec.block_size)  # (n, 1, P)
+        out[:, 0] = rotate(out[:, 0], positions, self.inv_freq[layer], self.scaling[layer])
+        return out
+
+    def _note(
+        self, layer: int, mass: Tensor, weights: Tensor, lse: Tensor, near_lse: Tensor, segments: list[int]
+    ) -> None:
+        if self.attended is None:
+            return
+        share = (lse - torch.logaddexp(lse, near_lse)).exp()  # (H, T)
+        self.attended.gates[layer] += mass.sum(1)
+        self.attended.blocks[layer][:, segments] += (weights * share[..., None, None]).sum(1)
+        self.attended.queries += int((lse > NEG).sum())
