@@ -1,7 +1,8 @@
 """Where sinks, landmarks and gates stand among content tokens, and back. Integers only.
 
-A segment is a grid of `segment_size` positions. Block 0 starts with the sink; every block is closed by a landmark right
-after its last content token; the gate follows the last landmark. A short segment leaves the rest of its grid as padding.
+A segment is a grid of `segment_size` positions. Block 0 starts with the sink; every block is closed by a landmark
+right after its last content token; the gate follows the last landmark. A short segment leaves the rest of its grid as
+padding.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ def split_blocks(n_content: int, config: LayoutConfig) -> tuple[int, ...]:
     """
     if not 1 <= n_content <= config.segment_capacity:
         raise ValueError(f"a segment holds 1..{config.segment_capacity} content tokens, got {n_content}")
-    counts = []
+    counts: list[int] = []
     left = n_content
     while left:
         room = config.block_size - 1 - (config.sink and not counts)
@@ -81,7 +82,13 @@ def content_mask(block_content: tuple[int, ...], config: LayoutConfig) -> np.nda
 
 
 def split_segments(n_content: int, config: LayoutConfig) -> tuple[int, ...]:
-    """Content tokens of each segment of a text: full ones, then the open tail."""
+    """Content tokens of each segment of a text: full ones, then the open tail.
+
+    Raises:
+        ValueError: `n_content` is negative.
+    """
+    if n_content < 0:
+        raise ValueError(f"a text holds 0 or more content tokens, got {n_content}")
     full, tail = divmod(n_content, config.segment_capacity)
     return (config.segment_capacity,) * full + ((tail,) if tail else ())
 
@@ -120,8 +127,18 @@ class Layout:
         return cls(config, kinds, np.broadcast_to(wanted, (batch, segments, segments)) & causal)
 
     def place(self, content: list[np.ndarray], fill: int = 0) -> np.ndarray:
-        """Put each text's content tokens on the grid: (B, S, P) int64, `fill` where there is none."""
+        """Put each text's content tokens on the grid: (B, S, P) int64, `fill` where there is none.
+
+        Raises:
+            ValueError: a text, or a token of one, is missing or left over.
+        """
+        if len(content) != len(self.kinds):
+            raise ValueError(f"the layout is of {len(self.kinds)} texts, got {len(content)}")
         grid = np.full(self.kinds.shape, fill, dtype=np.int64)
         for b, tokens in enumerate(content):
-            grid[b][self.kinds[b] == Kind.CONTENT] = tokens
+            where = self.kinds[b] == Kind.CONTENT
+            # numpy would repeat a lone token over the whole text
+            if len(tokens) != where.sum():
+                raise ValueError(f"text {b} is laid out for {where.sum()} content tokens, got {len(tokens)}")
+            grid[b][where] = tokens
         return grid
