@@ -105,7 +105,7 @@ class Recall:
         self.inv_freq, self.scaling = inv_freq, scaling
         self.tally = Tally()
         self.attended: Attended | None = None
-        self._sources = list(sources)
+        self.sources = list(sources)
         self._where: list[tuple[BlockStore, SegmentRecord]] = []
         self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
         self._landmarks: OrderedDict[int, Tensor] = OrderedDict()  # segment -> (L, H_kv, N, D), rotated
@@ -114,25 +114,20 @@ class Recall:
         self._index()
 
     def _index(self) -> None:
-        self._where = [(source.store, record) for source in self._sources for record in source.records]
+        self._where = [(source.store, record) for source in self.sources for record in source.records]
         N = self.layout.blocks_per_segment
         self.present = torch.zeros(len(self._where), N, dtype=torch.bool)
         for s, (_, record) in enumerate(self._where):
             self.present[s, : len(record.block_content)] = True
         if not self._where:
             return
-        raw = torch.cat([to_tensor(source.gates, self.spec) for source in self._sources if len(source.gates)])
+        raw = torch.cat([to_tensor(source.gates, self.spec) for source in self.sources if len(source.gates)])
         where = torch.tensor([gate_position(record.block_content, self.layout) for _, record in self._where])
         # keys come as stored, (G, L, H_kv, D)
         self._gates = [
             rotate(raw[:, layer].float().transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer])
             for layer in range(self.spec.layers)
         ]
-
-    def add_source(self, source: Source) -> None:
-        """Let later queries look into more segments, behind those known so far."""
-        self._sources.append(source)
-        self._index()
 
     @property
     def n_segments(self) -> int:
@@ -163,7 +158,7 @@ class Recall:
         """
         if not self._where:
             return None
-        q = q.float()
+        q = q.float().contiguous()
         choose = self._choose_flat if self.config.mode == "flat" else self._choose
         chosen = choose(layer, q, near_lse, scale)
         if chosen is None:

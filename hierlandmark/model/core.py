@@ -37,6 +37,11 @@ class LandmarkCore(nn.Module):
         self.rope = Rope(decoder)
         self.tap = KeyTap(decoder)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the base model's weights."""
+        return self.base.get_input_embeddings().weight.dtype  # type: ignore[no-any-return]
+
     def embed(self, ids: Tensor, kinds: Tensor) -> Tensor:
         """Embedded tokens with landmark, gate and sink put in: (B, T) ids and kinds -> (B, T, hidden)."""
         ids = ids.masked_fill(kinds == Kind.SINK, self.sink_id)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hierlandmark.layout import Layout, content_mask, gate_position, landmark_positions, split_blocks
 from hierlandmark.model.core import LandmarkCore
-from hierlandmark.ops import landmark_attention
+from hierlandmark.ops.segments import segment_attention
 from hierlandmark.recall import to_array
 from hierlandmark.store.protocol import EncodedSegment, MessageRun
 
@@ -26,7 +26,7 @@ class _Taking:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`."""
         self.values.append(v)
-        return landmark_attention(q, k, v, self.layout, scale=scale)
+        return segment_attention(q, k, v, self.layout, scale=scale)
 
 
 @torch.inference_mode()

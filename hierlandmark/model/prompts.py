@@ -31,3 +31,8 @@ def ask_prompt(tokenizer: Any, question: str) -> list[int]:
         marks = [list(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (before, after)]
         return marks[0] + tokenize(tokenizer, question) + marks[1]
     return tokenize(tokenizer, f"Question: {question}\nAnswer:")
+
+
+def search_prompt(tokenizer: Any, query: str) -> list[int]:
+    """The prompt whose last token looks for a passage: training asks for passages in the same words."""
+    return tokenize(tokenizer, f'Search: {query}\nFound: "')

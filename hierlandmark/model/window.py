@@ -49,6 +49,7 @@ class Window:
         self.kinds = torch.zeros(size, dtype=torch.int8)
         self.content: list[int] = []
         self.queries: list[Tensor] | None = [] if collect else None
+        self.scale = shape[2] ** -0.5
         self._length = 0
         self._new = 0
         self._in_block = 0
@@ -107,12 +108,15 @@ class Window:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`, B = 1, T the positions of the last plan."""
         T, W = self._new, self._length
+        self.scale, device = scale, q.device
+        # windows and recalled blocks stay in main memory, wherever the layers run
+        q, k, v = q.cpu(), k.cpu(), v.cpu()
         self.keys[layer, :, W - T : W] = k[0]
         self.values[layer, :, W - T : W] = v[0]
         keys, values = self.keys[layer, :, :W].float(), self.values[layer, :, :W].float()
         H, D = q.shape[1], q.shape[3]
         H_kv = keys.shape[0]
-        query = q[0].float()
+        query = q[0].float().contiguous()
         logits = (query.view(H_kv, -1, D) @ keys.transpose(1, 2)).view(H, T, W) * scale
         total = near_lse = logits.masked_fill(~self._group, NEG).logsumexp(-1)  # (H, T)
         past = None
@@ -132,7 +136,7 @@ class Window:
         out = (p.view(H_kv, -1, W) @ values).view(H, T, D)
         if past is not None:
             out = out + past[0] * (past[1] - total).exp().unsqueeze(-1)
-        return out.unsqueeze(0).to(q.dtype)
+        return out.unsqueeze(0).to(device, q.dtype)
 
     def _recalled_here(self, logits: Tensor, p0: Tensor) -> Tensor:
         """Weights of content in earlier blocks of the window: (H, T, W)."""

@@ -22,8 +22,8 @@ def landmark_attention_blockwise(
     keys, values = k.view(B, H_kv, S, nb, bs, D), v.view(B, H_kv, S, nb, bs, D)
     content, landmark = kind == Kind.CONTENT, kind == Kind.LANDMARK
     has_block, has_gate = landmark.any(-1), (kind == Kind.GATE).flatten(2).any(-1)  # (B, S, nb), (B, S)
-    landmark_k = _pick(keys, landmark)  # (B, H_kv, S, nb, D)
-    gate_k = _pick(keys.flatten(3, 4), (kind == Kind.GATE).flatten(2))  # (B, H_kv, S, D)
+    landmark_k = pick(keys, landmark)  # (B, H_kv, S, nb, D)
+    gate_k = pick(keys.flatten(3, 4), (kind == Kind.GATE).flatten(2))  # (B, H_kv, S, D)
 
     # queries of one segment, heads of one group beside each other: (B, H_kv, S, rep, P, D)
     near_q = q.view(B, H_kv, rep, S, P, D).transpose(2, 3)
@@ -110,7 +110,7 @@ def _used(layout: Layout) -> tuple[int, int]:
     return (int(readers[0]), int(memory[-1]) + 1) if len(readers) else (0, 0)
 
 
-def _pick(keys: Tensor, where: Tensor) -> Tensor:
+def pick(keys: Tensor, where: Tensor) -> Tensor:
     """The key at the one place marked in each group: (B, H_kv, *G, P, D), (B, *G, P) -> (B, H_kv, *G, D)."""
     index = where.to(torch.int8).argmax(-1)[:, None, ..., None, None]
     index = index.expand(*keys.shape[:-2], 1, keys.shape[-1])

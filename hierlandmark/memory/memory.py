@@ -1,0 +1,469 @@
+"""`Memory`: messages in, found messages and answers out."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+from zlib import crc32
+
+import numpy as np
+
+from hierlandmark.config import MemoryConfig, Mode
+from hierlandmark.errors import InvalidArgument, ModelMismatch, NamespaceNotFound
+from hierlandmark.memory.aio import AsyncVerbs
+from hierlandmark.memory.rank import block_shares, rank_blocks, rank_messages
+from hierlandmark.memory.text import check_text, checked, to_tokens
+from hierlandmark.memory.trace import attended_trace, ranked_trace
+from hierlandmark.messages import Message, MessageId
+from hierlandmark.model import LandmarkModel
+from hierlandmark.model.generate import generate, push
+from hierlandmark.model.prompts import search_prompt
+from hierlandmark.recall import Recall, Source, Tally
+from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult, Trace
+from hierlandmark.store import InMemoryStore, SQLiteStore
+from hierlandmark.store.protocol import BlockStore, EncodedSegment, MessageRun, SegmentId, SegmentRecord
+
+IN_MEMORY = ":memory:"
+
+
+class Memory(AsyncVerbs):
+    """What one namespace of a database remembers. Open it with `Memory.open`; safe to share between threads."""
+
+    def __init__(
+        self, path: str | Path, namespace: str, model: LandmarkModel | None, config: MemoryConfig
+    ) -> None:
+        self.path, self.namespace, self.config = path, namespace, config
+        self._model = model
+        self._lock = threading.RLock()
+        self._store: BlockStore | None = None
+        self._recalls: dict[Mode, tuple[object, Recall]] = {}
+        self._closed = False
+        if not namespace:
+            raise InvalidArgument("expected a namespace, got an empty name")
+        if self._is_file and (model is not None or Path(path).exists()):
+            self._open_store()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        namespace: str = "default",
+        *,
+        model: LandmarkModel | None = None,
+        config: MemoryConfig | None = None,
+    ) -> Self:
+        """Open a database, or create it with the first `add`.
+
+        Args:
+            path: file, or ":memory:" for a store that ends with this object.
+            namespace: owner of the memory: a tenant, user, thread.
+            model: by default `LandmarkModel.from_pretrained()`, loaded when it is first needed.
+
+        Raises:
+            ModelMismatch: the database was written by another base model, adapter or layout.
+            StoreCorrupt, StoreTooNew, StoreNotWritable: the file cannot be used; the message says why.
+        """
+        return cls(path, namespace, model, config or MemoryConfig())
+
+    @property
+    def _is_file(self) -> bool:
+        return str(self.path) != IN_MEMORY
+
+    @property
+    def model(self) -> LandmarkModel:
+        """The model, loaded if it was not yet."""
+        with self._lock:
+            if self._model is None:
+                self._model = LandmarkModel.from_pretrained()
+            return self._model
+
+    def _open_store(self) -> BlockStore:
+        """The store; a file that exists is opened without loading a model."""
+        with self._lock:
+            if self._closed:
+                raise InvalidArgument(f"the memory at {str(self.path)!r} is closed; open it again")
+            if self._store is None:
+                if not self._is_file:
+                    self._store = InMemoryStore(self.model.kv_spec)
+                elif self._model is None and Path(self.path).exists():
+                    self._store = SQLiteStore(self.path, SQLiteStore.peek(self.path).spec)
+                else:
+                    self._store = SQLiteStore(self.path, self.model.kv_spec)
+            return self._store
+
+    def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
+        store = self._open_store()
+        if store.spec != self.model.kv_spec:
+            raise ModelMismatch(
+                f"the database at {str(self.path)!r} was written by model {store.spec.fingerprint[:12]}, this one is "
+                f"{self.model.kv_spec.fingerprint[:12]}; open it with that model, or take its text to this one with "
+                f"`hierlandmark reencode --db {self.path}`"
+            )
+        return self.model, store
+
+    def add(
+        self,
+        messages: Iterable[Message | Mapping[str, Any]],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AddReport:
+        """Remember messages, in order, after all that is remembered: all of them, or on any error none.
+
+        Args:
+            messages: `Message` objects or mappings with id, role, content, time and metadata.
+            progress: called with tokens done and tokens in all.
+
+        Raises:
+            InvalidMessage: empty, too long, or not UTF-8.
+            DuplicateMessageId: an id is there already, or twice in `messages`.
+            StoreNotWritable: read-only folder, full disk, locked database.
+        """
+        began = time.perf_counter()
+        new = checked(messages, self.config.max_message_bytes)
+        if not new:
+            return AddReport(messages=0, tokens=0, segments=0, seconds=0.0)
+        with self._lock:
+            model, store = self._with_model()
+            self._complete(model, store)
+            tokens, runs = to_tokens(model, new)
+            tail = store.tail(self.namespace)
+            ids = self._append(model, store, new, tokens, runs, tail, progress)
+            self._keep_budget(store)
+            self._recalls.clear()
+        seconds = time.perf_counter() - began
+        return AddReport(messages=len(new), tokens=len(tokens), segments=len(ids), seconds=seconds)
+
+    def _append(
+        self,
+        model: LandmarkModel,
+        store: BlockStore,
+        new: Sequence[Message],
+        tokens: np.ndarray,
+        runs: Sequence[MessageRun],
+        tail: SegmentRecord | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> list[SegmentId]:
+        if tail is not None:
+            tokens, runs = np.concatenate((tail.tokens, tokens)), [*tail.runs, *runs]
+        done = 0
+
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress(done, len(tokens))
+
+        segments = model.encode(tokens, runs, step)
+        return store.append(self.namespace, new, segments, replaces=tail.id if tail else None)
+
+    def _complete(self, model: LandmarkModel, store: BlockStore) -> None:
+        """Encode a namespace whose text was taken over from another model and never encoded: text is the truth."""
+        if self.namespace not in store.namespaces() or store.stats(self.namespace).segments:
+            return
+        held = store.messages(self.namespace)
+        if held:
+            self._append(model, store, [], *to_tokens(model, held), None, None)
+
+    def _keep_budget(self, store: BlockStore) -> None:
+        """Drop the oldest segments' keys and values until the budget holds."""
+        budget = self.config.kv_budget_bytes
+        if budget is None:
+            return
+        over = store.stats(self.namespace).kv_bytes - budget
+        dropped: list[SegmentId] = []
+        if over > 0:
+            spec = store.spec
+            block = spec.layers * 2 * spec.kv_heads * spec.block_size * spec.head_dim * spec.numpy_dtype.itemsize
+            for record in store.segments(self.namespace):
+                if over <= 0:
+                    break
+                if record.has_kv:
+                    dropped.append(record.id)
+                    over -= block * len(record.block_content)
+        if dropped:
+            store.drop_kv(self.namespace, dropped)
+
+    def search(self, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult:
+        """The k messages that the model's attention points at, best first; all there are when there are fewer.
+
+        Only gate and landmark keys are looked at; no block is read. Scores compare within one search.
+
+        Raises:
+            InvalidArgument: k < 1.
+            InvalidMessage: the query is empty or not UTF-8.
+            NamespaceNotFound: nothing was ever added here.
+        """
+        if k < 1:
+            raise InvalidArgument(f"expected k of at least 1, got {k!r}")
+        check_text(query, "the query")
+        began = time.perf_counter()
+        with self._lock:
+            model, store = self._ready()
+            recall = self._recall(model, store, mode)
+            mode = recall.config.mode
+            window = model.window(None, collect=True)
+            prompt = search_prompt(model.tokenizer, query)[-model.layout.segment_capacity :]
+            push(model.core, window, prompt)
+            queries, scale = window.queries or [], window.scale
+            n_open = max(recall.config.segments, 2 * k)
+            while True:
+                ranked = rank_blocks(recall, queries, model.retrieval, scale, mode, n_open)
+                found = rank_messages(self._shares(recall, ranked.segments, ranked.block_scores))
+                if len(found) >= k or len(ranked.segments) == recall.n_segments:
+                    break
+                # few long messages: open more, so that k are found where k exist
+                n_open *= 4
+            hits = self._hits(store, found[:k])
+            trace = ranked_trace(recall, ranked, model.decode)
+            cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
+        return SearchResult(hits=hits, cost=cost, trace=trace)
+
+    def _shares(self, recall: Recall, segments: Sequence[int], scores: Any) -> list[tuple[float, int, dict[MessageId, float]]]:
+        out = []
+        for at, s in enumerate(segments):
+            record, first = recall.block_of(s, 0)
+            for b, parts in enumerate(block_shares(record)):
+                out.append((float(scores[at, b]), first + b, parts))
+        return out
+
+    def _hits(self, store: BlockStore, found: Sequence[tuple[MessageId, float, int]]) -> list[Hit]:
+        messages = store.messages(self.namespace, [message_id for message_id, _, _ in found])
+        per_segment = store.spec.blocks_per_segment
+        return [
+            Hit(message_ids=[m.id], text=m.content, score=score, block=block, segment=block // per_segment, messages=[m])
+            for m, (_, score, block) in zip(messages, found, strict=True)
+        ]
+
+    def ask(
+        self,
+        question: str,
+        *,
+        max_new_tokens: int = 128,
+        mode: Mode | None = None,
+        on_token: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Answer a question; in every layer the attention recalls blocks from the store.
+
+        Args:
+            max_new_tokens: the answer ends there, or earlier by itself.
+            on_token: called with each piece of text as it is made.
+
+        Raises:
+            InvalidArgument: `max_new_tokens` < 1.
+            InvalidMessage: the question is empty or not UTF-8.
+            NamespaceNotFound: nothing was ever added here.
+        """
+        check_text(question, "the question")
+        return self._answer(self.model.ask_prompt(question), max_new_tokens, mode, on_token)
+
+    def complete(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 128,
+        mode: Mode | None = None,
+        on_token: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Go on with a text as it stands, without a question's form; otherwise as `ask`."""
+        check_text(prompt, "the prompt")
+        return self._answer(self.model.tokenize(prompt), max_new_tokens, mode, on_token)
+
+    def _answer(
+        self, prompt: list[int], max_new_tokens: int, mode: Mode | None, on_token: Callable[[str], None] | None
+    ) -> Answer:
+        if max_new_tokens < 1:
+            raise InvalidArgument(f"expected max_new_tokens of at least 1, got {max_new_tokens!r}")
+        began = time.perf_counter()
+        with self._lock:
+            model, store = self._ready()
+            recall = self._recall(model, store, mode)
+            # what outgrows the window is remembered for this answer only
+            scratch = InMemoryStore(store.spec)
+
+            def keep(tokens: list[int]) -> None:
+                nonlocal recall
+                name = f"{len(scratch.namespaces())}"
+                run = [MessageRun(0, len(tokens))]
+                here = Message(id=0, role="window", content=model.decode(tokens) or " ")
+                scratch.append(name, [here], model.encode(np.asarray(tokens, dtype=np.int32), run))
+                recall = self._build(model, [*recall.sources, _source(scratch, name)], recall.config.mode)
+                recall.watch(model.core.heads)
+
+            recall.watch(model.core.heads)
+            tell = (lambda token: on_token(model.decode([token]))) if on_token else None
+            made = generate(
+                model.core,
+                lambda: model.window(recall),
+                keep,
+                prompt,
+                max_new_tokens=max_new_tokens,
+                stop=model.stop_tokens,
+                on_token=tell,
+            )
+            attended = recall.attended
+            trace = attended_trace(recall, attended, model.decode) if attended else Trace()
+            recall.attended = None
+            cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
+        steps = np.diff(made.times)
+        return Answer(
+            text=model.decode(made.tokens),
+            tokens=made.tokens,
+            cost=cost,
+            trace=trace,
+            first_token_s=made.times[0],
+            per_token_s=float(steps.mean()) if len(steps) else 0.0,
+        )
+
+    def forget(self, message_ids: Sequence[MessageId]) -> None:
+        """Remove messages without a trace: text, index, and the keys of every segment they were in.
+
+        Raises:
+            MessageNotFound: an id is not there; then nothing is changed.
+            NamespaceNotFound: nothing was ever added here.
+        """
+        ids = list(dict.fromkeys(message_ids))
+        if not ids:
+            return
+        with self._lock:
+            model, store = self._ready()
+            # named errors before any work
+            store.messages(self.namespace, ids)
+            gone = {(type(i), i) for i in ids}
+            touched = [
+                record
+                for record in store.segments(self.namespace)
+                if any((type(run.message_id), run.message_id) in gone for run in record.runs)
+            ]
+            self._recalls.clear()
+            store.rewrite(self.namespace, ids, self._without(model, touched, gone))
+
+    def _without(
+        self, model: LandmarkModel, touched: Sequence[SegmentRecord], gone: set[tuple[type, MessageId]]
+    ) -> Iterator[tuple[SegmentId, EncodedSegment | None]]:
+        """Segments encoded again with only the tokens of messages that stay."""
+        for record in touched:
+            kept, runs, at = [], [], 0
+            for run in record.runs:
+                if (type(run.message_id), run.message_id) not in gone:
+                    kept.append(record.tokens[at : at + run.n_tokens])
+                    runs.append(run)
+                at += run.n_tokens
+            if not kept:
+                yield record.id, None
+                continue
+            (segment,) = model.encode(np.concatenate(kept), runs)
+            # a shortened segment in the middle stays closed: only the open tail goes on
+            yield record.id, segment if segment.closed == record.closed else _closed(segment, record.closed)
+
+    def messages(self, ids: Sequence[MessageId] | None = None) -> list[Message]:
+        """All messages in order, or those named; `NamespaceNotFound`, `MessageNotFound`."""
+        return self._existing().messages(self.namespace, ids)
+
+    def namespaces(self) -> list[str]:
+        """Names of all memories in this database."""
+        return self._open_store().namespaces() if self._exists else []
+
+    def stats(self) -> MemoryStats:
+        """Counts and bytes of this namespace, and of the file; loads no model. `NamespaceNotFound`."""
+        counts = self._existing().stats(self.namespace)
+        files = [Path(f"{self.path}{end}") for end in ("", "-wal")] if self._is_file else []
+        size = sum(file.stat().st_size for file in files if file.exists())
+        return MemoryStats(
+            namespace=self.namespace,
+            messages=counts.messages,
+            tokens=counts.tokens,
+            segments=counts.segments,
+            blocks=counts.blocks,
+            kv_bytes=counts.kv_bytes,
+            key_bytes=counts.key_bytes,
+            text_bytes=counts.text_bytes,
+            file_bytes=size,
+        )
+
+    @classmethod
+    def reencode(
+        cls,
+        path: str | Path,
+        *,
+        model: LandmarkModel | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AddReport:
+        """Take a database's text to another model: every namespace is encoded anew, ids and order kept.
+
+        A process killed on the way loses no text; the rest is encoded when it is next needed.
+        """
+        began = time.perf_counter()
+        model = model or LandmarkModel.from_pretrained()
+        SQLiteStore.reset_keys(path, model.kv_spec)
+        messages = tokens = segments = 0
+        with cls.open(path, model=model) as memory:
+            for name in memory.namespaces():
+                with cls.open(path, name, model=model) as one:
+                    held = one.messages()
+                    text, runs = to_tokens(model, held)
+                    segments += len(one._append(model, one._open_store(), [], text, runs, None, progress))
+                    messages, tokens = messages + len(held), tokens + len(text)
+        seconds = time.perf_counter() - began
+        return AddReport(messages=messages, tokens=tokens, segments=segments, seconds=seconds)
+
+    def close(self) -> None:
+        """Release the file; safe to call twice. Any later verb raises `InvalidArgument`."""
+        with self._lock:
+            self._closed = True
+            self._recalls.clear()
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _exists(self) -> bool:
+        return self._store is not None or self._closed or (self._is_file and Path(self.path).exists())
+
+    def _existing(self) -> BlockStore:
+        """The store, without creating a file for a question about nothing."""
+        if not self._exists:
+            raise NamespaceNotFound(f"no namespace {self.namespace!r}: nothing was ever added at {str(self.path)!r}")
+        return self._open_store()
+
+    def _ready(self) -> tuple[LandmarkModel, BlockStore]:
+        store = self._existing()
+        store.stats(self.namespace)  # NamespaceNotFound before a model is loaded
+        model, store = self._with_model()
+        self._complete(model, store)
+        return model, store
+
+    def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:
+        """A view of the namespace as it is now; blocks read for the last query stay cached while it is the same."""
+        mode = mode or self.config.recall.mode
+        source = _source(store, self.namespace)
+        mark = tuple((record.id, crc32(record.tokens.tobytes())) for record in source.records)
+        kept = self._recalls.get(mode)
+        if kept is None or kept[0] != mark:
+            # one view at a time: its cache is most of the memory a query takes
+            self._recalls = {mode: (mark, self._build(model, [source], mode))}
+        recall = self._recalls[mode][1]
+        recall.tally = Tally()
+        return recall
+
+    def _build(self, model: LandmarkModel, sources: Sequence[Source], mode: Mode) -> Recall:
+        config = self.config.recall.model_copy(update={"mode": mode})
+        return model.recall(sources, config)
+
+
+def _source(store: BlockStore, namespace: str) -> Source:
+    records = store.segments(namespace)
+    _, gates = store.gate_keys(namespace)
+    return Source(store, records, gates)
+
+
+def _closed(segment: EncodedSegment, closed: bool) -> EncodedSegment:
+    from dataclasses import replace
+
+    return replace(segment, closed=closed)

@@ -1,0 +1,124 @@
+"""Blocks to messages: which heads vote, how much each block gets, and whose tokens it holds.
+
+H heads, G segments, N blocks a segment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hierlandmark.config import Mode
+from hierlandmark.messages import MessageId
+from hierlandmark.model import RetrievalHead
+from hierlandmark.recall import Recall
+from hierlandmark.store.protocol import SegmentRecord
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Scores of opened segments' blocks, and how each head voted."""
+
+    segments: list[int]  # places in the recall, best first
+    segment_scores: Tensor  # (G,)
+    block_scores: Tensor  # (len(segments), N), 0 where a segment is shorter
+    votes: Tensor  # (heads, len(segments), N)
+    heads: list[RetrievalHead]
+
+
+def rank_blocks(
+    recall: Recall,
+    queries: Sequence[Tensor],
+    heads: Sequence[RetrievalHead],
+    scale: float,
+    mode: Mode,
+    n_open: int,
+) -> Ranked:
+    """Let heads vote: each spreads a mass of 1 over the past by its gates and landmarks, and the masses are summed.
+
+    Args:
+        queries: for each layer (H, T, D), rotated as `Recall.read` takes them; the last position votes.
+        heads: which vote, and with what weight; empty for all alike.
+        n_open: segments to open in hierarchical mode; flat opens all.
+    """
+    if not heads:
+        heads = [RetrievalHead(layer=i, head=h) for i, q in enumerate(queries) for h in range(q.shape[0])]
+    by_layer: dict[int, list[int]] = {}
+    for at, head in enumerate(heads):
+        by_layer.setdefault(head.layer, []).append(at)
+    weight = torch.tensor([head.weight for head in heads])
+    G = recall.n_segments
+    last = [q[:, -1:].contiguous() for q in queries]
+    if mode == "flat":
+        opened = list(range(G))
+        logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, G, N)
+        votes = logits.flatten(1).softmax(-1).view_as(logits)
+        gates = votes.sum(-1)
+    else:
+        gate_votes: list[Tensor] = [torch.empty(0)] * len(heads)
+        for layer, members in by_layer.items():
+            gate_logits = recall.gate_logits(layer, last[layer], scale)[:, 0]  # (H, G)
+            for at in members:
+                gate_votes[at] = gate_logits[heads[at].head].softmax(-1)
+        gates = torch.stack(gate_votes)  # (heads, G)
+        score = (weight[:, None] * gates).sum(0)
+        opened = score.sort(descending=True, stable=True).indices[: min(n_open, G)].tolist()
+        logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))
+        votes = gates[:, opened, None] * logits.softmax(-1)
+    segment_scores = (weight[:, None] * gates).sum(0)
+    return Ranked(opened, segment_scores, (weight[:, None, None] * votes).sum(0), votes, list(heads))
+
+
+def _pick(
+    recall: Recall,
+    heads: Sequence[RetrievalHead],
+    by_layer: dict[int, list[int]],
+    queries: Sequence[Tensor],
+    segments: list[int],
+    scale: float,
+) -> list[Tensor]:
+    """Landmark logits of every voting head: (S, N) each."""
+    out: list[Tensor] = [torch.empty(0)] * len(heads)
+    for layer, members in by_layer.items():
+        logits = recall.landmark_logits(layer, queries[layer], segments, scale)[:, 0]  # (H, S, N)
+        for at in members:
+            out[at] = logits[heads[at].head]
+    return out
+
+
+def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
+    """For each block, the share of its content tokens that each message holds, in text order."""
+    shares: list[dict[MessageId, float]] = [{} for _ in record.block_content]
+    block, left = 0, record.block_content[0]
+    for run in record.runs:
+        count = run.n_tokens
+        while count:
+            taken = min(count, left)
+            share = taken / record.block_content[block]
+            shares[block][run.message_id] = shares[block].get(run.message_id, 0.0) + share
+            count, left = count - taken, left - taken
+            if not left and block + 1 < len(record.block_content):
+                block += 1
+                left = record.block_content[block]
+    return shares
+
+
+def rank_messages(
+    shares: Sequence[tuple[float, int, dict[MessageId, float]]],
+) -> list[tuple[MessageId, float, int]]:
+    """Messages by the best block they have a part in, the score damped by the root of their share of it.
+
+    Args:
+        shares: score, block id and shares of each block.
+
+    Returns:
+        Message, score, and the block that gave it, best first; equal scores keep text order.
+    """
+    best: dict[MessageId, tuple[float, int]] = {}
+    for score, block, parts in shares:
+        for message_id, share in parts.items():
+            value = score * share**0.5
+            if message_id not in best or value > best[message_id][0]:
+                best[message_id] = (value, block)
+    return sorted(((m, s, b) for m, (s, b) in best.items()), key=lambda row: (-row[1], row[2]))

@@ -1,0 +1,67 @@
+"""Messages checked and turned into tokens, and the runs that remember whose they are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from hierlandmark.errors import DuplicateMessageId, InvalidMessage
+from hierlandmark.messages import Message
+from hierlandmark.model import LandmarkModel
+from hierlandmark.model.prompts import render
+from hierlandmark.store.protocol import MessageRun
+
+
+def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> list[Message]:
+    """Messages as models.
+
+    Raises:
+        InvalidMessage: a field is missing or of the wrong type, text is empty, not UTF-8, or over `max_bytes`.
+        DuplicateMessageId: an id stands twice.
+    """
+    out: list[Message] = []
+    seen: set[tuple[type, Any]] = set()
+    for given in messages:
+        try:
+            message = given if isinstance(given, Message) else Message.model_validate(dict(given))
+        except (ValidationError, TypeError, ValueError) as error:
+            raise InvalidMessage(f"expected a message with id, role and content, got {_short(given)}: {error}") from error
+        check_text(message.content, f"the text of message {message.id!r}", max_bytes)
+        for name in ("role", "time"):
+            value = getattr(message, name)
+            if value is not None:
+                check_text(value, f"the {name} of message {message.id!r}", max_bytes)
+        key = (type(message.id), message.id)
+        if key in seen:
+            raise DuplicateMessageId(f"message id {message.id!r} stands twice in one add; give each message its own")
+        seen.add(key)
+        out.append(message)
+    return out
+
+
+def check_text(text: str, what: str, max_bytes: int | None = None) -> None:
+    """Raises `InvalidMessage` for text that is empty, holds lone surrogates, or is too long."""
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidMessage(f"expected some text, {what} is {_short(text)}")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidMessage(f"{what} is not UTF-8: {error}; decode it with errors='replace' first") from error
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidMessage(
+            f"{what} has {size:,} bytes, {max_bytes:,} are allowed; cut it into several messages, "
+            "or raise MemoryConfig.max_message_bytes"
+        )
+
+
+def to_tokens(model: LandmarkModel, messages: Sequence[Message]) -> tuple[np.ndarray, list[MessageRun]]:
+    """Content tokens of messages in order (n,) int32, and one run a message."""
+    parts = [np.asarray(model.tokenize(render(message)), dtype=np.int32) for message in messages]
+    runs = [MessageRun(message.id, len(part)) for message, part in zip(messages, parts, strict=True)]
+    return (np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)), runs
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

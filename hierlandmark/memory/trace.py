@@ -1,0 +1,71 @@
+"""What recall noted, as a trace a person can read."""
+
+import torch
+
+from hierlandmark.memory.rank import Ranked, block_shares
+from hierlandmark.recall import Attended, Recall
+from hierlandmark.results import BlockTrace, HeadMass, SegmentTrace, Trace
+
+# heads named for each segment and block
+_HEADS = 3
+
+
+def attended_trace(recall: Recall, attended: Attended, decode: object, top: int = 8) -> Trace:
+    """Segments and blocks by the mass that all layers and heads gave them, as a share of what went to the past."""
+    gates, blocks = attended.gates, attended.blocks
+    total = blocks.sum().clamp_min(1e-9)
+    gate_total = gates.sum().clamp_min(1e-9)
+    segments = []
+    for s in _best(gates.sum((0, 1)), top):
+        record, _ = recall.block_of(s, 0)
+        heads = _heads(gates[:, :, s] / gate_total)
+        segments.append(SegmentTrace(segment=record.id, mass=float(gates[:, :, s].sum() / gate_total), heads=heads))
+    per_block = blocks.sum((0, 1))  # (G, N)
+    found = []
+    for place in _best(per_block.flatten(), top):
+        s, b = divmod(place, per_block.shape[1])
+        mass = float(per_block[s, b] / total)
+        found.append(_block(recall, s, b, mass, _heads(blocks[:, :, s, b] / total), decode))
+    return Trace(segments=segments, blocks=found)
+
+
+def ranked_trace(recall: Recall, ranked: Ranked, decode: object, top: int = 8) -> Trace:
+    """Segments and blocks by the votes of the retrieval heads, as shares of all votes."""
+    total = ranked.block_scores.sum().clamp_min(1e-9)
+    all_segments = ranked.segment_scores.sum().clamp_min(1e-9)
+    segments = [
+        SegmentTrace(segment=recall.block_of(s, 0)[0].id, mass=float(ranked.segment_scores[s] / all_segments))
+        for s in _best(ranked.segment_scores, top)
+    ]
+    blocks = []
+    for place in _best(ranked.block_scores.flatten(), top):
+        at, b = divmod(place, ranked.block_scores.shape[1])
+        order = ranked.votes[:, at, b].argsort(descending=True)[:_HEADS].tolist()
+        heads = [
+            HeadMass(layer=ranked.heads[h].layer, head=ranked.heads[h].head, mass=float(ranked.votes[h, at, b]))
+            for h in order
+        ]
+        mass = float(ranked.block_scores[at, b] / total)
+        blocks.append(_block(recall, ranked.segments[at], b, mass, heads, decode))
+    return Trace(segments=segments, blocks=blocks)
+
+
+def _block(
+    recall: Recall, s: int, b: int, mass: float, heads: list[HeadMass], decode: object
+) -> BlockTrace:
+    record, block_id = recall.block_of(s, b)
+    start = sum(record.block_content[:b])
+    text = decode(record.tokens[start : start + record.block_content[b]].tolist())  # type: ignore[operator]
+    ids = list(block_shares(record)[b])
+    return BlockTrace(block=block_id, segment=record.id, mass=mass, text=text, message_ids=ids, heads=heads)
+
+
+def _best(values: torch.Tensor, top: int) -> list[int]:
+    order = values.sort(descending=True, stable=True).indices[:top]
+    return [int(i) for i in order if values[i] > 0]
+
+
+def _heads(mass: torch.Tensor) -> list[HeadMass]:
+    """(L, H) -> the heads that gave most."""
+    H = mass.shape[1]
+    return [HeadMass(layer=i // H, head=i % H, mass=float(mass.flatten()[i])) for i in _best(mass.flatten(), _HEADS)]

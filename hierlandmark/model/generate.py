@@ -1,0 +1,79 @@
+"""Generation over a memory: greedy, token by token, through a local window and what recall reads."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.window import Window
+
+
+@dataclass
+class Generation:
+    """Tokens made, and seconds from the start to each of them."""
+
+    tokens: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def push(core: LandmarkCore, window: Window, tokens: Sequence[int]) -> Tensor:
+    """Run content tokens through the window; next-token logits after the last one: (vocabulary,)."""
+    step = window.plan(tokens)
+    device = core.rows.device
+    ids, kinds, positions = (torch.tensor([x], device=device) for x in (step.ids, step.kinds, step.positions))
+    hidden = core.hidden(ids, kinds, positions, window)
+    return core.logits(hidden[0, -1])
+
+
+def prefill(core: LandmarkCore, window: Window, tokens: Sequence[int]) -> Tensor:
+    """Run a prompt; its last token apart, so that it chooses blocks for itself. Logits as in `push`."""
+    if len(tokens) > 1:
+        push(core, window, tokens[:-1])
+    return push(core, window, tokens[-1:])
+
+
+def generate(
+    core: LandmarkCore,
+    make_window: Callable[[], Window],
+    keep: Callable[[list[int]], None],
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    stop: set[int],
+    on_token: Callable[[int], None] | None = None,
+) -> Generation:
+    """Greedy tokens after a prompt, until a stop token.
+
+    A prompt longer than a window, and an answer that outgrows it, go on in a new window: `keep` takes the full one's
+    content, and windows made later recall it.
+    """
+    began, out = time.perf_counter(), Generation()
+    capacity = core.layout.segment_capacity
+    # what does not fit into one window is remembered, its last part stays near
+    start = max(0, len(prompt) - capacity // 2) if len(prompt) > capacity else 0
+    if start:
+        keep(list(prompt[:start]))
+    window = make_window()
+    logits = prefill(core, window, prompt[start:])
+    while True:
+        token = int(logits.argmax())
+        out.times.append(time.perf_counter() - began)
+        if token in stop:
+            return out
+        out.tokens.append(token)
+        if on_token:
+            on_token(token)
+        if len(out.tokens) >= max_new_tokens:
+            return out
+        if window.room == 0:
+            last = window.content
+            keep(last)
+            window = make_window()
+            # a few tokens again, so that the sentence goes on
+            push(core, window, last[-(core.layout.block_size // 2) :])
+        logits = push(core, window, [token])
+

