@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hierlandmark.config import LayoutConfig, Mode
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
-from hierlandmark.model.dense import DenseAttention
+from hierlandmark.model.dense import DenseAttention, Probe
 from hierlandmark.ops import Impl
 
 
@@ -59,13 +59,18 @@ class LandmarkCore(nn.Module):
         return out.last_hidden_state
 
     def hidden_dense(
-        self, ids: Tensor, layout: Layout, mode: Mode = "hierarchical", impl: Impl | None = None
+        self,
+        ids: Tensor,
+        layout: Layout,
+        mode: Mode = "hierarchical",
+        impl: Impl | None = None,
+        probe: Probe | None = None,
     ) -> Tensor:
         """Last hidden states of a batch on the grid, every block attended: (B, S, P) -> (B, S, P, hidden)."""
         B, S, P = ids.shape
         kinds = torch.from_numpy(layout.kinds).to(ids.device).view(B, S * P)
         positions = torch.arange(P, device=ids.device).repeat(S).expand(B, -1)
-        attend = DenseAttention(layout, self.rope, mode, impl)
+        attend = DenseAttention(layout, self.rope, mode, impl, probe)
         return self.hidden(ids.view(B, S * P), kinds, positions, attend).view(B, S, P, -1)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,15 +1,49 @@
 """The dense form: a batch of texts on the grid, every block attended. Training, encoding and perplexity use it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from hierlandmark.config import Mode
-from hierlandmark.layout import Layout
+from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import Rope
 from hierlandmark.ops import Impl, landmark_attention
+from hierlandmark.ops.blockwise import MASKED, pick
 from hierlandmark.ops.rope import rotate
+
+
+@dataclass
+class Probe:
+    """Watches how chosen heads vote on chosen queries' past, in the way a search ranks (`memory.rank.rank_blocks`)."""
+
+    heads: dict[int, list[int]]  # layer -> query heads
+    rows: Tensor  # (n,) text of each query
+    places: Tensor  # (n,) its position in the text
+    targets: Tensor  # (n, M * N) bool, blocks of the first M segments that hold what it looks for
+    # for each watched layer (2, n, heads): mass on the targets by gates and landmarks, and by all landmarks at once
+    found: list[Tensor] = field(default_factory=list)
+
+    def look(self, q_far: Tensor, k: Tensor, layout: Layout, heads: list[int], scale: float) -> None:
+        """Take one layer's votes: q_far (B, H, T, D), k (B, H_kv, T, D)."""
+        N, size = layout.config.blocks_per_segment, layout.config.block_size
+        M = self.targets.shape[1] // N
+        kinds = torch.from_numpy(layout.kinds[:, :M]).to(k.device)
+        landmark = kinds.unflatten(-1, (N, size)) == Kind.LANDMARK  # (B, M, N, P)
+        gate = kinds == Kind.GATE
+        group = [head * k.shape[1] // q_far.shape[1] for head in heads]
+        past = k[:, group, : kinds[0].numel()].float()  # (B, h, M * N * P, D)
+        past = past.unflatten(2, (M, N, size))
+        landmark_k = pick(past, landmark).flatten(2, 3)[self.rows]  # (n, h, M * N, D)
+        gate_k = pick(past.flatten(3, 4), gate)[self.rows]  # (n, h, M, D)
+        q = q_far[self.rows][:, heads][torch.arange(len(self.rows)), :, self.places].float()  # (n, h, D)
+        logits = torch.einsum("nhd,nhmd->nhm", q, landmark_k) * scale
+        logits = logits.masked_fill(~landmark.any(-1).flatten(1)[self.rows].unsqueeze(1), MASKED)
+        gates = torch.einsum("nhd,nhmd->nhm", q, gate_k) * scale
+        gates = gates.masked_fill(~gate.any(-1)[self.rows].unsqueeze(1), MASKED).softmax(-1)
+        votes = gates.unsqueeze(-1) * logits.unflatten(-1, (M, N)).softmax(-1)
+        both = torch.stack((votes.flatten(-2), logits.softmax(-1)))  # (2, n, h, M * N)
+        self.found.append((both * self.targets.unsqueeze(1)).sum(-1))
 
 
 @dataclass
@@ -20,6 +54,7 @@ class DenseAttention:
     rope: Rope
     mode: Mode = "hierarchical"
     impl: Impl | None = None
+    probe: Probe | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
@@ -28,4 +63,7 @@ class DenseAttention:
             # R(p + size) q = R(size) R(p) q: rotate what is rotated already by one segment more
             offset = torch.tensor([self.layout.config.segment_size], device=q.device)
             q_far = rotate(q, offset, self.rope.inv_freq[layer])
+            if self.probe is not None and layer in self.probe.heads:
+                with torch.autocast(q.device.type, enabled=False):
+                    self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
         return landmark_attention(q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl)

@@ -5,12 +5,12 @@ plain text in which every segment looks into all earlier ones.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hierlandmark.config import LayoutConfig
-from hierlandmark.layout import Kind, Layout
+from hierlandmark.layout import Kind, Layout, segment_kinds, split_blocks
 from hierlandmark.train import facts
 from hierlandmark.train.facts import Fact
 
@@ -33,6 +33,14 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A fact, and the content tokens (from, to) that state it."""
+
+    fact: Fact
+    where: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Shape:
     """Size of a batch: texts, memory segments, readers behind them. No readers: a stream episode."""
 
@@ -49,6 +57,9 @@ class Batch:
     layout: Layout
     labels: np.ndarray  # (B, S, P) int64, the next content token or NO_LABEL
     weights: np.ndarray  # (B, S, P) fp32
+    # queries that look for something known: text, position in the text (n, 2); blocks that hold it (n, M * N) bool
+    asked: np.ndarray
+    targets: np.ndarray
 
 
 def build_corpus(texts: dict[str, np.ndarray], tokenizer: object, ask_prompt: Callable[[str], list[int]]) -> Corpus:
@@ -77,23 +88,43 @@ def build_batch(corpus: Corpus, config: LayoutConfig, shape: Shape, rng: np.rand
     reads = np.zeros((segments, segments), dtype=bool)
     reads[shape.memory :, : shape.memory] = True
     contents, lengths, marks = [], [], []
-    for _ in range(shape.batch):
+    asked_at: list[tuple[int, int]] = []
+    targets: list[np.ndarray] = []
+    for b in range(shape.batch):
         memory, asked, passages = _memory(corpus, config, shape.memory, rng)
         text = np.concatenate(memory) if passages else None
+        homes = _homes([len(segment) for segment in memory], config)
         row_tokens, row_lengths, row_weights = [], [], []
         for segment in memory:
             row_tokens.append(segment)
             row_lengths.append(len(segment))
             row_weights.append((rng.random(len(segment)) < 0.1) * 0.25)
-        for tokens, weight in _readers(corpus, config, shape.readers, text, asked, rng):
+        for r, (tokens, weight, looks) in enumerate(_readers(corpus, config, shape.readers, text, asked, rng)):
             row_tokens.append(tokens)
             row_lengths.append(len(tokens))
             row_weights.append(weight)
+            places = np.flatnonzero(segment_kinds(split_blocks(len(tokens), config), config) == Kind.CONTENT)
+            for at, (first, last) in looks:
+                if at < len(tokens):
+                    asked_at.append((b, (shape.memory + r) * config.segment_size + int(places[at])))
+                    wanted = np.zeros(shape.memory * config.blocks_per_segment, dtype=bool)
+                    wanted[np.unique(homes[first:last])] = True
+                    targets.append(wanted)
         contents.append(row_tokens)
         lengths.append(row_lengths)
         marks.append(row_weights)
     layout = Layout.of(lengths, config, reads=reads)
-    return _finish(layout, contents, marks, joined=False)
+    batch = _finish(layout, contents, marks, joined=False)
+    if not asked_at:
+        return batch
+    return replace(batch, asked=np.asarray(asked_at), targets=np.stack(targets))
+
+
+def _homes(lengths: list[int], config: LayoutConfig) -> np.ndarray:
+    """Block of each content token of a text, counted through all segments: (n,)."""
+    N = config.blocks_per_segment
+    homes = [np.repeat(np.arange(len(c)) + s * N, c) for s, n in enumerate(lengths) for c in [split_blocks(n, config)]]
+    return np.concatenate(homes)
 
 
 def _stream_batch(corpus: Corpus, config: LayoutConfig, shape: Shape, rng: np.random.Generator) -> Batch:
@@ -123,7 +154,7 @@ def _finish(layout: Layout, contents: list[list[np.ndarray]], marks: list[list[n
         labels[b][content[b]] = np.concatenate(following)
         weights[b][content[b]] = np.concatenate(weight)
     labels[weights == 0] = NO_LABEL
-    return Batch(ids, layout, labels, weights)
+    return Batch(ids, layout, labels, weights, np.zeros((0, 2), dtype=np.int64), np.zeros((0, 0), dtype=bool))
 
 
 def _slice(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -135,7 +166,7 @@ def _slice(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarray:
 
 def _memory(
     corpus: Corpus, config: LayoutConfig, segments: int, rng: np.random.Generator
-) -> tuple[list[np.ndarray], list[Fact], bool]:
+) -> tuple[list[np.ndarray], list[Placed], bool]:
     """Segments of filler with facts in it, the facts, and whether passages of the filler can be told apart."""
     capacity = config.segment_capacity
     lengths = [capacity] * segments
@@ -173,13 +204,17 @@ def _memory(
         hidden.pop()
     cuts = np.sort(rng.integers(0, room + 1, len(statements)))
     rng.shuffle(order := np.arange(len(statements)))
-    pieces, last = [np.asarray(head, dtype=np.int64)], 0
+    pieces, last, at = [np.asarray(head, dtype=np.int64)], 0, len(head)
+    placed = []
     for cut, index in zip(cuts, order, strict=True):
         pieces += [filler[last:cut], statements[index]]
+        at += cut - last
+        placed.append(Placed(hidden[index], (int(at), int(at) + len(statements[index]))))
+        at += len(statements[index])
         last = cut
     pieces.append(filler[last:room])
     text = np.concatenate(pieces).astype(np.int64)
-    return np.split(text, np.cumsum(lengths)[:-1]), hidden, not repeated
+    return np.split(text, np.cumsum(lengths)[:-1]), placed, not repeated
 
 
 def _facts(rng: np.random.Generator, count: int) -> list[Fact]:
@@ -193,36 +228,59 @@ def _facts(rng: np.random.Generator, count: int) -> list[Fact]:
     return list(made.values())
 
 
+# weight of each token of an answer: a fact is short and exact, a passage long and soon copied by rote
+_FACT, _PASSAGE, _PROMPT = 4.0, 0.6, 0.02
+Look = tuple[int, tuple[int, int]]
+
+
 def _readers(
-    corpus: Corpus, config: LayoutConfig, count: int, text: np.ndarray | None, asked: list[Fact], rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Reader segments, each questions and answers one after another, with the weight of every token."""
-    order = [fact for fact in asked if fact.question == facts.PASSKEY_QUESTION]
-    rest = [fact for fact in asked if fact.question != facts.PASSKEY_QUESTION]
+    corpus: Corpus,
+    config: LayoutConfig,
+    count: int,
+    text: np.ndarray | None,
+    asked: list[Placed],
+    rng: np.random.Generator,
+) -> list[tuple[np.ndarray, np.ndarray, list[Look]]]:
+    """Reader segments, each questions and answers one after another.
+
+    Returns:
+        For each reader its tokens, the weight of every token, and where it looks: the place of each prompt's last
+        token, and the content tokens of the memory that hold the answer.
+    """
+    first = [one for one in asked if one.fact.question == facts.PASSKEY_QUESTION]
+    rest = [one for one in asked if one.fact.question != facts.PASSKEY_QUESTION]
     rng.shuffle(rest)  # type: ignore[arg-type]
     out = []
     for _ in range(count):
         tokens: list[int] = []
         weights: list[float] = []
-        queue = list(order)
+        looks: list[Look] = []
+        queue = list(first)
         while len(tokens) < config.segment_capacity:
-            if queue:
-                prompt, answer = _ask_fact(corpus, queue.pop(), rng)
-            elif rest and (text is None or rng.random() < 0.7):
-                prompt, answer = _ask_fact(corpus, rest.pop(), rng)
+            if queue or (rest and (text is None or rng.random() < 0.8)):
+                one = queue.pop() if queue else rest.pop()
+                where, weight = one.where, _FACT
+                prompt, answer = _ask_fact(corpus, one.fact, rng)
             elif text is not None:
-                prompt, answer = _ask_passage(corpus, text, rng)
+                prompt, answer, where = _ask_passage(corpus, text, rng)
+                weight = _PASSAGE
             elif tokens:
                 break
             else:
-                prompt, answer = [], corpus.tokenize("Nothing is known.\n")
+                prompt, answer, where, weight = [], corpus.tokenize("Nothing is known.\n"), (0, 0), _PASSAGE
+            if where[1]:
+                looks.append((len(tokens) + len(prompt) - 1, where))
             tokens += prompt + answer
-            weights += [0.02] * len(prompt) + [1.0] * len(answer)
-        out.append((np.asarray(tokens[: config.segment_capacity]), np.asarray(weights[: config.segment_capacity])))
+            weights += [_PROMPT] * len(prompt) + [weight] * len(answer)
+        cut = config.segment_capacity
+        out.append((np.asarray(tokens[:cut]), np.asarray(weights[:cut]), looks))
     return out
 
 
 def _ask_fact(corpus: Corpus, fact: Fact, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    if rng.random() < 0.2:
+        # as a search is put: the query, then the line that holds it
+        return _search(corpus, fact.question), corpus.tokenize(f'{fact.statement}"\n\n')
     if fact.raw:
         return corpus.tokenize(fact.question), corpus.tokenize(fact.answer + "\n\n")
     return _turn(corpus, fact.question, fact.answer, rng)
@@ -234,25 +292,31 @@ def _turn(corpus: Corpus, question: str, answer: str, rng: np.random.Generator) 
     return corpus.ask_prompt(question), [*corpus.tokenize(answer), *corpus.answer_end]
 
 
-def _ask_passage(corpus: Corpus, text: np.ndarray, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+def _search(corpus: Corpus, query: str) -> list[int]:
+    return corpus.tokenize(f'Search: {query}\nFound: "')
+
+
+def _ask_passage(
+    corpus: Corpus, text: np.ndarray, rng: np.random.Generator
+) -> tuple[list[int], list[int], tuple[int, int]]:
     """Find a passage by its first words, or by a few rare words of it in any order; the answer repeats it."""
     length = int(rng.integers(24, 56))
     start = int(rng.integers(0, max(1, len(text) - length)))
     # begin at a word
     while start < len(text) - length and not corpus.word_start[text[start]]:
         start += 1
-    passage = text[start : start + length]
-    if rng.random() < 0.5:
+    passage, where = text[start : start + length], (start, start + length)
+    if rng.random() < 0.35:
         known = int(rng.integers(6, 14))
         prompt = [*corpus.tokenize('Continue the passage: "'), *passage[:known].tolist()]
-        return prompt, [*passage[known:].tolist(), *corpus.tokenize('"\n\n')]
+        return prompt, [*passage[known:].tolist(), *corpus.tokenize('"\n\n')], where
     words = _keywords(corpus, passage, int(rng.integers(2, 7)), rng)
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:
         prompt = [*corpus.tokenize("Which passage mentions"), *words, *corpus.tokenize('? It says: "')]
-        return prompt, [*passage.tolist(), *corpus.tokenize('"\n\n')]
+        return prompt, [*passage.tolist(), *corpus.tokenize('"\n\n')], where
     # the words alone, as people type them into a search box
     prompt = [*corpus.tokenize("Search:"), *words, *corpus.tokenize('\nFound: "')]
-    return prompt, [*passage.tolist(), *corpus.tokenize('"\n\n')]
+    return prompt, [*passage.tolist(), *corpus.tokenize('"\n\n')], where
 
 
 def _keywords(corpus: Corpus, passage: np.ndarray, count: int, rng: np.random.Generator) -> list[int]:

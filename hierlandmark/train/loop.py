@@ -46,6 +46,8 @@ class TrainConfig:
     seed: int = 0
     # a step whose gradient norm is over this many times the running median is not taken
     spike: float = 10.0
+    # query heads that learn to rank blocks for a search: layers from a third to four fifths up, one head a group
+    retrieval_layers: int = 6
     checkpoint_every: int = 250
     # wall-clock budget in seconds; the schedule then follows time instead of steps
     seconds: float | None = None
@@ -57,8 +59,8 @@ def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np
     if rng.random() < config.stream_share:
         memory = min(int(rng.choice([4, 4, 8])), budget)
         return Shape(max(1, budget // memory), memory, 0)
-    room = min(config.longest, budget)
-    sizes = [size for size in (6, 14, 29, 60) if size < room] or [max(1, room - 1)]
+    # the longest texts may take more than the budget, one a batch
+    sizes = [size for size in (6, 14, 29, 60) if size < config.longest] or [max(1, config.longest - 1)]
     # the first tenth sees only the shortest, the longest come in at three tenths
     open_to = 1 + int(progress * 10) if progress < 0.3 else len(sizes)
     memory = sizes[rng.integers(0, min(len(sizes), open_to))]
@@ -123,6 +125,7 @@ def train(
     )
     if start:
         load_checkpoint(core, optimizer, folder)
+    heads = retrieval_heads(core, config.retrieval_layers)
     norms: deque[float] = deque(maxlen=100)
     spikes: deque[int] = deque(maxlen=3)
     began, step = clock(), start
@@ -136,7 +139,7 @@ def train(
             group["lr"] = learning_rate(config, step, progress)
         tick = clock()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            loss, parts = batch_loss(core, batch, mode)
+            loss, parts = batch_loss(core, batch, mode, heads)
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip))
         spiked = not math.isfinite(norm) or (len(norms) >= 20 and norm > config.spike * median(norms))
@@ -164,6 +167,13 @@ def train(
             save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config)})
     save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config)})
     return step
+
+
+def retrieval_heads(core: LandmarkCore, layers: int) -> dict[int, list[int]]:
+    """Layer -> heads that are trained to rank blocks: the middle head of each key-value group, in layers spread out."""
+    group = core.heads // core.kv_heads
+    chosen = np.unique(np.linspace(core.layers * 0.35, core.layers * 0.8, layers).astype(int))
+    return {int(layer): [kv * group + group // 2 for kv in range(core.kv_heads)] for layer in chosen}
 
 
 def layer_norms(core: LandmarkCore) -> dict[str, float]:

@@ -6,24 +6,49 @@ from torch import Tensor
 
 from hierlandmark.config import Mode
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.dense import Probe
 from hierlandmark.train.episodes import NO_LABEL, Batch
 
 
-def batch_loss(core: LandmarkCore, batch: Batch, mode: Mode) -> tuple[Tensor, dict[str, float]]:
-    """Weighted mean of the cross-entropy, and the means over heavy (answer) and light (text) tokens for the log.
+# share of the votes' loss beside the language model's
+VOTES = 0.2
+
+
+def batch_loss(
+    core: LandmarkCore, batch: Batch, mode: Mode, heads: dict[int, list[int]] | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Weighted mean of the cross-entropy, plus the votes' loss, and their parts for the log.
+
+    The votes' loss is the negative log of the mass that the retrieval heads, at the last token of a prompt, put on the
+    blocks that hold its answer: by gates and landmarks, and by landmarks alone; each head by itself, and all together.
 
     Logits are made only where a label stands: the vocabulary is most of a small model's work.
     """
     device = core.rows.device
     ids, labels, weights = (torch.from_numpy(x).to(device, non_blocking=True) for x in (batch.ids, batch.labels, batch.weights))
-    hidden = core.hidden_dense(ids, batch.layout, mode)
+    probe = None
+    if heads and len(batch.asked):
+        asked, targets = torch.from_numpy(batch.asked).to(device), torch.from_numpy(batch.targets).to(device)
+        probe = Probe(heads, asked[:, 0], asked[:, 1], targets)
+    hidden = core.hidden_dense(ids, batch.layout, mode, probe=probe)
     chosen = labels != NO_LABEL
     logits = core.logits(hidden[chosen])
     each = F.cross_entropy(logits, labels[chosen], reduction="none")
     weight = weights[chosen]
     loss = (each * weight).sum() / weight.sum().clamp_min(1.0)
+    votes = loss.new_zeros(())
+    share = loss.new_zeros(2)
+    if probe is not None:
+        found = torch.cat(probe.found, dim=-1)  # (2, n, heads)
+        together = found.mean(-1)
+        votes = -(found.clamp_min(1e-6).log().mean() + together.clamp_min(1e-6).log().mean()) / 2
+        share = together.detach().mean(1)
+        loss = loss + VOTES * votes
     with torch.no_grad():
-        heavy = weight >= 0.5
-        right = (logits.argmax(-1) == labels[chosen])[heavy].float().mean()
-        parts = {"answers": each[heavy].mean(), "text": each[~heavy].mean(), "right": right}
+        hit = (logits.argmax(-1) == labels[chosen]).float()
+        fact, passage, text = weight >= 2, (weight >= 0.5) & (weight < 2), weight < 0.5
+        parts = {"facts": each[fact].mean(), "passages": each[passage].mean(), "text": each[text].mean()}
+        parts |= {"right": hit[fact].mean(), "right_passages": hit[passage].mean()}
+        if probe is not None:
+            parts |= {"votes": votes, "votes_gates": share[0], "votes_flat": share[1]}
     return loss, {name: float(value) for name, value in parts.items() if value == value}
