@@ -114,7 +114,7 @@ def train(
     Writes `log.jsonl` and checkpoints into `folder`; with `start` > 0 the moments of its checkpoint are taken up.
 
     Raises:
-        TrainingDiverged: three spikes within a hundred steps.
+        TrainingDiverged: eight spikes within a hundred steps.
     """
     config = source.config
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def train(
         load_checkpoint(core, optimizer, folder)
     heads = retrieval_heads(core, config.retrieval_layers)
     norms: deque[float] = deque(maxlen=100)
-    spikes: deque[int] = deque(maxlen=3)
+    spikes: deque[int] = deque(maxlen=8)
     began, step = clock(), start
     core.train()
     for batch, mode in source.load(start, workers):
@@ -160,8 +160,8 @@ def train(
             log.write(json.dumps(row) + "\n")
         if on_step:
             on_step(row)
-        if len(spikes) == 3 and spikes[-1] - spikes[0] < 100:
-            raise TrainingDiverged(f"gradient norm {norm!r} at step {step}, third spike within 100 steps; see log.jsonl")
+        if len(spikes) == 8 and spikes[-1] - spikes[0] < 100:
+            raise TrainingDiverged(f"gradient norm {norm!r} at step {step}, eighth spike within 100 steps; see log.jsonl")
         step += 1
         if step % config.checkpoint_every == 0:
             save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config)})
