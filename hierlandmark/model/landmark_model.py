@@ -136,8 +136,9 @@ class LandmarkModel:
 
     @property
     def stop_tokens(self) -> set[int]:
-        """Tokens that end an answer."""
-        ids = {self.tokenizer.eos_token_id, *_list(getattr(self.core.base.generation_config, "eos_token_id", None))}
+        """Tokens that end an answer: any mark of a turn or a text."""
+        marks = getattr(self.tokenizer, "all_special_ids", None) or []
+        ids = {self.tokenizer.eos_token_id, *marks, *_list(getattr(self.core.base.generation_config, "eos_token_id", None))}
         return {i for i in ids if i is not None}
 
     def ask_prompt(self, question: str) -> list[int]:
