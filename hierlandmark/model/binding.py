@@ -82,6 +82,7 @@ class KeyTap:
 
     def __init__(self, decoder: nn.Module) -> None:
         self._keys: dict[int, Tensor] | None = None
+        self._kv_heads = head_shape(decoder.config)[2]
         for index, layer in enumerate(decoder.layers):  # type: ignore[arg-type]
             attention = layer.self_attn
             source = getattr(attention, "k_norm", None) or attention.k_proj
@@ -89,7 +90,7 @@ class KeyTap:
 
     @contextmanager
     def taking(self) -> Iterator[dict[int, Tensor]]:
-        """Within this, forward passes leave their keys here: layer -> (B, T, H_kv * D) or (B, T, H_kv, D)."""
+        """Within this, forward passes leave their keys here: layer -> (B, T, H_kv * D), T > H_kv."""
         self._keys = {}
         try:
             yield self._keys
@@ -99,7 +100,10 @@ class KeyTap:
     def _hook(self, layer: int) -> Any:
         def take(module: nn.Module, args: Any, output: Tensor) -> None:
             if self._keys is not None:
-                self._keys[layer] = output
+                # a norm sees heads apart: before positions in Gemma 3, behind them in Qwen 3
+                if output.dim() == 4 and output.shape[1] == self._kv_heads:
+                    output = output.transpose(1, 2)
+                self._keys[layer] = output.flatten(2) if output.dim() == 4 else output
 
         return take
 

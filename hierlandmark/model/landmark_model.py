@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from hierlandmark.model.base import default_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.encode import encode_runs
 from hierlandmark.model.fingerprint import fingerprint, weights_digest
+from hierlandmark.model.full import complete_full, load_full, nll_full, nll_landmark
 from hierlandmark.model.prompts import ask_prompt, tokenize
 from hierlandmark.model.window import Window
 from hierlandmark.recall import Recall, Source
+from hierlandmark.results import Answer
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun
 
 SHIPPED = Path(__file__).parent.parent / "adapters" / "smollm2-135m-instruct"
@@ -153,6 +155,24 @@ class LandmarkModel:
     ) -> Iterator[EncodedSegment]:
         """Cut tokens into segments and encode each on its own, lazily; see `encode_runs`."""
         return encode_runs(self.core, tokens, runs, self.kv_dtype, progress)
+
+    @cached_property
+    def _full(self) -> Any:
+        return load_full(self)
+
+    def complete_full(self, prompt: str, *, max_new_tokens: int) -> Answer:
+        """What the untouched base model says after reading the prompt whole, with plain fused attention.
+
+        Raises:
+            ModelUnavailable: this model was not loaded from a folder.
+        """
+        return complete_full(self._full, self, prompt, max_new_tokens)
+
+    def nll(self, token_ids: Sequence[int], *, mode: Literal["hierarchical", "flat", "full"]) -> list[float]:
+        """Negative log-likelihood in nats of each token but the first; "full" asks the untouched base model."""
+        if len(token_ids) < 2:
+            return []
+        return nll_full(self._full, token_ids) if mode == "full" else nll_landmark(self, token_ids, mode)
 
     def recall(self, sources: Sequence[Source], config: RecallConfig) -> Recall:
         """A view of some stores' segments for this model's queries."""

@@ -1,0 +1,80 @@
+"""Text read whole: the untouched base model with fused attention, and the likelihood of text under each attention."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hierlandmark.config import Mode
+from hierlandmark.errors import ModelUnavailable
+from hierlandmark.layout import Kind, Layout, split_segments
+from hierlandmark.results import Answer, Cost
+
+if TYPE_CHECKING:
+    from hierlandmark.model.landmark_model import LandmarkModel
+
+
+def load_full(model: "LandmarkModel") -> Any:
+    """The base model as it was before any adapter, with torch's fused attention, in the same dtype."""
+    from transformers import AutoModelForCausalLM
+
+    if model.base_folder is None:
+        raise ModelUnavailable("this model was not loaded from a folder, so its untouched base cannot be read again")
+    full = AutoModelForCausalLM.from_pretrained(
+        model.base_folder, dtype=model.core.dtype, attn_implementation="sdpa"
+    )
+    return full.eval().to(model.core.rows.device)
+
+
+@torch.inference_mode()
+def complete_full(full: Any, model: "LandmarkModel", prompt: str, max_new_tokens: int) -> Answer:
+    """Greedy tokens after a prompt that is read whole, with transformers' own cache."""
+    began = time.perf_counter()
+    ids = torch.tensor([model.tokenize(prompt)], device=full.device)
+    out = full(ids, use_cache=True, logits_to_keep=1)
+    tokens: list[int] = []
+    times: list[float] = []
+    while True:
+        token = int(out.logits[0, -1].argmax())
+        times.append(time.perf_counter() - began)
+        if token in model.stop_tokens:
+            break
+        tokens.append(token)
+        if len(tokens) >= max_new_tokens:
+            break
+        step = torch.tensor([[token]], device=full.device)
+        out = full(step, past_key_values=out.past_key_values, use_cache=True)
+    steps = np.diff(times)
+    return Answer(
+        text=model.decode(tokens),
+        tokens=tokens,
+        cost=Cost(ms=(time.perf_counter() - began) * 1e3),
+        first_token_s=times[0],
+        per_token_s=float(steps.mean()) if len(steps) else 0.0,
+    )
+
+
+@torch.inference_mode()
+def nll_full(full: Any, tokens: Sequence[int]) -> list[float]:
+    """Nats of each token but the first, plain causal attention."""
+    ids = torch.tensor([list(tokens)], device=full.device)
+    return _nats(full(ids, use_cache=False).logits[0, :-1].float(), ids[0, 1:])
+
+
+@torch.inference_mode()
+def nll_landmark(model: "LandmarkModel", tokens: Sequence[int], mode: Mode) -> list[float]:
+    """Nats of each token but the first; every segment looks into all before it, every block attended."""
+    core, device = model.core, model.core.rows.device
+    layout = Layout.of([list(split_segments(len(tokens), core.layout))], core.layout)
+    ids = torch.from_numpy(layout.place([np.asarray(tokens)])).to(device)
+    hidden = core.hidden_dense(ids, layout, mode)
+    content = torch.from_numpy(layout.kinds == Kind.CONTENT).to(device)
+    return _nats(core.logits(hidden[content][:-1]), torch.tensor(list(tokens[1:]), device=device))
+
+
+def _nats(logits: Tensor, wanted: Tensor) -> list[float]:
+    return [float(x) for x in F.cross_entropy(logits, wanted, reduction="none")]
