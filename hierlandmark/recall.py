@@ -7,7 +7,7 @@ Shapes: H query heads in H_kv groups, T query positions, G segments, N blocks a 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,9 @@ from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentRecord
 
 NEG = float("-inf")
+# segments whose dropped keys and values are kept in memory once made again
+RESTORED = 8
+Restore = Callable[[SegmentRecord], np.ndarray]
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Recall:
         spec: shape of their arrays.
         inv_freq: for each layer (D / 2,).
         scaling: for each layer the factor on rotated keys.
+        restore: makes the block KV (N, L, 2, H_kv, P, D) of a segment whose own was dropped.
     """
 
     def __init__(
@@ -100,12 +104,15 @@ class Recall:
         inv_freq: Sequence[Tensor],
         scaling: Sequence[float],
         config: RecallConfig,
+        restore: Restore | None = None,
     ) -> None:
         self.spec, self.layout, self.config = spec, layout, config
         self.inv_freq, self.scaling = inv_freq, scaling
         self.tally = Tally()
         self.attended: Attended | None = None
         self.sources = list(sources)
+        self._restore = restore
+        self._restored: OrderedDict[int, np.ndarray] = OrderedDict()
         self._where: list[tuple[BlockStore, SegmentRecord]] = []
         self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
         self._landmarks: OrderedDict[int, Tensor] = OrderedDict()  # segment -> (L, H_kv, N, D), rotated
@@ -293,8 +300,12 @@ class Recall:
             len(blocks), 2, spec.kv_heads, spec.block_size, spec.head_dim, dtype=getattr(torch, spec.dtype)
         )
         by_store: dict[int, list[int]] = {}
-        for i, (s, _) in enumerate(blocks):
-            by_store.setdefault(id(self._where[s][0]), []).append(i)
+        for i, (s, b) in enumerate(blocks):
+            store, record = self._where[s]
+            if record.has_kv or self._restore is None:
+                by_store.setdefault(id(store), []).append(i)
+            else:
+                out[i] = to_tensor(self._restored_kv(s)[b, layer], spec)
         for members in by_store.values():
             store = self._where[blocks[members[0]][0]][0]
             ids = [self._where[blocks[i][0]][1].id * N + blocks[i][1] for i in members]
@@ -305,6 +316,16 @@ class Recall:
         positions = starts[:, None, None] + torch.arange(spec.block_size)  # (n, 1, P)
         out[:, 0] = rotate(out[:, 0], positions, self.inv_freq[layer], self.scaling[layer])
         return out
+
+    def _restored_kv(self, segment: int) -> np.ndarray:
+        """Keys and values made again from the text: exact, since a segment's are a function of its text."""
+        if segment not in self._restored:
+            assert self._restore is not None
+            self._restored[segment] = self._restore(self._where[segment][1])
+            if len(self._restored) > RESTORED:
+                self._restored.popitem(last=False)
+        self._restored.move_to_end(segment)
+        return self._restored[segment]
 
     def _note(
         self, layer: int, mass: Tensor, weights: Tensor, lse: Tensor, near_lse: Tensor, segments: list[int]

@@ -13,7 +13,8 @@ from hierlandmark.memory import Memory
 from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel
 
-QUESTION = "What is the pass key?"
+# goes on with some digits, whatever is remembered
+QUESTION = "What is the pass key? The pass key is"
 
 
 def text_of(model: LandmarkModel, tokens: int, source: Path | None) -> str:
@@ -106,7 +107,8 @@ def bench_ask(
         full = _read_all(model, text, new_tokens // 2)
         out |= full
         out["first_token_ratio"] = round(full["full_first_token_s"] / out["ask_first_token_s"], 1)
-        out["decode_ratio"] = round(full["full_decode_s"] / out["ask_decode_s"], 2)
+        # an answer of one token has nothing to compare
+        out["decode_ratio"] = round(full["full_decode_s"] / out["ask_decode_s"], 2) if out["ask_decode_s"] else None
     return out
 
 

@@ -21,7 +21,7 @@ from hierlandmark.model.prompts import ask_prompt, tokenize
 from hierlandmark.model.window import Window
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import Answer
-from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun
+from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun, SegmentRecord
 
 SHIPPED = Path(__file__).parent.parent / "adapters" / "smollm2-135m-instruct"
 
@@ -177,7 +177,12 @@ class LandmarkModel:
     def recall(self, sources: Sequence[Source], config: RecallConfig) -> Recall:
         """A view of some stores' segments for this model's queries."""
         rope = self.core.rope
-        return Recall(sources, self.kv_spec, self.layout, rope.inv_freq, rope.scaling, config)
+        return Recall(sources, self.kv_spec, self.layout, rope.inv_freq, rope.scaling, config, self._encode_again)
+
+    def _encode_again(self, record: SegmentRecord) -> np.ndarray:
+        (segment,) = self.encode(record.tokens, record.runs)
+        assert segment.kv is not None
+        return segment.kv
 
     def window(self, recall: Recall | None, *, collect: bool = False) -> Window:
         """An empty local window."""
