@@ -1,0 +1,43 @@
+"""What this package asks of a memory, and how it opens one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from hierlandmark.config import Mode
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.messages import Message, MessageId
+from hierlandmark.results import SearchResult
+
+
+@runtime_checkable
+class MemoryLike(Protocol):
+    """The methods of `hierlandmark.Memory` that LangChain needs; a fake that has them will do in tests."""
+
+    def search(self, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult: ...
+    async def asearch(self, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult: ...
+    def add(self, messages: Iterable[Message | Mapping[str, Any]]) -> object: ...
+    async def aadd(self, messages: Iterable[Message | Mapping[str, Any]]) -> object: ...
+    def messages(self, ids: Sequence[MessageId] | None = None) -> list[Message]: ...
+    async def amessages(self, ids: Sequence[MessageId] | None = None) -> list[Message]: ...
+    def forget(self, message_ids: Sequence[MessageId]) -> None: ...
+    async def aforget(self, message_ids: Sequence[MessageId]) -> None: ...
+
+
+def opened(memory: MemoryLike | None, path: str | Path | None, namespace: str | None) -> MemoryLike:
+    """The memory given, or the one at `path`, whose model loads on first need.
+
+    Raises:
+        InvalidArgument: neither or both were given, or a namespace beside a memory, which has its own.
+    """
+    if (memory is None) == (path is None):
+        raise InvalidArgument(f"expected either memory or path, got memory={memory!r} and path={path!r}")
+    if memory is None:
+        # imported here, so that a caller with a memory of its own does not pay for torch
+        from hierlandmark import Memory
+
+        on_disk: MemoryLike = Memory.open(path, "default" if namespace is None else namespace)
+        return on_disk
+    if namespace is not None:
+        raise InvalidArgument(f"expected a namespace beside path only, got {namespace!r}; a memory has its own")
+    return memory

@@ -1,0 +1,101 @@
+"""LangChain messages to stored ones and back, without loss."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    messages_from_dict,
+)
+
+from hierlandmark.errors import InvalidMessage
+from hierlandmark.messages import Message
+
+# the key of a stored message's metadata that holds what LangChain knew and plain text does not say
+KEY = "langchain_message"
+
+_ROLES: dict[type[BaseMessage], str] = {
+    HumanMessage: "user",
+    AIMessage: "assistant",
+    SystemMessage: "system",
+    ToolMessage: "tool",
+    FunctionMessage: "tool",
+}
+
+
+def to_stored(message: BaseMessage) -> Message:
+    """What a memory keeps of a LangChain message: its text, role and id, and everything else under `metadata`.
+
+    A message without an id gets one in the memory only. Values are kept as pydantic writes JSON: a tuple returns as a
+    list, a date as its ISO form, a NaN or infinite logprob as None.
+
+    Raises:
+        hierlandmark.InvalidMessage: a field holds what JSON cannot say, such as an artifact that is an open file.
+    """
+    try:
+        data = message.model_dump(mode="json")
+    except ValueError as error:
+        raise InvalidMessage(f"expected JSON values in message {message.id!r}, got {message!r}: {error}") from error
+    text = _text(message)
+    if data["content"] == text:
+        # said once
+        del data["content"]
+    return Message(
+        id=uuid4().hex if message.id is None else message.id,
+        role=_role(message),
+        content=text,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        metadata={KEY: {"type": message.type, "data": data}},
+    )
+
+
+def from_stored(message: Message) -> BaseMessage:
+    """The LangChain message that was stored, or the nearest one to a message that did not come from LangChain."""
+    kept = message.metadata.get(KEY)
+    if kept is not None:
+        data = {"content": message.content, **kept["data"]}
+        return messages_from_dict([{"type": kept["type"], "data": data}])[0]
+    extra = {"time": message.time, "metadata": message.metadata}
+    fields: dict[str, Any] = {
+        "content": message.content,
+        "id": str(message.id),
+        "additional_kwargs": {"hierlandmark": extra},
+    }
+    match message.role:
+        case "user" | "human":
+            return HumanMessage(**fields)
+        case "assistant" | "ai":
+            return AIMessage(**fields)
+        case "system":
+            return SystemMessage(**fields)
+        case "tool":
+            # the call it answers was never told
+            return ToolMessage(tool_call_id=str(message.id), **fields)
+        case other:
+            return ChatMessage(role=other, **fields)
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, ChatMessage):
+        return message.role
+    return next((role for kind, role in _ROLES.items() if isinstance(message, kind)), message.type)
+
+
+def _text(message: BaseMessage) -> str:
+    """Text to index. A memory holds no empty message, so calls of tools are written out, and images named."""
+    text = str(message.text)
+    if text.strip():
+        return text
+    if isinstance(message, AIMessage) and message.tool_calls:
+        calls = (f"{call['name']}({json.dumps(call['args'], ensure_ascii=False)})" for call in message.tool_calls)
+        return "\n".join(calls)
+    kinds = [str(part.get("type")) for part in message.content if isinstance(part, dict)]
+    return f"[{', '.join(kinds) or 'no text'}]"

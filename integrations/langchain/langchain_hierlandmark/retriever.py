@@ -1,0 +1,80 @@
+"""A LangChain retriever: the messages that the model's attention goes to."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import Field, ValidationInfo, field_validator
+
+from hierlandmark.config import Mode
+from hierlandmark.results import Hit
+from langchain_hierlandmark.memory import MemoryLike, opened
+
+
+class HierLandmarkRetriever(BaseRetriever):
+    """Finds messages of one memory, best first, one Document each.
+
+    Give `memory`, or the `path` of a database and a `namespace`. A Document holds the text of one message; its metadata
+    is the message's own, plus `message_ids`, `role`, `time`, and `score`, `block` and `segment` of the hit.
+
+        retriever = HierLandmarkRetriever(path="memory.db", namespace="ada", k=4)
+        documents = retriever.invoke("Where is the spare key?")
+
+    Raises:
+        pydantic.ValidationError: neither memory nor path was given, or k is under 1.
+        hierlandmark.NamespaceNotFound: on invoke, when nothing was ever added to the namespace.
+    """
+
+    path: str | Path | None = None
+    """Database to open, when no memory is given."""
+    namespace: str | None = None
+    """Owner scope within `path`; `default` when absent."""
+    memory: MemoryLike = Field(default=cast(Any, None), validate_default=True, exclude=True, repr=False)
+    """Memory to search; whoever passes it closes it. One opened from `path` is closed by `retriever.memory.close()`."""
+    k: int = Field(default=10, ge=1)
+    """Documents to return; `invoke(query, k=...)` overrides it."""
+    mode: Mode | None = None
+    """`hierarchical` or `flat`; the memory's own choice when absent."""
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _open(cls, memory: MemoryLike | None, given: ValidationInfo) -> MemoryLike:
+        return opened(memory, given.data.get("path"), given.data.get("namespace"))
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        wanted = self.k if k is None else k
+        result = self.memory.search(query, wanted, mode=self.mode)
+        return _documents(result.hits)[:wanted]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        wanted = self.k if k is None else k
+        result = await self.memory.asearch(query, wanted, mode=self.mode)
+        return _documents(result.hits)[:wanted]
+
+
+def _documents(hits: Iterable[Hit]) -> list[Document]:
+    """One Document a message; messages that share a hit share its score and keep their order."""
+    return [
+        Document(
+            id=str(message.id),
+            page_content=message.content,
+            metadata={
+                **message.metadata,
+                "message_ids": [message.id],
+                "role": message.role,
+                "time": message.time,
+                "score": hit.score,
+                "block": hit.block,
+                "segment": hit.segment,
+            },
+        )
+        for hit in hits
+        for message in hit.messages
+    ]

@@ -1,0 +1,101 @@
+"""What Documents carry, and which errors a caller sees."""
+
+from pathlib import Path
+
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langchain_hierlandmark import HierLandmarkRetriever
+from pydantic import ValidationError
+
+from hierlandmark import InvalidArgument, Memory, MissingExtra, NamespaceNotFound
+
+
+def test_documents_are_messages(filled: Memory) -> None:
+    documents = HierLandmarkRetriever(memory=filled).invoke("spare key")
+    held = {one.id: one for one in filled.messages()}
+    assert len(documents) == len(held)
+    for document in documents:
+        (key,) = document.metadata["message_ids"]
+        message = held.pop(key)
+        assert document.page_content == message.content
+        assert document.metadata["role"] == message.role
+        assert document.metadata["time"] == message.time
+        assert document.metadata["source"] == "chat"
+        assert document.id == str(message.id)
+
+
+def test_order_and_scores_are_those_of_the_search(filled: Memory) -> None:
+    documents = HierLandmarkRetriever(memory=filled, k=4).invoke("walnuts")
+    hits = filled.search("walnuts", 4).hits
+    ranked = [(one.id, hit.score, hit.block, hit.segment) for hit in hits for one in hit.messages]
+    found = [
+        (*one.metadata["message_ids"], one.metadata["score"], one.metadata["block"], one.metadata["segment"])
+        for one in documents
+    ]
+    assert found == ranked[:4]
+    assert [score for _, score, *_ in found] == sorted((score for _, score, *_ in found), reverse=True)
+
+
+@pytest.mark.parametrize("k", range(1, 8))
+def test_k_messages_while_there_are_any(filled: Memory, k: int) -> None:
+    found = HierLandmarkRetriever(memory=filled, k=k).invoke("June")
+    assert len(found) == len({one.id for one in found}) == min(k, 6)
+
+
+def test_metadata_of_a_message_cannot_hide_the_hit(memory: Memory) -> None:
+    memory.add([{"id": 1, "content": "a", "metadata": {"score": "high", "message_ids": None, "kept": True}}])
+    (document,) = HierLandmarkRetriever(memory=memory).invoke("a")
+    assert document.metadata["message_ids"] == [1]
+    assert isinstance(document.metadata["score"], float)
+    assert document.metadata["kept"] is True
+
+
+def test_in_a_chain_and_in_batches(filled: Memory) -> None:
+    chain = HierLandmarkRetriever(memory=filled, k=2) | RunnableLambda(len)
+    assert chain.batch(["spare key", "walnuts"]) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"path": "a.db", "memory": True}, {"memory": True, "namespace": "ada"}, {"memory": True, "k": 0}]
+)
+def test_fields_that_contradict_are_refused(fields: dict, filled: Memory, tmp_path: Path) -> None:
+    given = {name: filled if name == "memory" else value for name, value in fields.items()}
+    with pytest.raises(ValidationError):
+        HierLandmarkRetriever(**given)
+
+
+def test_what_is_no_memory_is_refused() -> None:
+    with pytest.raises(ValidationError, match="MemoryLike"):
+        HierLandmarkRetriever(memory=object())
+
+
+@pytest.mark.parametrize("k", [0, -1])
+async def test_k_under_one(filled: Memory, k: int) -> None:
+    retriever = HierLandmarkRetriever(memory=filled)
+    with pytest.raises(InvalidArgument):
+        retriever.invoke("spare key", k=k)
+    with pytest.raises(InvalidArgument):
+        await retriever.ainvoke("spare key", k=k)
+
+
+async def test_nothing_was_ever_added(memory: Memory) -> None:
+    retriever = HierLandmarkRetriever(memory=memory)
+    with pytest.raises(NamespaceNotFound):
+        retriever.invoke("spare key")
+    with pytest.raises(NamespaceNotFound):
+        await retriever.ainvoke("spare key")
+
+
+def test_an_error_of_the_memory_keeps_its_name(filled: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(*_: object, **__: object) -> None:
+        raise MissingExtra("pip install 'hierlandmark[smollm2]'")
+
+    monkeypatch.setattr(filled, "search", search)
+    with pytest.raises(MissingExtra, match="smollm2"):
+        HierLandmarkRetriever(memory=filled).invoke("spare key")
+
+
+def test_the_memory_stays_out_of_logs(filled: Memory) -> None:
+    retriever = HierLandmarkRetriever(memory=filled)
+    assert "memory" not in repr(retriever)
+    assert "memory" not in retriever.model_dump()
