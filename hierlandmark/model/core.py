@@ -19,15 +19,17 @@ class LandmarkCore(nn.Module):
         base: a transformers causal language model.
         layout: where landmarks and gates stand.
         sink_id: token at the head of every segment.
+        residual_dtype: of hidden states between layers; by default that of the weights.
     """
 
-    def __init__(self, base: Any, layout: LayoutConfig, sink_id: int) -> None:
+    def __init__(self, base: Any, layout: LayoutConfig, sink_id: int, *, residual_dtype: torch.dtype | None = None) -> None:
         super().__init__()
         register()
         base.set_attn_implementation(NAME)
         self.base = base
         self.layout = layout
         self.sink_id = sink_id
+        self.residual_dtype = residual_dtype
         table = base.get_input_embeddings().weight
         # rows stand in the space of embedded tokens, so that no vocabulary is resized; fp32 for the optimizer's sake
         start = table.detach().float().mean(0)
@@ -46,6 +48,7 @@ class LandmarkCore(nn.Module):
         """Embedded tokens with landmark, gate and sink put in: (B, T) ids and kinds -> (B, T, hidden)."""
         ids = ids.masked_fill(kinds == Kind.SINK, self.sink_id)
         out = self.base.get_input_embeddings()(ids)
+        out = out.to(self.residual_dtype or out.dtype)
         rows = self.rows.to(out.dtype)
         out = torch.where((kinds == Kind.LANDMARK).unsqueeze(-1), rows[0], out)
         return torch.where((kinds == Kind.GATE).unsqueeze(-1), rows[1], out)

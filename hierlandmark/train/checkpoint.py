@@ -41,6 +41,12 @@ def save_checkpoint(
     scratch.replace(folder / "state.json")
 
 
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """`state.json` of a folder: steps taken, config, base; None where no run was saved."""
+    path = folder / "state.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def load_checkpoint(core: LandmarkCore, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
     """Put a checkpoint's weights and moments in place; return its state."""
     state: dict[str, Any] = json.loads((folder / "state.json").read_text())

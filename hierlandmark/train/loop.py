@@ -108,6 +108,7 @@ def train(
     workers: int = 0,
     clock: Callable[[], float] = time.monotonic,
     on_step: Callable[[dict[str, Any]], None] | None = None,
+    note: dict[str, Any] | None = None,
 ) -> int:
     """Train until the steps or the seconds are used up; return the number of steps taken.
 
@@ -164,8 +165,8 @@ def train(
             raise TrainingDiverged(f"gradient norm {norm!r} at step {step}, eighth spike within 100 steps; see log.jsonl")
         step += 1
         if step % config.checkpoint_every == 0:
-            save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config)})
-    save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config)})
+            save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config), **(note or {})})
+    save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config), **(note or {})})
     return step
 
 

@@ -50,5 +50,5 @@ def batch_loss(
         parts = {"facts": each[fact].mean(), "passages": each[passage].mean(), "text": each[text].mean()}
         parts |= {"right": hit[fact].mean(), "right_passages": hit[passage].mean()}
         if probe is not None:
-            parts |= {"votes": votes, "votes_gates": share[0], "votes_flat": share[1]}
+            parts |= {"votes": votes.detach(), "votes_gates": share[0], "votes_flat": share[1]}
     return loss, {name: float(value) for name, value in parts.items() if value == value}
