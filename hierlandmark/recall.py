@@ -186,9 +186,7 @@ class Recall:
         out = p @ values.float().transpose(0, 1).reshape(H_kv, n * P, D)
         return out.view(H, T, D), lse
 
-    def _choose(
-        self, layer: int, q: Tensor, near_lse: Tensor, scale: float
-    ) -> tuple[Tensor, Tensor, list[int]] | None:
+    def _choose(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor, list[int]] | None:
         H, T, _ = q.shape
         gates = self.gate_logits(layer, q, scale)
         mass = gate_mass(gates, near_lse)

@@ -35,9 +35,7 @@ def gate_mass(gate_logits: Tensor, near_lse: Tensor) -> Tensor:
     return (gate_logits - total.unsqueeze(-1)).exp()
 
 
-def block_weights(
-    gate_logits: Tensor, landmark_logits: Tensor, chosen: Tensor
-) -> tuple[Tensor, Tensor]:
+def block_weights(gate_logits: Tensor, landmark_logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the chosen blocks among themselves: softmax over their gates times softmax over their landmarks.
 
     Args:

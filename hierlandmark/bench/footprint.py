@@ -39,7 +39,9 @@ def bench_footprint(model: LandmarkModel, *, small: int = 4096, large: int = 131
             fill(path, model, tokens // model.layout.segment_size)
             for mode in ("hierarchical", "flat"):
                 run = [sys.executable, "-m", "hierlandmark.bench", "use", str(path), mode]
-                peak = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+                peak = json.loads(
+                    subprocess.run(run, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+                )
                 out[f"{mode}_{tokens}_mb"] = peak
             path.unlink()
     for mode in ("hierarchical", "flat"):

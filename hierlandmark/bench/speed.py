@@ -12,6 +12,7 @@ import torch
 from hierlandmark.memory import Memory
 from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel
+from hierlandmark.model.full import load_full
 
 # goes on with some digits, whatever is remembered
 QUESTION = "What is the pass key? The pass key is"
@@ -27,24 +28,19 @@ def text_of(model: LandmarkModel, tokens: int, source: Path | None) -> str:
 
 
 def _plain() -> str:
-    from hierlandmark.train.words import ADJECTIVES, NAMES, NOUNS, PLACES
-
-    count = 400
+    who, what = (
+        ("Ana", "Boris", "Clara", "Diego", "Elif"),
+        ("ferry", "mill", "orchard", "piano", "lamp", "bridge", "kite"),
+    )
+    where = ("Lisbon", "Riga", "Cork", "Turin", "Perth", "Hanoi", "Oslo", "Quito", "Split", "Lyon", "Bergen")
     return " ".join(
-        f"{NAMES[i % len(NAMES)]} saw the {ADJECTIVES[i * 7 % len(ADJECTIVES)]} {NOUNS[i * 11 % len(NOUNS)]} in "
-        f"{PLACES[i * 5 % len(PLACES)]} on day {i * 37 % 365}."
-        for i in range(count)
+        f"{who[i % 5]} saw the {what[i * 3 % 7]} in {where[i * 7 % 11]} on day {i * 37 % 365}." for i in range(400)
     )
 
 
 def plain_base(model: LandmarkModel) -> Any:
     """The untouched base model with torch's fused attention, in the same dtype."""
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(
-        model.base_folder, dtype=model.core.dtype, attn_implementation="sdpa"
-    )
-    return base.eval()
+    return load_full(model)
 
 
 @torch.inference_mode()
@@ -99,7 +95,7 @@ def bench_ask(
                 first.append(answer.first_token_s)
                 decode.append(answer.per_token_s)
                 cost = answer.cost.model_dump()
-    out = {
+    out: dict[str, Any] = {
         "dtype": str(model.core.dtype), "tokens": tokens, "ask_first_token_s": median(first),
         "ask_decode_s": median(decode), "cost": cost,
     }  # fmt: skip

@@ -2,21 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from hierlandmark.config import Mode
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 
-if TYPE_CHECKING:
-    from hierlandmark.memory.memory import Memory
-
 
 class AsyncVerbs:
-    """Same names with an `a` before them, same arguments, same errors as the verbs of `Memory`."""
+    """Of `Memory`: the same verbs with an `a` before the name, same arguments, same errors."""
 
     async def aadd(
-        self: "Memory",  # type: ignore[misc]
+        self: Any,
         messages: Iterable[Message | Mapping[str, Any]],
         *,
         progress: Callable[[int, int], None] | None = None,
@@ -24,12 +21,12 @@ class AsyncVerbs:
         """See `Memory.add`."""
         return await asyncio.to_thread(self.add, messages, progress=progress)
 
-    async def asearch(self: "Memory", query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult:  # type: ignore[misc]
+    async def asearch(self: Any, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult:
         """See `Memory.search`."""
         return await asyncio.to_thread(self.search, query, k, mode=mode)
 
     async def aask(
-        self: "Memory",  # type: ignore[misc]
+        self: Any,
         question: str,
         *,
         max_new_tokens: int = 128,
@@ -37,23 +34,21 @@ class AsyncVerbs:
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
         """See `Memory.ask`."""
-        return await asyncio.to_thread(
-            self.ask, question, max_new_tokens=max_new_tokens, mode=mode, on_token=on_token
-        )
+        return await asyncio.to_thread(self.ask, question, max_new_tokens=max_new_tokens, mode=mode, on_token=on_token)
 
-    async def aforget(self: "Memory", message_ids: Sequence[MessageId]) -> None:  # type: ignore[misc]
+    async def aforget(self: Any, message_ids: Sequence[MessageId]) -> None:
         """See `Memory.forget`."""
         await asyncio.to_thread(self.forget, message_ids)
 
-    async def amessages(self: "Memory", ids: Sequence[MessageId] | None = None) -> list[Message]:  # type: ignore[misc]
+    async def amessages(self: Any, ids: Sequence[MessageId] | None = None) -> list[Message]:
         """See `Memory.messages`."""
         return await asyncio.to_thread(self.messages, ids)
 
-    async def astats(self: "Memory") -> MemoryStats:  # type: ignore[misc]
+    async def astats(self: Any) -> MemoryStats:
         """See `Memory.stats`."""
         return await asyncio.to_thread(self.stats)
 
-    async def aclose(self: "Memory") -> None:  # type: ignore[misc]
+    async def aclose(self: Any) -> None:
         """See `Memory.close`."""
         await asyncio.to_thread(self.close)
 
@@ -61,4 +56,4 @@ class AsyncVerbs:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.aclose()  # type: ignore[misc]
+        await AsyncVerbs.aclose(self)

@@ -30,9 +30,7 @@ IN_MEMORY = ":memory:"
 class Memory(AsyncVerbs):
     """What one namespace of a database remembers. Open it with `Memory.open`; safe to share between threads."""
 
-    def __init__(
-        self, path: str | Path, namespace: str, model: LandmarkModel | None, config: MemoryConfig
-    ) -> None:
+    def __init__(self, path: str | Path, namespace: str, model: LandmarkModel | None, config: MemoryConfig) -> None:
         self.path, self.namespace, self.config = path, namespace, config
         self._model = model
         self._lock = threading.RLock()
@@ -219,7 +217,9 @@ class Memory(AsyncVerbs):
             cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
         return SearchResult(hits=hits, cost=cost, trace=trace)
 
-    def _shares(self, recall: Recall, segments: Sequence[int], scores: Any) -> list[tuple[float, int, dict[MessageId, float]]]:
+    def _shares(
+        self, recall: Recall, segments: Sequence[int], scores: Any
+    ) -> list[tuple[float, int, dict[MessageId, float]]]:
         out = []
         for at, s in enumerate(segments):
             record, first = recall.block_of(s, 0)
@@ -231,7 +231,9 @@ class Memory(AsyncVerbs):
         messages = store.messages(self.namespace, [message_id for message_id, _, _ in found])
         per_segment = store.spec.blocks_per_segment
         return [
-            Hit(message_ids=[m.id], text=m.content, score=score, block=block, segment=block // per_segment, messages=[m])
+            Hit(
+                message_ids=[m.id], text=m.content, score=score, block=block, segment=block // per_segment, messages=[m]
+            )
             for m, (_, score, block) in zip(messages, found, strict=True)
         ]
 

@@ -26,7 +26,9 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
         try:
             message = given if isinstance(given, Message) else Message.model_validate(dict(given))
         except (ValidationError, TypeError, ValueError) as error:
-            raise InvalidMessage(f"expected a message with id, role and content, got {_short(given)}: {error}") from error
+            raise InvalidMessage(
+                f"expected a message with id, role and content, got {_short(given)}: {error}"
+            ) from error
         check_text(message.content, f"the text of message {message.id!r}", max_bytes)
         for name in ("role", "time"):
             value = getattr(message, name)

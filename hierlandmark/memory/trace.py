@@ -50,9 +50,7 @@ def ranked_trace(recall: Recall, ranked: Ranked, decode: object, top: int = 8) -
     return Trace(segments=segments, blocks=blocks)
 
 
-def _block(
-    recall: Recall, s: int, b: int, mass: float, heads: list[HeadMass], decode: object
-) -> BlockTrace:
+def _block(recall: Recall, s: int, b: int, mass: float, heads: list[HeadMass], decode: object) -> BlockTrace:
     record, block_id = recall.block_of(s, b)
     start = sum(record.block_content[:b])
     text = decode(record.tokens[start : start + record.block_content[b]].tolist())  # type: ignore[operator]

@@ -1,7 +1,8 @@
-"""Adapters on disk: LoRA tensors and config in peft's format, beside them the two rows and what they were trained with."""
+"""Adapters on disk: LoRA tensors and config in peft's format, and beside them the two rows and their history."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Adapter:
             name = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
             b = self.lora[key.replace("lora_A", "lora_B")]
             try:
-                weight = model.get_submodule(name).weight
+                weight: Any = model.get_submodule(name).weight
                 delta = (b.float() @ a.float()) * self.scale
                 weight.data.copy_((weight.data.float() + delta).to(weight.dtype))
             except (AttributeError, RuntimeError) as error:
@@ -101,7 +102,7 @@ class Adapter:
 
 
 def save_adapter(
-    folder: Path, tensors: dict[str, Tensor], meta: AdapterMeta, *, base_name: str, rank: int, alpha: int
+    folder: Path, tensors: Mapping[str, Tensor], meta: AdapterMeta, *, base_name: str, rank: int, alpha: int
 ) -> None:
     """Write an adapter folder in bf16 from trained tensors named as in `train.checkpoint.trained_tensors`."""
     folder.mkdir(parents=True, exist_ok=True)

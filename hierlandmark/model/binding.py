@@ -1,4 +1,4 @@
-"""Landmark attention inside a transformers model, through its attention and mask registries; no modelling code is copied.
+"""Landmark attention inside a transformers model, through its attention and mask registries; no code is copied.
 
 The model is run as usual with `landmarks=` among its forward arguments; transformers hands it through to the attention.
 """
@@ -41,7 +41,7 @@ def register() -> None:
 
 
 def _attention(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -56,7 +56,7 @@ def _attention(
     if softcap is not None:
         raise UnsupportedModel("capped attention logits (Gemma 2) are not supported; use Gemma 1 or Gemma 3")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = landmarks.attend(int(module.layer_idx), query, key, value, scale)  # type: ignore[arg-type]
+    out = landmarks.attend(module.layer_idx, query, key, value, scale)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -67,11 +67,11 @@ def _no_mask(*args: Any, **kwargs: Any) -> None:
 class Rope:
     """Rotation frequencies of every layer: (D / 2,) each, and the factor that scaled-up contexts put on cos and sin."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: Any) -> None:
         rotary = decoder.rotary_emb
-        layers = len(decoder.layers)  # type: ignore[arg-type]
-        kinds = getattr(decoder.config, "layer_types", None)
-        per_kind = kinds is not None and hasattr(rotary, f"{kinds[0]}_inv_freq")
+        layers = len(decoder.layers)
+        kinds = list(getattr(decoder.config, "layer_types", None) or [])
+        per_kind = bool(kinds) and hasattr(rotary, f"{kinds[0]}_inv_freq")
         prefix = [f"{kind}_" for kind in kinds] if per_kind else [""] * layers
         self.inv_freq: list[Tensor] = [getattr(rotary, f"{p}inv_freq").detach().float().clone() for p in prefix]
         self.scaling: list[float] = [float(getattr(rotary, f"{p}attention_scaling", 1.0)) for p in prefix]
@@ -80,10 +80,10 @@ class Rope:
 class KeyTap:
     """Takes each layer's keys before rotation: behind the key norm where there is one, else behind the projection."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: Any) -> None:
         self._keys: dict[int, Tensor] | None = None
         self._kv_heads = head_shape(decoder.config)[2]
-        for index, layer in enumerate(decoder.layers):  # type: ignore[arg-type]
+        for index, layer in enumerate(decoder.layers):
             attention = layer.self_attn
             source = getattr(attention, "k_norm", None) or attention.k_proj
             source.register_forward_hook(self._hook(index))
@@ -108,9 +108,9 @@ class KeyTap:
         return take
 
 
-def decoder_of(model: nn.Module) -> nn.Module:
+def decoder_of(model: Any) -> Any:
     """The stack of layers inside a causal language model, LoRA wrappers taken off."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.model
 
 
@@ -119,4 +119,3 @@ def head_shape(config: Any) -> tuple[int, int, int, int]:
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads, width
-

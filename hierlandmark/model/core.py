@@ -22,7 +22,9 @@ class LandmarkCore(nn.Module):
         residual_dtype: of hidden states between layers; by default that of the weights.
     """
 
-    def __init__(self, base: Any, layout: LayoutConfig, sink_id: int, *, residual_dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, base: Any, layout: LayoutConfig, sink_id: int, *, residual_dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         register()
         base.set_attn_implementation(NAME)
@@ -56,9 +58,7 @@ class LandmarkCore(nn.Module):
     def hidden(self, ids: Tensor, kinds: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Last hidden states: (B, T) ids, kinds and positions in the segment -> (B, T, hidden)."""
         decoder = decoder_of(self.base)
-        out = decoder(
-            inputs_embeds=self.embed(ids, kinds), position_ids=positions, use_cache=False, landmarks=attend
-        )
+        out = decoder(inputs_embeds=self.embed(ids, kinds), position_ids=positions, use_cache=False, landmarks=attend)
         return out.last_hidden_state
 
     def hidden_dense(

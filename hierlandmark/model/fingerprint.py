@@ -49,4 +49,3 @@ def fingerprint(base: str, config: Any, adapter: str, layout: LayoutConfig, sink
     shape = {name: getattr(config, name, None) for name in _CONFIG}
     parts = [base, json.dumps(shape, sort_keys=True, default=str), adapter, layout.model_dump_json(), str(sink_id)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-

@@ -24,9 +24,7 @@ def load_full(model: "LandmarkModel") -> Any:
 
     if model.base_folder is None:
         raise ModelUnavailable("this model was not loaded from a folder, so its untouched base cannot be read again")
-    full = AutoModelForCausalLM.from_pretrained(
-        model.base_folder, dtype=model.core.dtype, attn_implementation="sdpa"
-    )
+    full = AutoModelForCausalLM.from_pretrained(model.base_folder, dtype=model.core.dtype, attn_implementation="sdpa")
     return full.eval().to(model.core.rows.device)
 
 

@@ -76,4 +76,3 @@ def generate(
             # a few tokens again, so that the sentence goes on
             push(core, window, last[-(core.layout.block_size // 2) :])
         logits = push(core, window, [token])
-

@@ -92,7 +92,9 @@ class LandmarkModel:
             network = AutoModelForCausalLM.from_pretrained(folder, dtype=wanted)
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            raise ModelUnavailable(f"no base model at {folder!r}, neither a folder nor a reachable hub id: {error}") from error
+            raise ModelUnavailable(
+                f"no base model at {folder!r}, neither a folder nor a reachable hub id: {error}"
+            ) from error
         loaded = Adapter.load(Path(adapter)) if adapter is not None else None
         where = Path(folder) if Path(folder).is_dir() else Path(network.config._name_or_path)
         base_digest = weights_digest(where) if where.is_dir() else _module_digest(network)
@@ -103,7 +105,7 @@ class LandmarkModel:
             loaded.merge_into(network)
         else:
             warnings.warn(
-                f"{folder!r} is loaded without an adapter: its landmark and gate tokens are untrained, so memories will "
+                f"{folder!r} is loaded without an adapter: its landmark and gate tokens are untrained, so it will "
                 "find and answer badly; train one with `hierlandmark train`",
                 stacklevel=2,
             )
@@ -140,7 +142,11 @@ class LandmarkModel:
     def stop_tokens(self) -> set[int]:
         """Tokens that end an answer: any mark of a turn or a text."""
         marks = getattr(self.tokenizer, "all_special_ids", None) or []
-        ids = {self.tokenizer.eos_token_id, *marks, *_list(getattr(self.core.base.generation_config, "eos_token_id", None))}
+        ids = {
+            self.tokenizer.eos_token_id,
+            *marks,
+            *_list(getattr(self.core.base.generation_config, "eos_token_id", None)),
+        }
         return {i for i in ids if i is not None}
 
     def ask_prompt(self, question: str) -> list[int]:

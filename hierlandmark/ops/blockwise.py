@@ -1,5 +1,6 @@
 """The same attention block by block: no T x T mask, P0 and P1 on small tensors, P2 in `block_attention`."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +52,10 @@ def landmark_attention_blockwise(
     far_landmarks = None
     if memory:
         fq = far_q.flatten(2, 4)  # (B, H_kv, S * rep * P, D)
-        lm = _mm(fq, landmark_k[:, :, :memory].flatten(2, 3)).unflatten(2, (S, rep, P)).unflatten(-1, (memory, nb)) * scale
+        lm = (
+            _mm(fq, landmark_k[:, :, :memory].flatten(2, 3)).unflatten(2, (S, rep, P)).unflatten(-1, (memory, nb))
+            * scale
+        )
         far_landmarks = lm.masked_fill(~has_block[:, None, None, None, None, :memory], MASKED)
         allowed = reads[:, None, :, None, None, :memory]
         if mode == "hierarchical":
@@ -106,7 +110,7 @@ def landmark_attention_blockwise(
 
 def _used(layout: Layout) -> tuple[int, int]:
     """First segment that reads any other, and one past the last segment that is read."""
-    readers, memory = layout.reads.any((0, 2)).nonzero()[0], layout.reads.any((0, 1)).nonzero()[0]
+    readers, memory = (np.flatnonzero(np.any(layout.reads, axis=axes)) for axes in ((0, 2), (0, 1)))
     return (int(readers[0]), int(memory[-1]) + 1) if len(readers) else (0, 0)
 
 

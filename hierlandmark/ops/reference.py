@@ -1,4 +1,4 @@
-"""The attention of docs/design.md, section 3, in plain words: slow, obvious, what every other form is tested against."""
+"""The attention of docs/design.md, section 3, in plain words: slow, obvious, what all else is tested against."""
 
 import torch
 from torch import Tensor

@@ -25,7 +25,9 @@ def _row_softmax(logits, bias, scale, rows, n_rows, N, per_batch, P: tl.constexp
 
 
 @triton.jit
-def _forward_kernel(logits, bias, w, p, scale, n_rows, N, per_batch, P: tl.constexpr, BLOCK: tl.constexpr, R: tl.constexpr):
+def _forward_kernel(
+    logits, bias, w, p, scale, n_rows, N, per_batch, P: tl.constexpr, BLOCK: tl.constexpr, R: tl.constexpr
+):
     rows = tl.program_id(0) * R + tl.arange(0, R)
     p2, inside = _row_softmax(logits, bias, scale, rows, n_rows, N, per_batch, P, BLOCK)
     weight = tl.load(w + rows, mask=rows < n_rows, other=0.0)

@@ -1,7 +1,7 @@
 """Attention inside many blocks at once, each block's result scaled by a weight of its own.
 
-out_i = sum_b w_ib sum_{j in b} softmax_j(q_i . k_j * scale) v_j. This is P2 and its weights of docs/design.md, section 3:
-the identity softmax_j(a_ij + log w_ib - lse_ib), with the logits recomputed in the backward pass, so that memory is
+out_i = sum_b w_ib sum_{j in b} softmax_j(q_i . k_j * scale) v_j. This is P2 with its weights (docs/design.md, section
+3): the identity softmax_j(a_ij + log w_ib - lse_ib), with the logits recomputed in the backward pass, so that memory is
 linear in queries and in keys.
 """
 
@@ -74,9 +74,7 @@ class _BlockAttention(torch.autograd.Function):
     """Chunks over queries; nothing quadratic is saved."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, w: Tensor, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, w: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(q, k, v, bias, w)
         ctx.scale = scale
         out = torch.empty_like(q)

@@ -12,7 +12,7 @@ from hierlandmark.model.core import LandmarkCore
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def trained_tensors(core: LandmarkCore) -> dict[str, torch.Tensor]:
+def trained_tensors(core: LandmarkCore) -> dict[str, torch.nn.Parameter]:
     """Trained parameters by the names that peft gives an adapter's tensors; the two rows as `landmark_rows`."""
     out = {}
     for name, parameter in core.named_parameters():

@@ -70,7 +70,7 @@ def build_corpus(texts: dict[str, np.ndarray], tokenizer: object, ask_prompt: Ca
     part = np.array([p.isalpha() for p in pieces])
     counts = np.ones(size)
     for text in texts.values():
-        counts += np.bincount(text[: 1_000_000], minlength=size)[:size]
+        counts += np.bincount(text[:1_000_000], minlength=size)[:size]
     rarity = -np.log(counts / counts.sum()).astype(np.float32)
 
     def tokenize(text: str) -> list[int]:

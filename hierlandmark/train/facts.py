@@ -10,9 +10,7 @@ PASSKEY_HEAD = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
     "I will quiz you about the important information there."
 )
-PASSKEY_FILLER = (
-    "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-)
+PASSKEY_FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 PASSKEY_QUESTION = "What is the pass key? The pass key is"
 
 
@@ -60,7 +58,12 @@ def attribute(rng: np.random.Generator) -> Fact:
 
 def personal(rng: np.random.Generator) -> Fact:
     """Something a person says in passing: "My aunt Petra lives in Riga."."""
-    who, name, place, digits = _of(rng, RELATIONS), _of(rng, NAMES), _of(rng, PLACES), _digits(rng, int(rng.integers(2, 6)))
+    who, name, place, digits = (
+        _of(rng, RELATIONS),
+        _of(rng, NAMES),
+        _of(rng, PLACES),
+        _digits(rng, int(rng.integers(2, 6))),
+    )
     thing = f"{_of(rng, ADJECTIVES)} {_of(rng, NOUNS)}"
     forms = (
         (f"My {who}'s name is {name}.", f"What is my {who}'s name?", f"Your {who}'s name is {name}."),

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from torch.utils.data import DataLoader, Dataset
 
 from hierlandmark.config import LayoutConfig, Mode
@@ -90,7 +89,9 @@ class BatchSource(Dataset[tuple[Batch, Mode]]):
     def load(self, start: int, workers: int) -> Iterable[tuple[Batch, Mode]]:
         """Batches from step `start` on, made ahead by `workers` processes."""
         steps = range(start, self.config.steps)
-        return DataLoader(self, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=2 if workers else None)
+        return DataLoader(
+            self, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=2 if workers else None
+        )
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
@@ -162,7 +163,9 @@ def train(
         if on_step:
             on_step(row)
         if len(spikes) == 8 and spikes[-1] - spikes[0] < 100:
-            raise TrainingDiverged(f"gradient norm {norm!r} at step {step}, eighth spike within 100 steps; see log.jsonl")
+            raise TrainingDiverged(
+                f"gradient norm {norm!r} at step {step}, eighth spike within 100 steps; see log.jsonl"
+            )
         step += 1
         if step % config.checkpoint_every == 0:
             save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config), **(note or {})})

@@ -9,7 +9,6 @@ from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import Probe
 from hierlandmark.train.episodes import NO_LABEL, Batch
 
-
 # share of the votes' loss beside the language model's
 VOTES = 0.2
 
@@ -25,7 +24,9 @@ def batch_loss(
     Logits are made only where a label stands: the vocabulary is most of a small model's work.
     """
     device = core.rows.device
-    ids, labels, weights = (torch.from_numpy(x).to(device, non_blocking=True) for x in (batch.ids, batch.labels, batch.weights))
+    ids, labels, weights = (
+        torch.from_numpy(x).to(device, non_blocking=True) for x in (batch.ids, batch.labels, batch.weights)
+    )
     probe = None
     if heads and len(batch.asked):
         asked, targets = torch.from_numpy(batch.asked).to(device), torch.from_numpy(batch.targets).to(device)

@@ -124,7 +124,9 @@ def read_tokens(tokenizer: Any, texts: Sequence[Path], chats: Sequence[Path]) ->
     for path in chats:
         for chat in read_chats(path):
             pieces["chats"] += [tokenize(tokenizer, render(message)) for message in chat.messages if message.content]
-    out = {name: np.concatenate([np.asarray(p, dtype=np.uint32) for p in kept]) for name, kept in pieces.items() if kept}
+    out = {
+        name: np.concatenate([np.asarray(p, dtype=np.uint32) for p in kept]) for name, kept in pieces.items() if kept
+    }
     out = {name: tokens for name, tokens in out.items() if len(tokens)}
     if not out:
         raise InvalidArgument("expected some text to train on, the files hold none")

@@ -266,7 +266,7 @@ def test_threads_share_a_memory(model, path):
             try:
                 memory.add([Message(id=f"t{i}", content=f"thread {i}")])
                 memory.search("thread", 2)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 errors.append(error)
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]

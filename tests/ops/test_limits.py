@@ -72,7 +72,7 @@ def test_a_block_a_segment_hierarchical_is_flat_when_gates_are_landmarks() -> No
 
 @modes
 def test_equal_keys_share_the_mass_equally(mode: Mode) -> None:
-    # all logits 0: the third token of the third segment sees itself, two before it, the sink, and 2 gates or 8 landmarks
+    # all logits 0: the third segment's third token sees three tokens, the sink, and two gates or eight landmarks
     case = Case(lengths=((26, 26, 13),))
     (q, _, k, v), _ = random_tensors(case)
     position = 2 * 32 + 3

@@ -1,0 +1,47 @@
+"""The same comparisons on a GPU, where other kernels run. A kernel that only fails there costs a training run."""
+
+import pytest
+import torch
+
+from hierlandmark.config import Mode
+from tests.ops.blocks import BLOCK_CASES, BlockCase, by_autograd, by_block_attention, random_blocks
+from tests.ops.cases import CASES, DEFAULT_GRID, Case, Tensors, random_tensors, reference, run
+from tests.ops.compare import assert_all_near
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["fp64", "fp32", "bf16"])
+
+
+@dtypes
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize("case", [*CASES, DEFAULT_GRID], ids=str)
+def test_blockwise_is_the_fp64_reference_within_the_table(case: Case, mode: Mode, dtype: torch.dtype) -> None:
+    tensors, grad = random_tensors(case, dtype)
+    on_gpu = Tensors(*(tensor.cuda() for tensor in tensors))
+    actual = run(on_gpu, case.layout, grad.cuda(), mode=mode, impl="blockwise")
+    assert_all_near(actual, reference(case, mode), dtype)
+
+
+@dtypes
+@pytest.mark.parametrize("case", BLOCK_CASES, ids=str)
+def test_block_attention_is_autograd_s(case: BlockCase, dtype: torch.dtype) -> None:
+    actual = by_block_attention(*random_blocks(case, dtype, "cuda"))
+    assert_all_near(actual, by_autograd(*random_blocks(case)), dtype)
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_triton_s_tiles_are_the_plain_ones(index: int) -> None:
+    tiles = pytest.importorskip("tests.ops.tiles", reason="triton is not installed")
+    tiles.compare_tiles(tiles.TILE_CASES[index], "cuda")
+    tiles.compare_block_attention(tiles.TILE_CASES[index], "cuda")
+
+
+def test_block_attention_takes_triton_s_tiles_below_fp64() -> None:
+    from hierlandmark.ops import weighted
+
+    names = [
+        weighted._tiles(torch.empty(1, device="cuda", dtype=dtype)).__name__
+        for dtype in (torch.float32, torch.bfloat16, torch.float64)
+    ]
+    assert names == ["hierlandmark.ops.tiles_triton"] * 2 + ["hierlandmark.ops.weighted"]
