@@ -95,16 +95,17 @@ def landmark_attention_blockwise(
             weight = (split[-1].unsqueeze(-1) * p1).flatten(-2)
         else:
             weight = split[-1]
-        rows = readers
         recalled = block_attention(
-            far_q[:, :, rows:].flatten(2, 4).flatten(0, 1),
+            far_q[:, :, readers:].flatten(2, 4).flatten(0, 1),
             keys[:, :, :memory].flatten(2, 3).flatten(0, 1),
             values[:, :, :memory].flatten(2, 3).flatten(0, 1),
             bias[:, :, :memory].flatten(2, 3).flatten(0, 1),
-            weight[:, :, rows:].flatten(2, 4).flatten(0, 1),
+            weight[:, :, readers:].flatten(2, 4).flatten(0, 1),
             scale,
         )
-        out = torch.cat((out[:, :, :rows], out[:, :, rows:] + recalled.view(B, H_kv, S - rows, rep, P, D)), dim=2)
+        out = torch.cat(
+            (out[:, :, :readers], out[:, :, readers:] + recalled.view(B, H_kv, S - readers, rep, P, D)), dim=2
+        )
     return out.transpose(2, 3).reshape(B, H, T, D)
 
 

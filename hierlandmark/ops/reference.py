@@ -39,7 +39,9 @@ def landmark_attention_reference(
     p0 = _softmax(logits, (own | sink | near_landmark | far_group)[:, None])  # (B, H, T, T)
 
     # weight of each block: (B, H, T, S, P // bs)
-    by_block = lambda x: x.unflatten(-1, (S, P // bs, bs))  # noqa: E731
+    def by_block(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (S, P // bs, bs))
+
     near_weight = by_block(p0 * near_landmark[:, None]).sum(-1)
     if mode == "hierarchical":
         gate_weight = (p0 * far_group[:, None]).unflatten(-1, (S, P)).sum(-1)  # (B, H, T, S)

@@ -15,6 +15,8 @@ from hierlandmark.ops.blockwise import MASKED, pick
 def segment_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale: float) -> Tensor:
     """Landmark attention over single segments; see `landmark_attention` for shapes and meaning.
 
+    Unlike there, padding must be finite, and what comes out at padding means nothing.
+
     Raises:
         ValueError: the layout holds more than one segment a text.
     """

@@ -21,7 +21,8 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, w: Tensor, sc
     Args:
         q: (X, T, D).
         k, v: (X, N, P, D).
-        bias: (X, N, P) fp32, added to the logits: 0 where the key counts, a large negative number where not.
+        bias: (X, N, P) fp32, added to the logits: 0 where the key counts, a large negative number where not. Finite,
+            and without a gradient.
         w: (X, T, N) fp32, weight of each block; 0 leaves a block out.
 
     Returns:
