@@ -19,12 +19,12 @@ from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.ops.rope import rotate
 from hierlandmark.results import Cost
 from hierlandmark.select import block_weights, flat_weights, gate_mass, top
-from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentRecord
+from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, SegmentRecord
 
 NEG = float("-inf")
-# segments whose dropped keys and values are kept in memory once made again
+# segments kept in memory once encoded again, because the store no longer has all of them
 RESTORED = 8
-Restore = Callable[[SegmentRecord], np.ndarray]
+Restore = Callable[[SegmentRecord], EncodedSegment]
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Recall:
         spec: shape of their arrays.
         inv_freq: for each layer (D / 2,).
         scaling: for each layer the factor on rotated keys.
-        restore: makes the block KV (N, L, 2, H_kv, P, D) of a segment whose own was dropped.
+        restore: encodes a segment again whose keys and values were dropped, or that was removed since it was listed.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Recall:
         self.attended: Attended | None = None
         self.sources = list(sources)
         self._restore = restore
-        self._restored: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._restored: OrderedDict[int, EncodedSegment] = OrderedDict()
         self._where: list[tuple[BlockStore, SegmentRecord]] = []
         self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
         self._landmarks: OrderedDict[int, Tensor] = OrderedDict()  # segment -> (L, H_kv, N, D), rotated
@@ -244,8 +244,9 @@ class Recall:
         absent = [s for s in segments if s not in self._landmarks]
         for s in absent:
             store, record = self._where[s]
-            (array,) = store.landmark_keys([record.id])
-            self.tally.bytes_read += array.nbytes
+            array = self._stored_landmarks(store, record)
+            if array is None:
+                array = self._encoded_again(s).landmark_keys
             raw = to_tensor(array, self.spec).float()  # (n, L, H_kv, D)
             where = torch.from_numpy(landmark_positions(record.block_content, self.layout))
             shape = (self.spec.layers, self.spec.kv_heads, self.layout.blocks_per_segment, self.spec.head_dim)
@@ -254,6 +255,17 @@ class Recall:
                 turned = rotate(raw[:, layer].transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer])
                 out[layer, :, : len(raw)] = turned
             self._landmarks[s] = out
+
+    def _stored_landmarks(self, store: BlockStore, record: SegmentRecord) -> np.ndarray | None:
+        """None when the segment was removed, or its text changed, since it was listed."""
+        try:
+            (array,) = store.landmark_keys([record.id])
+        except KeyError:
+            if self._restore is None:
+                raise
+            return None
+        self.tally.bytes_read += array.nbytes
+        return array if len(array) == len(record.block_content) else None
 
     def _fetch(self, layer: int, blocks: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Keys (rotated) and values of blocks given as (segment, block): (n, H_kv, P, D) twice, content (n, P)."""
@@ -303,11 +315,19 @@ class Recall:
             if record.has_kv or self._restore is None:
                 by_store.setdefault(id(store), []).append(i)
             else:
-                out[i] = to_tensor(self._restored_kv(s)[b, layer], spec)
+                out[i] = self._again(s, b, layer)
         for members in by_store.values():
             store = self._where[blocks[members[0]][0]][0]
             ids = [self._where[blocks[i][0]][1].id * N + blocks[i][1] for i in members]
-            array = store.read_blocks(layer, ids)
+            try:
+                array = store.read_blocks(layer, ids)
+            except KeyError:
+                # removed or dropped since they were listed: the list still has their text
+                if self._restore is None:
+                    raise
+                for i in members:
+                    out[i] = self._again(*blocks[i], layer)
+                continue
             self.tally.bytes_read += array.nbytes
             out[members] = to_tensor(array, spec)
         starts = torch.tensor([b * spec.block_size for _, b in blocks])
@@ -315,8 +335,14 @@ class Recall:
         out[:, 0] = rotate(out[:, 0], positions, self.inv_freq[layer], self.scaling[layer])
         return out
 
-    def _restored_kv(self, segment: int) -> np.ndarray:
-        """Keys and values made again from the text: exact, since a segment's are a function of its text."""
+    def _again(self, segment: int, block: int, layer: int) -> Tensor:
+        """Keys and values (2, H_kv, P, D) of a block that the store no longer has."""
+        kv = self._encoded_again(segment).kv
+        assert kv is not None
+        return to_tensor(kv[block, layer], self.spec)
+
+    def _encoded_again(self, segment: int) -> EncodedSegment:
+        """A segment made again from its text: exact, since its keys and values are a function of that."""
         if segment not in self._restored:
             assert self._restore is not None
             self._restored[segment] = self._restore(self._where[segment][1])

@@ -75,4 +75,6 @@ def tiny_model(family: Family = "llama", *, layout: LayoutConfig = SMALL, seed: 
     with torch.no_grad():
         core.rows.copy_(torch.randn(core.rows.shape, generator=torch.Generator().manual_seed(seed)) * 0.3)
     digest = f"tiny-{family}-{seed}-{layout.model_dump_json()}"
-    return LandmarkModel(core, ByteTokenizer(), digest, kv_dtype=torch.float32)
+    return LandmarkModel(
+        core, ByteTokenizer(), digest, kv_dtype=torch.float32, load_base=lambda: tiny_base(family, seed=seed)
+    )

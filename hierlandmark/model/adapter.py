@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import AdapterInvalid, ModelMismatch
@@ -68,7 +68,7 @@ class Adapter:
             for name in (LORA_FILE, ROWS_FILE):
                 digest.update((folder / name).read_bytes())
             return cls(meta, lora, config["lora_alpha"] / config["r"], rows, digest.hexdigest())
-        except (OSError, ValueError, KeyError, ValidationError, SafetensorError) as error:
+        except (OSError, ArithmeticError, TypeError, ValueError, KeyError, SafetensorError) as error:
             raise AdapterInvalid(
                 f"expected an adapter folder with {LORA_FILE}, {LORA_CONFIG}, {ROWS_FILE} and {META_FILE} "
                 f"at {str(folder)!r}: {error}"
@@ -82,22 +82,25 @@ class Adapter:
                 "train an adapter for it with `hierlandmark train`, or pass adapter=None"
             )
 
-    def merge_into(self, model: nn.Module) -> None:
+    def merge_into(self, model: Any) -> None:
         """Add the low-rank products to the weights of a causal language model, in fp32.
 
         Raises:
             AdapterInvalid: a tensor names a module the model lacks, or has another shape.
         """
+        width = model.get_input_embeddings().weight.shape[1]
+        if self.rows.shape != (2, width):
+            raise AdapterInvalid(f"expected landmark rows of shape (2, {width}), got {tuple(self.rows.shape)}")
         for key, a in self.lora.items():
             if not key.endswith(".lora_A.weight"):
                 continue
             name = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
-            b = self.lora[key.replace("lora_A", "lora_B")]
             try:
+                b = self.lora[key.replace("lora_A", "lora_B")]
                 weight: Any = model.get_submodule(name).weight
                 delta = (b.float() @ a.float()) * self.scale
                 weight.data.copy_((weight.data.float() + delta).to(weight.dtype))
-            except (AttributeError, RuntimeError) as error:
+            except (AttributeError, KeyError, RuntimeError) as error:
                 raise AdapterInvalid(f"the adapter's {name!r} does not fit the base model: {error}") from error
 
 

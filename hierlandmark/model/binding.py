@@ -3,6 +3,7 @@
 The model is run as usual with `landmarks=` among its forward arguments; transformers hands it through to the attention.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -81,7 +82,8 @@ class KeyTap:
     """Takes each layer's keys before rotation: behind the key norm where there is one, else behind the projection."""
 
     def __init__(self, decoder: Any) -> None:
-        self._keys: dict[int, Tensor] | None = None
+        # a model is shared between memories, and each thread takes only what it runs itself
+        self._here = threading.local()
         self._kv_heads = head_shape(decoder.config)[2]
         for index, layer in enumerate(decoder.layers):
             attention = layer.self_attn
@@ -91,19 +93,20 @@ class KeyTap:
     @contextmanager
     def taking(self) -> Iterator[dict[int, Tensor]]:
         """Within this, forward passes leave their keys here: layer -> (B, T, H_kv * D), T > H_kv."""
-        self._keys = {}
+        self._here.keys = keys = dict[int, Tensor]()
         try:
-            yield self._keys
+            yield keys
         finally:
-            self._keys = None
+            self._here.keys = None
 
     def _hook(self, layer: int) -> Any:
         def take(module: nn.Module, args: Any, output: Tensor) -> None:
-            if self._keys is not None:
+            keys = getattr(self._here, "keys", None)
+            if keys is not None:
                 # a norm sees heads apart: before positions in Gemma 3, behind them in Qwen 3
                 if output.dim() == 4 and output.shape[1] == self._kv_heads:
                     output = output.transpose(1, 2)
-                self._keys[layer] = output.flatten(2) if output.dim() == 4 else output
+                keys[layer] = output.flatten(2) if output.dim() == 4 else output
 
         return take
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hierlandmark.config import LayoutConfig, Mode
+from hierlandmark.errors import UnsupportedModel
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
 from hierlandmark.model.dense import DenseAttention, Probe
@@ -36,10 +37,14 @@ class LandmarkCore(nn.Module):
         # rows stand in the space of embedded tokens, so that no vocabulary is resized; fp32 for the optimizer's sake
         start = table.detach().float().mean(0)
         self.rows = nn.Parameter(torch.stack((start, start)) if table.device.type != "meta" else torch.zeros(2, 1))
-        decoder = decoder_of(base)
+        try:
+            decoder = decoder_of(base)
+            self.rope, self.tap = Rope(decoder), KeyTap(decoder)
+        except AttributeError as error:
+            raise UnsupportedModel(
+                f"model type {base.config.model_type!r} is not built like Llama, as far as landmarks need: {error}"
+            ) from error
         self.layers, self.heads, self.kv_heads, self.head_dim = head_shape(decoder.config)
-        self.rope = Rope(decoder)
-        self.tap = KeyTap(decoder)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -16,6 +16,8 @@ _CONFIG = (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "rms_norm_eps", "rope_parameters", "rope_theta", "rope_scaling", "layer_types", "hidden_act",
 )  # fmt: skip
+# of some families only: named where they are set
+_CONFIG_SOME = ("hidden_activation", "query_pre_attn_scalar")
 
 
 def weights_digest(folder: Path) -> str:
@@ -47,5 +49,6 @@ def weights_digest(folder: Path) -> str:
 def fingerprint(base: str, config: Any, adapter: str, layout: LayoutConfig, sink_id: int) -> str:
     """Digest that a store carries: base weights and shape, adapter, layout."""
     shape = {name: getattr(config, name, None) for name in _CONFIG}
+    shape |= {name: getattr(config, name) for name in _CONFIG_SOME if getattr(config, name, None) is not None}
     parts = [base, json.dumps(shape, sort_keys=True, default=str), adapter, layout.model_dump_json(), str(sink_id)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -22,6 +22,10 @@ def load_full(model: "LandmarkModel") -> Any:
     """The base model as it was before any adapter, with torch's fused attention, in the same dtype."""
     from transformers import AutoModelForCausalLM
 
+    if model.load_base is not None:
+        full = model.load_base()
+        full.set_attn_implementation("sdpa")
+        return full.eval().to(model.core.rows.device)
     if model.base_folder is None:
         raise ModelUnavailable("this model was not loaded from a folder, so its untouched base cannot be read again")
     full = AutoModelForCausalLM.from_pretrained(model.base_folder, dtype=model.core.dtype, attn_implementation="sdpa")

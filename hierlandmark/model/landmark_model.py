@@ -13,6 +13,7 @@ from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.errors import ModelUnavailable
 from hierlandmark.model.adapter import Adapter, RetrievalHead
 from hierlandmark.model.base import default_base
+from hierlandmark.model.check import check_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.encode import encode_runs
 from hierlandmark.model.fingerprint import fingerprint, weights_digest
@@ -36,6 +37,7 @@ class LandmarkModel:
         kv_dtype: element type of stored keys and values.
         retrieval: heads that rank blocks in a search; empty for all heads alike.
         base_folder: where the untouched base model is, for comparisons.
+        load_base: makes the untouched base model where there is no folder of it.
     """
 
     def __init__(
@@ -47,12 +49,13 @@ class LandmarkModel:
         kv_dtype: torch.dtype = torch.bfloat16,
         retrieval: Sequence[RetrievalHead] = (),
         base_folder: str | None = None,
+        load_base: Callable[[], Any] | None = None,
     ) -> None:
         self.core = core.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.kv_dtype = kv_dtype
         self.retrieval = tuple(retrieval)
-        self.base_folder = base_folder
+        self.base_folder, self.load_base = base_folder, load_base
         self._digest = digest
 
     @classmethod
@@ -77,6 +80,7 @@ class LandmarkModel:
             ModelUnavailable: the base model is not there.
             AdapterInvalid: the adapter folder cannot be read or does not fit.
             ModelMismatch: the adapter was trained on other weights.
+            UnsupportedModel: the base model's attention cannot be replaced.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -97,7 +101,7 @@ class LandmarkModel:
             ) from error
         loaded = Adapter.load(Path(adapter)) if adapter is not None else None
         where = Path(folder) if Path(folder).is_dir() else Path(network.config._name_or_path)
-        base_digest = weights_digest(where) if where.is_dir() else _module_digest(network)
+        base_digest = weights_digest(where) if any(where.glob("*.safetensors")) else _module_digest(network)
         layout = loaded.meta.layout if loaded else LayoutConfig()
         sink = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id or 0
         if loaded:
@@ -110,6 +114,7 @@ class LandmarkModel:
                 stacklevel=2,
             )
         core = LandmarkCore(network, layout, sink)
+        check_base(core)
         if loaded:
             core.rows.data.copy_(loaded.rows.float())
         digest = fingerprint(base_digest, network.config, loaded.digest if loaded else "none", layout, sink)
@@ -185,10 +190,9 @@ class LandmarkModel:
         rope = self.core.rope
         return Recall(sources, self.kv_spec, self.layout, rope.inv_freq, rope.scaling, config, self._encode_again)
 
-    def _encode_again(self, record: SegmentRecord) -> np.ndarray:
+    def _encode_again(self, record: SegmentRecord) -> EncodedSegment:
         (segment,) = self.encode(record.tokens, record.runs)
-        assert segment.kv is not None
-        return segment.kv
+        return segment
 
     def window(self, recall: Recall | None, *, collect: bool = False) -> Window:
         """An empty local window."""
