@@ -26,7 +26,8 @@ class Case:
     heads: int = 4
     kv_heads: int = 2
     width: int = 8
-    reads: tuple[tuple[int, ...], ...] | None = None
+    # (S, S), or (B, S, S): each text its own
+    reads: tuple[tuple[int, ...], ...] | tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -54,6 +55,8 @@ CASES = [
         lengths=((26, 26, 26, 11, 26),), reads=((0,) * 5, (0,) * 5, (1,) + (0,) * 4, (1, 1, 0, 0, 0), (0, 0, 1, 0, 0))
     ),
     Case(lengths=((26, 13), (7, 26)), reads=((0, 0), (0, 0))),
+    # what one text may read, another may not
+    Case(lengths=((26, 13, 9), (7, 26, 26)), reads=(((0,) * 3, (1, 0, 0), (0, 1, 0)), ((0,) * 3, (0,) * 3, (1, 1, 0)))),
 ]
 # the shipped model's grid and head width
 DEFAULT_GRID = Case(lengths=((502, 131),), block_size=64, blocks=8, heads=3, kv_heads=1, width=64)
