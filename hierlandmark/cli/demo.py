@@ -24,8 +24,8 @@ def demo(
     file: Annotated[Path, typer.Option("--file", help="Chat file with questions.", show_default=False)] = SAMPLE,
     db: Annotated[Path | None, typer.Option("--db", metavar="FILE", help="Database; a new one if not given.")] = None,
     question: Annotated[list[str] | None, typer.Option("--question", help="Ask this; may be repeated.")] = None,
-    questions: Annotated[int, typer.Option("--questions", help="Else, how many of the file's questions to ask.")] = 3,
-    reread: Annotated[int, typer.Option("--reread", help="Tokens to read again for comparison.")] = 8192,
+    questions: Annotated[int, typer.Option("--questions", help="Else, how many of the file's questions to ask.")] = 2,
+    reread: Annotated[int, typer.Option("--reread", help="Tokens to read again for comparison.")] = 2048,
     second: Annotated[bool, typer.Option("--second-process", hidden=True)] = False,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
@@ -74,7 +74,7 @@ def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread:
         found = memory.search(one, 3)
         show_hits(found.hits)
         show_cost(found.cost)
-        answer = memory.ask(one, max_new_tokens=48)
+        answer = memory.ask(one, max_new_tokens=24)
         first.append(answer.first_token_s)
         typer.echo(f"\n= {short(answer.text, 400)}\n\nwhy: of the attention that went to the past")
         show_trace(answer.trace, 3)
