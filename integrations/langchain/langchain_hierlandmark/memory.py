@@ -30,14 +30,13 @@ def opened(memory: MemoryLike | None, path: str | Path | None, namespace: str | 
     Raises:
         InvalidArgument: neither or both were given, or a namespace beside a memory, which has its own.
     """
-    if (memory is None) == (path is None):
+    if memory is not None and path is None:
+        if namespace is not None:
+            raise InvalidArgument(f"expected a namespace beside path only, got {namespace!r}; a memory has its own")
+        return memory
+    if memory is not None or path is None:
         raise InvalidArgument(f"expected either memory or path, got memory={memory!r} and path={path!r}")
-    if memory is None:
-        # imported here, so that a caller with a memory of its own does not pay for torch
-        from hierlandmark import Memory
+    # imported here, so that a caller with a memory of its own does not pay for torch
+    from hierlandmark import Memory
 
-        on_disk: MemoryLike = Memory.open(path, "default" if namespace is None else namespace)
-        return on_disk
-    if namespace is not None:
-        raise InvalidArgument(f"expected a namespace beside path only, got {namespace!r}; a memory has its own")
-    return memory
+    return Memory.open(path, "default" if namespace is None else namespace)

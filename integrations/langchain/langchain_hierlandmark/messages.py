@@ -1,7 +1,6 @@
 """LangChain messages to stored ones and back, without loss."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -34,8 +33,9 @@ _ROLES: dict[type[BaseMessage], str] = {
 def to_stored(message: BaseMessage) -> Message:
     """What a memory keeps of a LangChain message: its text, role and id, and everything else under `metadata`.
 
-    A message without an id gets one in the memory only. Values are kept as pydantic writes JSON: a tuple returns as a
-    list, a date as its ISO form, a NaN or infinite logprob as None.
+    A message without an id gets one in the memory only. LangChain knows no time of a message: one that is given as
+    `additional_kwargs["time"]`, ISO 8601, is the time in the memory. Values are kept as pydantic writes JSON: a tuple
+    returns as a list, a date as its ISO form, a NaN or infinite logprob as None.
 
     Raises:
         hierlandmark.InvalidMessage: a field holds what JSON cannot say, such as an artifact that is an open file.
@@ -44,7 +44,7 @@ def to_stored(message: BaseMessage) -> Message:
         data = message.model_dump(mode="json")
     except ValueError as error:
         raise InvalidMessage(f"expected JSON values in message {message.id!r}, got {message!r}: {error}") from error
-    text = _text(message)
+    text, time = _text(message), message.additional_kwargs.get("time")
     if data["content"] == text:
         # said once
         del data["content"]
@@ -52,7 +52,8 @@ def to_stored(message: BaseMessage) -> Message:
         id=uuid4().hex if message.id is None else message.id,
         role=_role(message),
         content=text,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        # no clock: a history taken over from elsewhere would get false dates
+        time=time if isinstance(time, str) and time.strip() else None,
         metadata={KEY: {"type": message.type, "data": data}},
     )
 

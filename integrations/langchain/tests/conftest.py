@@ -41,7 +41,7 @@ def memory(model: LandmarkModel) -> Iterator[Memory]:
 
 @pytest.fixture
 def filled(memory: Memory) -> Memory:
-    """Six messages: ids of both types, one block that holds several, one message over several blocks."""
+    """Six messages: ids of both types, and one message over many blocks."""
     memory.add(
         {"id": key, "role": role, "content": text, "time": "2026-03-01T09:00:00", "metadata": {"source": "chat"}}
         for key, role, text in FACTS

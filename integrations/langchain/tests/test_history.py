@@ -78,6 +78,14 @@ def test_roles_and_ids_are_the_memory_s_own(memory: Memory) -> None:
     assert 'look_up({"where": "Köln"})' in held[3].content
 
 
+@pytest.mark.parametrize(("given", "kept"), [("2026-03-01T09:00:00", "2026-03-01T09:00:00"), ("", None), (5, None)])
+def test_a_time_that_is_told_is_the_memory_s_time(memory: Memory, given: object, kept: str | None) -> None:
+    message = HumanMessage("hello", additional_kwargs={"time": given})
+    HierLandmarkChatMessageHistory(memory).add_messages([message, HumanMessage("no time")])
+    assert [one.time for one in memory.messages()] == [kept, None]
+    assert same(HierLandmarkChatMessageHistory(memory).messages[0], message)
+
+
 def test_a_history_survives_a_reopening(tmp_path: Path) -> None:
     history = HierLandmarkChatMessageHistory(path=tmp_path / "chat.db", namespace="ada")
     history.add_messages(MESSAGES)
