@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Mode = Literal["hierarchical", "flat"]
 Granularity = Literal["head_token", "head", "token"]
-Encode = Literal["segment", "stream"]
+# each segment on its own, so that its keys are a function of its text; encoding as a stream is not built yet
+Encode = Literal["segment"]
 
 
 class LayoutConfig(BaseModel):
@@ -63,7 +64,7 @@ class MemoryConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recall: RecallConfig = RecallConfig()
-    # segments on their own, or each recalling the earlier ones (the paper's streaming)
+    # segments on their own
     encode: Encode = "segment"
     # bytes of UTF-8 in one message
     max_message_bytes: int = Field(default=1_000_000, ge=1)
