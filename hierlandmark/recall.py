@@ -152,6 +152,15 @@ class Recall:
         self.attended = Attended(torch.zeros(shape), torch.zeros(*shape, self.layout.blocks_per_segment))
         return self.attended
 
+    def go_on_from(self, other: "Recall") -> None:
+        """Take over what a recall has counted and noted whose sources are the first of these."""
+        self.tally = other.tally
+        if other.attended is not None:
+            watched = self.watch(other.attended.gates.shape[1])
+            watched.gates[:, :, : other.n_segments] = other.attended.gates
+            watched.blocks[:, :, : other.n_segments] = other.attended.blocks
+            watched.queries = other.attended.queries
+
     def read(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
         """What the past says to these queries.
 

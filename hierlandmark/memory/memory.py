@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 from zlib import crc32
 
 import numpy as np
@@ -12,17 +12,19 @@ import numpy as np
 from hierlandmark.config import MemoryConfig, Mode
 from hierlandmark.errors import InvalidArgument, ModelMismatch, NamespaceNotFound
 from hierlandmark.memory.aio import AsyncVerbs
+from hierlandmark.memory.pieces import Pieces
 from hierlandmark.memory.rank import block_shares, rank_blocks, rank_messages
-from hierlandmark.memory.text import check_text, checked, to_tokens
+from hierlandmark.memory.text import check_text, checked
 from hierlandmark.memory.trace import attended_trace, ranked_trace
+from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.generate import generate, push
 from hierlandmark.model.prompts import search_prompt
 from hierlandmark.recall import Recall, Source, Tally
-from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult, Trace
+from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
-from hierlandmark.store.protocol import BlockStore, EncodedSegment, MessageRun, SegmentId, SegmentRecord
+from hierlandmark.store.protocol import BlockStore, MessageRun, SegmentId
 
 IN_MEMORY = ":memory:"
 
@@ -124,44 +126,15 @@ class Memory(AsyncVerbs):
         with self._lock:
             model, store = self._with_model()
             self._complete(model, store)
-            tokens, runs = to_tokens(model, new)
-            tail = store.tail(self.namespace)
-            ids = self._append(model, store, new, tokens, runs, tail, progress)
+            ids, tokens = append(store, self.namespace, model, new, progress)
             self._keep_budget(store)
             self._recalls.clear()
         seconds = time.perf_counter() - began
-        return AddReport(messages=len(new), tokens=len(tokens), segments=len(ids), seconds=seconds)
-
-    def _append(
-        self,
-        model: LandmarkModel,
-        store: BlockStore,
-        new: Sequence[Message],
-        tokens: np.ndarray,
-        runs: Sequence[MessageRun],
-        tail: SegmentRecord | None,
-        progress: Callable[[int, int], None] | None,
-    ) -> list[SegmentId]:
-        if tail is not None:
-            tokens, runs = np.concatenate((tail.tokens, tokens)), [*tail.runs, *runs]
-        done = 0
-
-        def step(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress:
-                progress(done, len(tokens))
-
-        segments = model.encode(tokens, runs, step)
-        return store.append(self.namespace, new, segments, replaces=tail.id if tail else None)
+        return AddReport(messages=len(new), tokens=tokens, segments=len(ids), seconds=seconds)
 
     def _complete(self, model: LandmarkModel, store: BlockStore) -> None:
-        """Encode a namespace whose text was taken over from another model and never encoded: text is the truth."""
-        if self.namespace not in store.namespaces() or store.stats(self.namespace).segments:
-            return
-        held = store.messages(self.namespace)
-        if held:
-            self._append(model, store, [], *to_tokens(model, held), None, None)
+        if complete(store, self.namespace, model)[0]:
+            self._keep_budget(store)
 
     def _keep_budget(self, store: BlockStore) -> None:
         """Drop the oldest segments' keys and values until the budget holds."""
@@ -189,12 +162,12 @@ class Memory(AsyncVerbs):
 
         Raises:
             InvalidArgument: k < 1.
-            InvalidMessage: the query is empty or not UTF-8.
+            InvalidMessage: the query is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
-        if k < 1:
+        if not isinstance(k, int) or k < 1:
             raise InvalidArgument(f"expected k of at least 1, got {k!r}")
-        check_text(query, "the query")
+        check_text(query, "the query", self.config.max_message_bytes)
         began = time.perf_counter()
         with self._lock:
             model, store = self._ready()
@@ -253,10 +226,10 @@ class Memory(AsyncVerbs):
 
         Raises:
             InvalidArgument: `max_new_tokens` < 1.
-            InvalidMessage: the question is empty or not UTF-8.
+            InvalidMessage: the question is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
-        check_text(question, "the question")
+        check_text(question, "the question", self.config.max_message_bytes)
         return self._answer(self.model.ask_prompt(question), max_new_tokens, mode, on_token)
 
     def complete(
@@ -268,7 +241,7 @@ class Memory(AsyncVerbs):
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
         """Go on with a text as it stands, without a question's form; otherwise as `ask`."""
-        check_text(prompt, "the prompt")
+        check_text(prompt, "the prompt", self.config.max_message_bytes)
         return self._answer(self.model.tokenize(prompt), max_new_tokens, mode, on_token)
 
     def _answer(
@@ -283,17 +256,20 @@ class Memory(AsyncVerbs):
             # what outgrows the window is remembered for this answer only
             scratch = InMemoryStore(store.spec)
 
+            stored = recall.n_segments
+
             def keep(tokens: list[int]) -> None:
                 nonlocal recall
                 name = f"{len(scratch.namespaces())}"
                 run = [MessageRun(0, len(tokens))]
                 here = Message(id=0, role="window", content=model.decode(tokens) or " ")
                 scratch.append(name, [here], model.encode(np.asarray(tokens, dtype=np.int32), run))
-                recall = self._build(model, [*recall.sources, _source(scratch, name)], recall.config.mode)
-                recall.watch(model.core.heads)
+                grown = self._build(model, [*recall.sources, _source(scratch, name)], recall.config.mode)
+                grown.go_on_from(recall)
+                recall = grown
 
             recall.watch(model.core.heads)
-            tell = (lambda token: on_token(model.decode([token]))) if on_token else None
+            pieces = Pieces(model.decode, on_token) if on_token else None
             made = generate(
                 model.core,
                 lambda: model.window(recall),
@@ -301,11 +277,11 @@ class Memory(AsyncVerbs):
                 prompt,
                 max_new_tokens=max_new_tokens,
                 stop=model.stop_tokens,
-                on_token=tell,
+                on_token=pieces.add if pieces else None,
             )
-            attended = recall.attended
-            trace = attended_trace(recall, attended, model.decode) if attended else Trace()
-            recall.attended = None
+            if pieces:
+                pieces.end()
+            trace = attended_trace(recall, model.decode, stored)
             cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
         steps = np.diff(made.times)
         return Answer(
@@ -331,32 +307,8 @@ class Memory(AsyncVerbs):
             model, store = self._ready()
             # named errors before any work
             store.messages(self.namespace, ids)
-            gone = {(type(i), i) for i in ids}
-            touched = [
-                record
-                for record in store.segments(self.namespace)
-                if any((type(run.message_id), run.message_id) in gone for run in record.runs)
-            ]
             self._recalls.clear()
-            store.rewrite(self.namespace, ids, self._without(model, touched, gone))
-
-    def _without(
-        self, model: LandmarkModel, touched: Sequence[SegmentRecord], gone: set[tuple[type, MessageId]]
-    ) -> Iterator[tuple[SegmentId, EncodedSegment | None]]:
-        """Segments encoded again with only the tokens of messages that stay."""
-        for record in touched:
-            kept, runs, at = [], [], 0
-            for run in record.runs:
-                if (type(run.message_id), run.message_id) not in gone:
-                    kept.append(record.tokens[at : at + run.n_tokens])
-                    runs.append(run)
-                at += run.n_tokens
-            if not kept:
-                yield record.id, None
-                continue
-            (segment,) = model.encode(np.concatenate(kept), runs)
-            # a shortened segment in the middle stays closed: only the open tail goes on
-            yield record.id, segment if segment.closed == record.closed else _closed(segment, record.closed)
+            forget(store, self.namespace, model, ids)
 
     def messages(self, ids: Sequence[MessageId] | None = None) -> list[Message]:
         """All messages in order, or those named; `NamespaceNotFound`, `MessageNotFound`."""
@@ -402,10 +354,8 @@ class Memory(AsyncVerbs):
         with cls.open(path, model=model) as memory:
             for name in memory.namespaces():
                 with cls.open(path, name, model=model) as one:
-                    held = one.messages()
-                    text, runs = to_tokens(model, held)
-                    segments += len(one._append(model, one._open_store(), [], text, runs, None, progress))
-                    messages, tokens = messages + len(held), tokens + len(text)
+                    done = complete(one._open_store(), name, model, progress)
+                messages, tokens, segments = messages + done[0], tokens + done[1], segments + done[2]
         seconds = time.perf_counter() - began
         return AddReport(messages=messages, tokens=tokens, segments=segments, seconds=seconds)
 
@@ -444,8 +394,10 @@ class Memory(AsyncVerbs):
     def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:
         """A view of the namespace as it is now; blocks read for the last query stay cached while it is the same."""
         mode = mode or self.config.recall.mode
+        if mode not in get_args(Mode):
+            raise InvalidArgument(f"expected mode to be one of {', '.join(get_args(Mode))}, got {mode!r}")
         source = _source(store, self.namespace)
-        mark = tuple((record.id, crc32(record.tokens.tobytes())) for record in source.records)
+        mark = tuple((record.id, record.has_kv, crc32(record.tokens.tobytes())) for record in source.records)
         kept = self._recalls.get(mode)
         if kept is None or kept[0] != mark:
             # one view at a time: its cache is most of the memory a query takes
@@ -460,12 +412,9 @@ class Memory(AsyncVerbs):
 
 
 def _source(store: BlockStore, namespace: str) -> Source:
-    records = store.segments(namespace)
-    _, gates = store.gate_keys(namespace)
-    return Source(store, records, gates)
-
-
-def _closed(segment: EncodedSegment, closed: bool) -> EncodedSegment:
-    from dataclasses import replace
-
-    return replace(segment, closed=closed)
+    while True:
+        records = store.segments(namespace)
+        ids, gates = store.gate_keys(namespace)
+        # somebody else may write between the two
+        if ids.tolist() == [record.id for record in records]:
+            return Source(store, records, gates)

@@ -3,18 +3,25 @@
 import torch
 
 from hierlandmark.memory.rank import Ranked, block_shares
-from hierlandmark.recall import Attended, Recall
+from hierlandmark.recall import Recall
 from hierlandmark.results import BlockTrace, HeadMass, SegmentTrace, Trace
 
 # heads named for each segment and block
 _HEADS = 3
 
 
-def attended_trace(recall: Recall, attended: Attended, decode: object, top: int = 8) -> Trace:
-    """Segments and blocks by the mass that all layers and heads gave them, as a share of what went to the past."""
-    gates, blocks = attended.gates, attended.blocks
+def attended_trace(recall: Recall, decode: object, stored: int, top: int = 8) -> Trace:
+    """Segments and blocks by the mass that all layers and heads gave them, as a share of what went to the past.
+
+    Args:
+        stored: how many of the first segments are named: what comes after them is the prompt and the answer itself.
+    """
+    if recall.attended is None:
+        return Trace()
+    gates, blocks = recall.attended.gates, recall.attended.blocks
     total = blocks.sum().clamp_min(1e-9)
     gate_total = gates.sum().clamp_min(1e-9)
+    gates, blocks = gates[:, :, :stored], blocks[:, :, :stored]
     segments = []
     for s in _best(gates.sum((0, 1)), top):
         record, _ = recall.block_of(s, 0)

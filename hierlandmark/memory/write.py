@@ -1,0 +1,127 @@
+"""Changes to a namespace that others may be changing too.
+
+Segments are read first and written later. What a store is given to write is lazy and consumed under its write lock,
+where reading it shows the state that nobody else can change any more: so that is where the decision is made.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hierlandmark.errors import InvalidArgument, NamespaceNotFound
+from hierlandmark.memory.text import to_tokens
+from hierlandmark.messages import Message, MessageId
+from hierlandmark.model import LandmarkModel
+from hierlandmark.store.protocol import BlockStore, EncodedSegment, MessageRun, SegmentId, SegmentRecord
+
+Progress = Callable[[int, int], None]
+
+
+class _Changed(Exception):
+    """Somebody else wrote between reading and writing."""
+
+
+def append(
+    store: BlockStore, namespace: str, model: LandmarkModel, new: Sequence[Message], progress: Progress | None
+) -> tuple[list[SegmentId], int]:
+    """Add messages behind the open tail; ids of the segments written, and tokens added."""
+    added, added_runs = to_tokens(model, new)
+    while True:
+        tail = store.tail(namespace)
+        tokens, runs = added, added_runs
+        if tail is not None:
+            tokens, runs = np.concatenate((tail.tokens, added)), [*tail.runs, *added_runs]
+        segments = _if_tail_is(store, namespace, tail, model.encode(tokens, runs, _counting(len(tokens), progress)))
+        try:
+            return store.append(namespace, new, segments, replaces=tail.id if tail else None), len(added)
+        except _Changed:
+            continue
+        except InvalidArgument:
+            # the tail is gone
+            if _same(store.tail(namespace), tail):
+                raise
+
+
+def complete(
+    store: BlockStore, namespace: str, model: LandmarkModel, progress: Progress | None = None
+) -> tuple[int, int, int]:
+    """Encode a namespace whose text was taken over from another model; messages, tokens and segments of it."""
+    if not _only_text(store, namespace):
+        return 0, 0, 0
+    held = store.messages(namespace)
+    tokens, runs = to_tokens(model, held)
+
+    def segments() -> Iterator[EncodedSegment]:
+        if not _only_text(store, namespace):
+            raise _Changed
+        yield from model.encode(tokens, runs, _counting(len(tokens), progress))
+
+    try:
+        return len(held), len(tokens), len(store.append(namespace, [], segments()))
+    except _Changed:
+        return 0, 0, 0
+
+
+def forget(store: BlockStore, namespace: str, model: LandmarkModel, ids: Sequence[MessageId]) -> None:
+    """Remove messages, and encode what is left of every segment they were in."""
+    gone = {(type(i), i) for i in ids}
+
+    def left() -> Iterator[tuple[SegmentId, EncodedSegment | None]]:
+        for record in store.segments(namespace):
+            if any((type(run.message_id), run.message_id) in gone for run in record.runs):
+                yield record.id, _without(model, record, gone)
+
+    store.rewrite(namespace, ids, left())
+
+
+def _without(model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, MessageId]]) -> EncodedSegment | None:
+    """A segment encoded again with only the tokens of messages that stay; None when none does."""
+    kept: list[np.ndarray] = []
+    runs: list[MessageRun] = []
+    at = 0
+    for run in record.runs:
+        if (type(run.message_id), run.message_id) not in gone:
+            kept.append(record.tokens[at : at + run.n_tokens])
+            runs.append(run)
+        at += run.n_tokens
+    if not kept:
+        return None
+    (segment,) = model.encode(np.concatenate(kept), runs)
+    # a shortened segment in the middle stays closed: only the open tail goes on
+    return replace(segment, closed=record.closed)
+
+
+def _only_text(store: BlockStore, namespace: str) -> bool:
+    try:
+        counts = store.stats(namespace)
+    except NamespaceNotFound:
+        return False
+    return counts.messages > 0 and counts.segments == 0
+
+
+def _if_tail_is(
+    store: BlockStore, namespace: str, tail: SegmentRecord | None, segments: Iterable[EncodedSegment]
+) -> Iterator[EncodedSegment]:
+    if not _same(store.tail(namespace), tail):
+        raise _Changed
+    yield from segments
+
+
+def _same(a: SegmentRecord | None, b: SegmentRecord | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    # an id may come again for another text
+    return a.id == b.id and a.runs == b.runs and np.array_equal(a.tokens, b.tokens)
+
+
+def _counting(total: int, progress: Progress | None) -> Callable[[int], None]:
+    done = 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+
+    return step

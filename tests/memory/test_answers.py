@@ -1,0 +1,119 @@
+"""Answers: what is told while they are made, what they cost and why, and texts that outgrow the window."""
+
+import pytest
+
+from hierlandmark import Memory, MemoryConfig, Message
+from hierlandmark.errors import InvalidArgument, InvalidMessage
+from hierlandmark.testing import tiny_model
+
+CHAT = [Message(id=f"m{i}", content=f"{i}: word{i} " * (1 + i % 5)) for i in range(24)]
+LONG = "abc " * 40
+
+
+def remembering(seed=0):
+    memory = Memory.open(":memory:", model=tiny_model(seed=seed))
+    memory.add(CHAT)
+    return memory
+
+
+@pytest.fixture(scope="module")
+def memory():
+    with remembering() as one:
+        yield one
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_pieces_told_on_the_way_are_the_answer(seed):
+    # some of these answers are bytes that make no character, or one only together
+    with remembering(seed) as memory:
+        pieces = []
+        answer = memory.complete(LONG, max_new_tokens=30, on_token=pieces.append)
+        assert "".join(pieces) == answer.text
+        assert all(pieces)
+
+
+def test_characters_of_several_tokens_are_told_whole(memory):
+    from hierlandmark.memory.pieces import Pieces
+
+    told = []
+    pieces = Pieces(memory.model.decode, told.append)
+    text = "naïve 🙂 日本 \ufffd x"
+    for token in memory.model.tokenize(text):
+        pieces.add(token)
+    pieces.end()
+    assert "".join(told) == text
+    assert "🙂" in told
+    assert "日" in told
+
+
+def test_cost_counts_all_windows(memory):
+    short = memory.complete(LONG, max_new_tokens=2)
+    # greedy: the longer answer begins with the shorter one and does all its work
+    capacity = memory.model.layout.segment_capacity
+    long = remembering(1).complete(LONG, max_new_tokens=3 * capacity)
+    brief = remembering(1).complete(LONG, max_new_tokens=3)
+    assert long.tokens[:3] == brief.tokens
+    assert len(long.tokens) > 2 * capacity
+    assert long.cost.gate_keys > len(long.tokens) * brief.cost.gate_keys / 6
+    assert short.cost.gate_keys > 0
+
+
+def test_a_trace_names_only_what_is_in_the_store(memory):
+    with remembering(1) as other:
+        for one in (memory, other):
+            trace = one.complete(LONG, max_new_tokens=60).trace
+            store = one._open_store()
+            records = {record.id: record for record in store.segments("default")}
+            assert trace.blocks
+            assert {s.segment for s in trace.segments} <= set(records)
+            for block in trace.blocks:
+                b = block.block - block.segment * one.model.layout.blocks_per_segment
+                record = records[block.segment]
+                start = sum(record.block_content[:b])
+                assert block.text == one.model.decode(record.tokens[start : start + record.block_content[b]].tolist())
+                assert set(block.message_ids) <= {m.id for m in CHAT}
+            assert sum(s.mass for s in trace.segments) <= 1 + 1e-5
+            assert sum(b.mass for b in trace.blocks) <= 1 + 1e-5
+
+
+def test_every_trace_mass_is_named_when_few_segments_hold_it_all():
+    model = tiny_model()
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add([Message(id=1, content="short and simple")])
+        for mode in ("hierarchical", "flat"):
+            for trace in (
+                memory.ask("what?", max_new_tokens=3, mode=mode).trace,
+                memory.search("what", mode=mode).trace,
+            ):
+                assert sum(s.mass for s in trace.segments) == pytest.approx(1, abs=1e-4)
+                assert sum(b.mass for b in trace.blocks) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_unknown_mode_is_refused(memory):
+    for call in (memory.search, memory.ask, memory.complete):
+        with pytest.raises(InvalidArgument, match="hierarchical"):
+            call("x", mode="bogus")
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, "3", None])
+def test_k_is_a_whole_number_of_at_least_one(memory, k):
+    with pytest.raises(InvalidArgument, match="k of at least 1"):
+        memory.search("x", k)
+
+
+def test_a_huge_question_is_refused(memory):
+    for call in (memory.ask, memory.complete, memory.search):
+        with pytest.raises(InvalidMessage):
+            call("x " * 5_000_000)
+
+
+def test_streaming_encoding_cannot_be_asked_for_in_vain():
+    with pytest.raises(ValueError, match="encode"):
+        MemoryConfig(encode="stream")
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_any_length_of_prompt_gets_an_answer(memory, mode):
+    capacity = memory.model.layout.segment_capacity
+    for n in (1, 2, capacity - 1, capacity, capacity + 1, 3 * capacity + 2):
+        assert memory.complete("x" * n, max_new_tokens=3, mode=mode).first_token_s > 0
