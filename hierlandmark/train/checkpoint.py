@@ -1,20 +1,23 @@
 """Checkpoints as safetensors: trained tensors and the optimizer's moments."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from hierlandmark.errors import InvalidArgument
 from hierlandmark.model.core import LandmarkCore
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+WEIGHTS, _MOMENTS, _STATE = "weights", ("exp_avg", "exp_avg_sq"), "state.json"
 
 
-def trained_tensors(core: LandmarkCore) -> dict[str, torch.nn.Parameter]:
+def trained_tensors(core: LandmarkCore) -> dict[str, torch.Tensor]:
     """Trained parameters by the names that peft gives an adapter's tensors; the two rows as `landmark_rows`."""
-    out = {}
+    out: dict[str, torch.Tensor] = {}
     for name, parameter in core.named_parameters():
         if parameter.requires_grad:
             key = "landmark_rows" if name == "rows" else name.removeprefix("base.").replace(".default.", ".")
@@ -22,48 +25,75 @@ def trained_tensors(core: LandmarkCore) -> dict[str, torch.nn.Parameter]:
     return out
 
 
-def save_checkpoint(
-    core: LandmarkCore,
-    optimizer: torch.optim.Optimizer,
-    folder: Path,
-    state: dict[str, Any],
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write weights, moments and `state.json`; the state comes last, so a cut write leaves the old step standing."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save_checkpoint(core: LandmarkCore, optimizer: torch.optim.Optimizer, folder: Path, state: dict[str, Any]) -> None:
+    """Write weights and moments into a folder of their own, then `state.json`, which names it; then drop the older.
+
+    A cut write leaves the older checkpoint standing.
+    """
+    name = f"step-{state['step']:06d}"
     tensors = trained_tensors(core)
-    _write(folder / "weights.safetensors", {key: p.detach().to(dtype).cpu() for key, p in tensors.items()})
+    values = {WEIGHTS: {key: p.detach() for key, p in tensors.items()}}
     for moment in _MOMENTS:
-        values = {key: optimizer.state[p][moment] for key, p in tensors.items() if p in optimizer.state}
-        _write(folder / f"{moment}.safetensors", {key: m.to(dtype).cpu() for key, m in values.items()})
-    scratch = folder / "state.json.new"
-    scratch.write_text(json.dumps(state))
-    scratch.replace(folder / "state.json")
+        values[moment] = {key: optimizer.state[p][moment] for key, p in tensors.items() if p in optimizer.state}
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    for file, each in values.items():
+        path = _file(folder / name, file)
+        scratch = path.with_suffix(".new")
+        save_file({key: tensor.float().contiguous().cpu() for key, tensor in each.items()}, scratch)
+        scratch.replace(path)
+    scratch = folder / f"{_STATE}.new"
+    # fewer than the steps where spikes were skipped
+    updates = max((int(moments["step"]) for moments in optimizer.state.values()), default=0)
+    scratch.write_text(json.dumps({"checkpoint": name, "updates": updates, **state}))
+    scratch.replace(folder / _STATE)
+    for older in folder.glob("step-*"):
+        if older.name != name:
+            shutil.rmtree(older, ignore_errors=True)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """`state.json` of a folder: steps taken, config, base; None where no run was saved."""
-    path = folder / "state.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """`state.json` of a folder: steps taken, config, base; None where no run was saved.
+
+    Raises:
+        InvalidArgument: it is there and cannot be read.
+    """
+    path = folder / _STATE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = json.loads(path.read_text())
+        if not isinstance(state, dict) or not {"checkpoint", "step", "updates", "config"} <= state.keys():
+            raise ValueError("expected an object with checkpoint, step, updates and config")
+        return state
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"the checkpoint's {str(path)!r} cannot be read: {error}; give another --out") from error
 
 
 def load_checkpoint(core: LandmarkCore, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
-    """Put a checkpoint's weights and moments in place; return its state."""
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    weights = load_file(folder / "weights.safetensors")
-    moments = {moment: load_file(folder / f"{moment}.safetensors") for moment in _MOMENTS}
-    for key, parameter in trained_tensors(core).items():
-        parameter.data.copy_(weights[key])
-        if key in moments[_MOMENTS[0]]:
-            optimizer.state[parameter] = {
-                # fused AdamW wants the step count on the device
-                "step": torch.tensor(float(state["step"]), device=parameter.device),
-                **{name: values[key].to(parameter.device, torch.float32) for name, values in moments.items()},
-            }
+    """Put a checkpoint's weights and moments in place; return its state.
+
+    Raises:
+        InvalidArgument: a file is missing or damaged, or holds tensors of other names or shapes.
+    """
+    state = read_state(folder)
+    if state is None:
+        raise InvalidArgument(f"nothing to resume in {str(folder)!r}: no {_STATE}; leave --resume out")
+    where = folder / state["checkpoint"]
+    try:
+        weights = load_file(_file(where, WEIGHTS))
+        moments = {moment: load_file(_file(where, moment)) for moment in _MOMENTS}
+        for key, parameter in trained_tensors(core).items():
+            parameter.data.copy_(weights[key])
+            if key in moments[_MOMENTS[0]]:
+                optimizer.state[parameter] = {
+                    # fused AdamW wants the step count on the device
+                    "step": torch.tensor(float(state["updates"]), device=parameter.device),
+                    **{name: values[key].to(parameter.device) for name, values in moments.items()},
+                }
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InvalidArgument(f"the checkpoint {str(where)!r} cannot be taken up: {error!r}") from error
     return state
 
 
-def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    scratch = path.with_suffix(".new")
-    save_file(tensors, scratch)
-    scratch.replace(path)
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"

@@ -18,8 +18,11 @@ from hierlandmark.config import LayoutConfig, Mode
 from hierlandmark.errors import HierLandmarkError
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
-from hierlandmark.train.episodes import Batch, Corpus, Shape, build_batch
+from hierlandmark.train.corpus import Corpus
+from hierlandmark.train.episodes import Batch, Shape, build_batch
 from hierlandmark.train.loss import batch_loss
+
+LOG = "log.jsonl"
 
 
 class TrainingDiverged(HierLandmarkError):
@@ -40,7 +43,7 @@ class TrainConfig:
     # share of steps in the paper's flat mode, and of stream (plain text) steps
     flat_share: float = 0.3
     stream_share: float = 0.12
-    # segments of the longest texts
+    # segments of the longest texts, readers among them
     longest: int = 64
     seed: int = 0
     # a step whose gradient norm is over this many times the running median is not taken
@@ -53,26 +56,32 @@ class TrainConfig:
 
 
 def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np.random.Generator) -> Shape:
-    """Shape of the next batch: short texts first, then all lengths."""
+    """Shape of the next batch: short texts first, then all lengths; at least one memory segment and one reader."""
     budget = max(2, config.tokens // layout.segment_size)
+    # a text may take twice the budget, one a batch
+    room = max(2, min(config.longest, 2 * budget))
     if rng.random() < config.stream_share:
-        memory = min(int(rng.choice([4, 4, 8])), budget)
+        memory = min(int(rng.choice([4, 4, 8])), budget, room)
         return Shape(max(1, budget // memory), memory, 0)
-    # the longest texts may take more than the budget, one a batch
-    sizes = [size for size in (6, 14, 29, 60) if size < config.longest] or [max(1, config.longest - 1)]
+    least = 2 if room > 3 else 1
+    sizes = [size for size in (6, 14, 29, 60) if size + _readers(size) <= room] or [room - least]
     # the first tenth sees only the shortest, the longest come in at three tenths
     open_to = 1 + int(progress * 10) if progress < 0.3 else len(sizes)
     memory = sizes[rng.integers(0, min(len(sizes), open_to))]
-    readers = 2 if memory < 29 else 3
+    readers = min(_readers(memory), room - memory)
     return Shape(max(1, budget // (memory + readers)), memory, readers)
 
 
+def _readers(memory: int) -> int:
+    return 2 if memory < 29 else 3
+
+
 class BatchSource(Dataset[tuple[Batch, Mode]]):
-    """Batch of step n: its content depends on the seed and n only, its size on progress too."""
+    """Batch of step n: it depends on the seed and n only, or with a budget of seconds on the time gone by too."""
 
     def __init__(self, corpus: Corpus, config: TrainConfig, layout: LayoutConfig) -> None:
         self.corpus, self.config, self.layout = corpus, config, layout
-        # shared with worker processes
+        # share of the seconds gone by; shared with worker processes
         self.progress = torch.zeros(1).share_memory_()
 
     def __len__(self) -> int:
@@ -83,7 +92,8 @@ class BatchSource(Dataset[tuple[Batch, Mode]]):
             raise IndexError(step)
         rng = np.random.default_rng((self.config.seed, step))
         mode: Mode = "flat" if rng.random() < self.config.flat_share else "hierarchical"
-        shape = shape_of(self.config, self.layout, float(self.progress), rng)
+        progress = float(self.progress) if self.config.seconds else step / self.config.steps
+        shape = shape_of(self.config, self.layout, progress, rng)
         return build_batch(self.corpus, self.layout, shape, rng), mode
 
     def load(self, start: int, workers: int) -> Iterable[tuple[Batch, Mode]]:
@@ -105,18 +115,22 @@ def train(
     source: BatchSource,
     folder: Path,
     *,
-    start: int = 0,
+    resume: bool = False,
     workers: int = 0,
     clock: Callable[[], float] = time.monotonic,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     note: dict[str, Any] | None = None,
-) -> int:
-    """Train until the steps or the seconds are used up; return the number of steps taken.
+) -> list[dict[str, Any]]:
+    """Train until the steps or the seconds are used up; return the rows of `log.jsonl`, one a step.
 
-    Writes `log.jsonl` and checkpoints into `folder`; with `start` > 0 the moments of its checkpoint are taken up.
+    Args:
+        folder: takes `log.jsonl` and checkpoints.
+        resume: go on from the folder's checkpoint: weights, moments, step, seconds spent, and norms seen.
+        note: put into `state.json` as it is.
 
     Raises:
         TrainingDiverged: eight spikes within a hundred steps.
+        InvalidArgument: the checkpoint to resume cannot be read.
     """
     config = source.config
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,16 +139,23 @@ def train(
     optimizer = torch.optim.AdamW(
         trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=device.type == "cuda"
     )
-    if start:
-        load_checkpoint(core, optimizer, folder)
+    step = int(load_checkpoint(core, optimizer, folder)["step"]) if resume else 0
+    rows = cut_log(folder, step)
     heads = retrieval_heads(core, config.retrieval_layers)
-    norms: deque[float] = deque(maxlen=100)
-    spikes: deque[int] = deque(maxlen=8)
-    began, step = clock(), start
+    norms = deque((row["norm"] for row in rows if not row["spiked"]), maxlen=100)
+    spikes = deque((row["step"] for row in rows if row["spiked"]), maxlen=8)
+    began = clock() - (rows[-1]["seconds"] if rows else 0.0)
+
+    def progress_at(step: int) -> float:
+        return (clock() - began) / config.seconds if config.seconds else step / config.steps
+
+    def save() -> None:
+        save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config), **(note or {})})
+
     core.train()
-    for batch, mode in source.load(start, workers):
-        progress = (clock() - began) / config.seconds if config.seconds else step / config.steps
-        source.progress[0] = progress
+    source.progress[0] = progress_at(step)
+    for batch, mode in source.load(step, workers):
+        source.progress[0] = progress = progress_at(step)
         if progress >= 1.0:
             break
         for group in optimizer.param_groups:
@@ -150,15 +171,17 @@ def train(
         else:
             optimizer.step()
             norms.append(norm)
+        now = clock()
         row = {
             "step": step, "loss": float(loss.detach()), "norm": norm, "spiked": spiked, "mode": mode,
             "shape": list(batch.ids.shape), "lr": optimizer.param_groups[0]["lr"], **parts,
-            "tokens_per_s": batch.ids.size / (clock() - tick),
+            "tokens_per_s": batch.ids.size / max(now - tick, 1e-9), "seconds": now - began,
         }  # fmt: skip
         if spiked or step % 50 == 0:
             row["layers"] = layer_norms(core)
         optimizer.zero_grad(set_to_none=True)
-        with (folder / "log.jsonl").open("a") as log:
+        rows.append(row)
+        with (folder / LOG).open("a") as log:
             log.write(json.dumps(row) + "\n")
         if on_step:
             on_step(row)
@@ -168,9 +191,25 @@ def train(
             )
         step += 1
         if step % config.checkpoint_every == 0:
-            save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config), **(note or {})})
-    save_checkpoint(core, optimizer, folder, {"step": step, "config": asdict(config), **(note or {})})
-    return step
+            save()
+    save()
+    return rows
+
+
+def cut_log(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Rows of `log.jsonl` before a step; later ones, of a run cut after its checkpoint, are taken out of the file."""
+    path = folder / LOG
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            # the run was cut while it wrote this row
+            break
+        if row["step"] < step:
+            kept.append(row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    return kept
 
 
 def retrieval_heads(core: LandmarkCore, layers: int) -> dict[int, list[int]]:

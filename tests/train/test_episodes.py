@@ -1,12 +1,17 @@
 """Training texts: labels, weights and targets say what they should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind
-from hierlandmark.testing import ByteTokenizer
-from hierlandmark.train.episodes import NO_LABEL, Shape, build_batch, build_corpus
+from hierlandmark.testing import SMALL, ByteTokenizer
+from hierlandmark.train.corpus import build_corpus
+from hierlandmark.train.episodes import NO_LABEL, Shape, build_batch, make_memory
+from hierlandmark.train.loop import BatchSource, TrainConfig, shape_of
+from hierlandmark.train.readers import make_readers
 
 LAYOUT = LayoutConfig(block_size=32, blocks_per_segment=4)
 
@@ -16,6 +21,10 @@ def corpus():
     text = np.frombuffer(b"Some words of a long and winding tale about ships. " * 400, dtype=np.uint8)
     tokenizer = ByteTokenizer()
     return build_corpus({"tale": text}, tokenizer, lambda q: tokenizer(f"Q: {q} A:")["input_ids"])
+
+
+def text_of(tokens):
+    return bytes(i for i in tokens.tolist() if i < 256).decode(errors="replace")
 
 
 def batch(corpus, shape, seed=0):
@@ -55,6 +64,97 @@ def test_targets_hold_what_the_answer_repeats(corpus):
             repeated += answer in held
     # answers in words of their own, and those cut by the reader's end, are the rest
     assert asked > 25 and repeated > 0.6 * asked
+
+
+def test_a_fact_stands_where_it_is_said_to_and_readers_look_there(corpus):
+    facts = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        memory, placed, _ = make_memory(corpus, LAYOUT, 6, rng)
+        text = np.concatenate(memory)
+        known = {one.where for one in placed}
+        for one in placed:
+            first, last = one.where
+            assert bytes(text[first:last].astype(np.uint8)).decode().strip() == one.fact.statement
+        for tokens, weights, looks in make_readers(corpus, LAYOUT, 2, None, placed, rng):
+            assert len(tokens) == len(weights) <= LAYOUT.segment_capacity
+            for at, where in looks:
+                assert where in known
+                if at + 1 < len(tokens):
+                    # the prompt ends here: the next token is the first of an answer, and a fact weighs most
+                    assert weights[at] < 0.1 and weights[at + 1] == 4.0
+                    facts += 1
+    assert facts > 20
+
+
+def test_targets_are_the_blocks_of_the_fact(corpus):
+    N, P, checked = LAYOUT.blocks_per_segment, LAYOUT.block_size, 0
+    for seed in range(30):
+        made = batch(corpus, Shape(1, 8, 1), seed)
+        kinds, ids = made.layout.kinds[0].reshape(-1), made.ids[0].reshape(-1)
+        for (_, at), wanted in zip(made.asked, made.targets, strict=True):
+            assert (np.diff(np.flatnonzero(wanted)) == 1).all(), "a fact stands in one run of blocks"
+            prompt = text_of(ids[: at + 1][kinds[: at + 1] == Kind.CONTENT])
+            if prompt.endswith("What is the pass key? The pass key is"):
+                where = np.flatnonzero(np.repeat(wanted, P) & (kinds[: 8 * N * P] == Kind.CONTENT))
+                assert "is the pass key." in text_of(ids[where])
+                others = np.flatnonzero(np.repeat(~wanted, P) & (kinds[: 8 * N * P] == Kind.CONTENT))
+                assert "is the pass key." not in text_of(ids[others])
+                checked += 1
+    assert checked > 3
+
+
+@pytest.mark.parametrize("layout", [LayoutConfig(block_size=4, blocks_per_segment=1), SMALL, LAYOUT], ids=str)
+@pytest.mark.parametrize(("tokens", "longest"), [(1, 1), (64, 3), (500, 8), (4000, 64)])
+def test_every_shape_fits_and_is_built(corpus, layout, tokens, longest):
+    config = TrainConfig(steps=40, tokens=tokens, longest=longest)
+    rng = np.random.default_rng(0)
+    budget = max(2, tokens // layout.segment_size)
+    for step in range(40):
+        shape = shape_of(config, layout, step / 40, rng)
+        segments = shape.memory + shape.readers
+        assert shape.memory >= 1 and 2 <= segments <= max(2, longest)
+        assert shape.batch * segments <= max(budget, segments) <= 2 * budget
+        if step % 8 == 0:
+            made = build_batch(corpus, layout, shape, rng)
+            assert made.ids.shape == (shape.batch, segments, layout.segment_size)
+            assert (made.labels != NO_LABEL).any() or layout.segment_capacity == 1
+
+
+def test_a_budget_of_tokens_bounds_the_longest_text():
+    config = TrainConfig()
+    sizes = {shape_of(config, LayoutConfig(), 0.9, np.random.default_rng(i)).memory for i in range(60)}
+    assert sizes == {4, 8, 6, 14, 29, 60}
+    few = TrainConfig(tokens=4096)
+    assert max(shape_of(few, LayoutConfig(), 0.9, np.random.default_rng(i)).memory for i in range(60)) == 14
+
+
+def test_short_segments_are_whole(corpus):
+    short = 0
+    for seed in range(30):
+        made = batch(corpus, Shape(1, 4, 1), seed)
+        counts = (made.layout.kinds[0] == Kind.CONTENT).sum(-1)
+        assert ((made.layout.kinds[0] == Kind.GATE).sum(-1) == 1).all()
+        assert (counts >= 1).all() and (counts <= LAYOUT.segment_capacity).all()
+        short += (counts[:4] < LAYOUT.segment_capacity).any()
+    assert short > 5
+
+
+def test_a_batch_depends_on_seed_and_step_only(corpus):
+    config = TrainConfig(steps=10, tokens=1000, longest=8)
+
+    def made(step, **changed):
+        return BatchSource(corpus, replace(config, **changed), LAYOUT)[step]
+
+    # another source, asked in another order
+    source = BatchSource(corpus, config, LAYOUT)
+    later, first = source[7], source[2]
+    for (one, mode), (two, same) in ((first, made(2)), (later, made(7))):
+        assert mode == same and np.array_equal(one.ids, two.ids) and np.array_equal(one.targets, two.targets)
+    assert not np.array_equal(made(2)[0].ids, made(3)[0].ids)
+    assert not np.array_equal(made(2)[0].ids, made(2, seed=1)[0].ids)
+    with pytest.raises(IndexError):
+        made(10)
 
 
 def test_a_step_depends_on_its_seed_only(corpus):

@@ -1,14 +1,19 @@
 """A whole training run on a tiny model: loss falls, checkpoints resume, the adapter loads."""
 
 import json
+import shutil
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from hierlandmark import LandmarkModel, LayoutConfig, Memory, Message
-from hierlandmark.errors import InvalidArgument, ModelMismatch
+from hierlandmark.cli import app
+from hierlandmark.errors import InvalidArgument, MissingExtra, ModelMismatch, ModelUnavailable
+from hierlandmark.testing import tiny_base
 from hierlandmark.train.loop import TrainConfig
 from hierlandmark.train.run import train_adapter
 
@@ -35,31 +40,89 @@ def test_loss_falls_and_the_adapter_loads(base_folder, texts, tmp_path):
     assert sum(last) < sum(first)
     model = LandmarkModel.from_pretrained(base_folder, adapter=adapter)
     assert model.layout == LAYOUT and len(model.retrieval) == 4
+    told = json.loads((adapter / "hierlandmark.json").read_text())["training"]
+    assert told["steps"] == 24 and told["seed"] == 0 and told["config"]["rank"] == 4
+    assert [file["name"] for file in told["files"]] == ["book.txt", "chats.jsonl"]
+    assert told["files"][0]["bytes"] == texts[0].stat().st_size and told["tokens"].keys() == {"texts", "chats"}
+    assert told["positions"] == sum(b * s * p for b, s, p in (row["shape"] for row in log))
+    assert told["losses"]["loss"] == pytest.approx(sum(row["loss"] for row in log) / 24, abs=1e-3)
     with Memory.open(":memory:", model=model) as memory:
         memory.add([Message(id=1, content="The code is 4711.")])
         assert memory.search("code", 1).hits[0].message_ids == [1]
         assert memory.ask("What is the code?", max_new_tokens=2).tokens is not None
 
 
+def weights(folder):
+    (where,) = folder.glob("step-*")
+    return load_file(where / "weights.safetensors")
+
+
+class Cut(Exception):
+    """The run was stopped from outside."""
+
+
+def cut_at(step):
+    def stop(row):
+        if row["step"] == step:
+            raise Cut
+
+    return stop
+
+
 def test_a_resumed_run_is_the_run_never_cut(base_folder, texts, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     config = replace(CONFIG, steps=8, checkpoint_every=4)
-    run(base_folder, texts, whole, config)
-
-    class Cut(Exception):
-        pass
-
-    def stop(row):
-        if row["step"] == 5:
-            raise Cut
-
+    first = run(base_folder, texts, whole, config)
     with pytest.raises(Cut):
-        run(base_folder, texts, cut, config, on_step=stop)
+        run(base_folder, texts, cut, config, on_step=cut_at(5))
     assert json.loads((cut / "state.json").read_text())["step"] == 4
-    run(base_folder, texts, cut, config, resume=True)
-    wanted, got = (load_file(folder / "weights.safetensors") for folder in (whole, cut))
+    # the row of a step whose writing was cut
+    with (cut / "log.jsonl").open("a") as log:
+        log.write('{"step": 6, "lo')
+    second = run(base_folder, texts, cut, config, resume=True)
+    wanted, got = weights(whole), weights(cut)
+    assert wanted.keys() == got.keys()
     for name in wanted:
-        torch.testing.assert_close(got[name], wanted[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(got[name], wanted[name], rtol=1e-5, atol=1e-7)
+    assert [row["step"] for row in rows(cut)] == list(range(8))
+    same = ("shape", "mode", "lr")
+    assert [[row[k] for k in same] for row in rows(cut)] == [[row[k] for k in same] for row in rows(whole)]
+    told, again = (json.loads((one / "hierlandmark.json").read_text()) for one in (first, second))
+    assert again["training"]["positions"] == told["training"]["positions"]
+    # nothing is left to do: the adapter is written again
+    run(base_folder, texts, cut, config, resume=True)
+    assert weights(cut).keys() == got.keys() and len(rows(cut)) == 8
+
+
+def test_a_budget_of_seconds_goes_on_where_it_stopped(base_folder, texts, tmp_path):
+    folder = tmp_path / "run"
+    config = replace(CONFIG, steps=50, seconds=1e6, checkpoint_every=1)
+    with pytest.raises(Cut):
+        run(base_folder, texts, folder, config, on_step=cut_at(2))
+    spent = rows(folder)[1]["seconds"]
+    # time that the checkpoint accounts for is used up, so nothing is left of the budget
+    run(base_folder, texts, folder, replace(config, seconds=spent / 2), resume=True)
+    assert len(rows(folder)) == 2
+
+
+def test_damaged_checkpoints_are_named(base_folder, texts, tmp_path):
+    folder = tmp_path / "run"
+    config = replace(CONFIG, steps=1)
+    run(base_folder, texts, folder, config)
+    (where,) = folder.glob("step-*")
+    (where / "exp_avg.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(InvalidArgument, match="cannot be taken up"):
+        run(base_folder, texts, folder, config, resume=True)
+    (folder / "state.json").write_text("{")
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        run(base_folder, texts, folder, config, resume=True)
+
+
+def another_base(base_folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(base_folder, other)
+    tiny_base(seed=3).save_pretrained(other)
+    return other
 
 
 def test_folders_are_not_mixed_up(base_folder, texts, tmp_path):
@@ -69,20 +132,44 @@ def test_folders_are_not_mixed_up(base_folder, texts, tmp_path):
     run(base_folder, texts, tmp_path / "run", config)
     with pytest.raises(InvalidArgument, match="--resume"):
         run(base_folder, texts, tmp_path / "run", config)
-    with pytest.raises(InvalidArgument, match="rank"):
+    with pytest.raises(InvalidArgument, match="of rank 4, not 2"):
         run(base_folder, texts, tmp_path / "run", replace(config, rank=2), resume=True)
+    other = another_base(base_folder, tmp_path)
+    with pytest.raises(InvalidArgument, match="of base"):
+        run(other, texts, tmp_path / "run", config, resume=True)
 
 
 def test_an_adapter_of_another_base_is_refused(base_folder, texts, tmp_path):
-    from hierlandmark.testing import tiny_base
-
     adapter = run(base_folder, texts, tmp_path / "run", replace(CONFIG, steps=1))
-    other = tmp_path / "other"
-    import shutil
-
-    shutil.copytree(base_folder, other)
-    tiny_base(seed=3).save_pretrained(other)
+    other = another_base(base_folder, tmp_path)
     with pytest.raises(ModelMismatch):
         LandmarkModel.from_pretrained(other, adapter=adapter)
     with pytest.warns(UserWarning, match="untrained"):
         LandmarkModel.from_pretrained(base_folder, adapter=None)
+
+
+def test_what_is_missing_is_named(base_folder, texts, tmp_path, monkeypatch):
+    with pytest.raises(ModelUnavailable, match="no base model"):
+        run(tmp_path / "nowhere", texts, tmp_path / "run")
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    with pytest.raises(InvalidArgument, match="some text"):
+        train_adapter(str(base_folder), texts=[empty], chats=[], folder=tmp_path / "run", config=CONFIG, device="cpu")
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtra, match=r"hierlandmark\[train\]"):
+        run(base_folder, texts, tmp_path / "run")
+
+
+def test_the_command_trains_an_adapter_that_loads(base_folder, texts, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "--out", out, "--text", texts[0], "--chats", texts[1], "--model", base_folder, "--steps", 2]
+    words += ["--tokens", 1024, "--rank", 2, "--device", "cpu"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == f"adapter in {out / 'adapter'}; use it with --adapter {out / 'adapter'}"
+    assert LandmarkModel.from_pretrained(base_folder, adapter=out / "adapter").layout == LayoutConfig()
+    again = CliRunner().invoke(app, [str(word) for word in words])
+    assert again.exit_code == 2 and "--resume" in again.stderr
+    more = CliRunner().invoke(app, [*(str(word) for word in words), "--steps", "3", "--resume"])
+    assert more.exit_code == 0, more.output
+    assert [row["step"] for row in rows(out)] == [0, 1, 2]

@@ -1,0 +1,131 @@
+"""Readers: questions about what a memory holds, their answers, and where each looks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hierlandmark.config import LayoutConfig
+from hierlandmark.train import facts
+from hierlandmark.train.corpus import Corpus
+from hierlandmark.train.facts import Fact
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A fact, and the content tokens (from, to) that state it."""
+
+    fact: Fact
+    where: tuple[int, int]
+
+
+# weight of each token of an answer: a fact is short and exact, a passage long and soon copied by rote
+_FACT, _PASSAGE, _PROMPT = 4.0, 0.6, 0.02
+Look = tuple[int, tuple[int, int]]
+
+
+def make_readers(
+    corpus: Corpus,
+    config: LayoutConfig,
+    count: int,
+    text: np.ndarray | None,
+    asked: list[Placed],
+    rng: np.random.Generator,
+) -> list[tuple[np.ndarray, np.ndarray, list[Look]]]:
+    """Reader segments, each questions and answers one after another.
+
+    Returns:
+        For each reader its tokens, the weight of every token, and where it looks: the place of each prompt's last
+        token, and the content tokens of the memory that hold the answer.
+    """
+    first = [one for one in asked if one.fact.question == facts.PASSKEY_QUESTION]
+    rest = [one for one in asked if one.fact.question != facts.PASSKEY_QUESTION]
+    rng.shuffle(rest)  # type: ignore[arg-type]
+    out = []
+    for _ in range(count):
+        tokens: list[int] = []
+        weights: list[float] = []
+        looks: list[Look] = []
+        queue = list(first)
+        while len(tokens) < config.segment_capacity:
+            if queue or (rest and (text is None or rng.random() < 0.8)):
+                one = queue.pop() if queue else rest.pop()
+                where, weight = one.where, _FACT
+                prompt, answer = _ask_fact(corpus, one.fact, rng)
+            elif text is not None:
+                prompt, answer, where = _ask_passage(corpus, text, rng)
+                weight = _PASSAGE
+            elif tokens:
+                break
+            else:
+                prompt, answer, where, weight = [], corpus.tokenize("Nothing is known.\n"), (0, 0), _PASSAGE
+            if where[1]:
+                looks.append((len(tokens) + len(prompt) - 1, where))
+            tokens += prompt + answer
+            weights += [_PROMPT] * len(prompt) + [weight] * len(answer)
+        cut = config.segment_capacity
+        out.append((np.asarray(tokens[:cut]), np.asarray(weights[:cut]), looks))
+    return out
+
+
+def _ask_fact(corpus: Corpus, fact: Fact, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    if rng.random() < 0.2:
+        # as a search is put: the query, then the line that holds it
+        return _search(corpus, fact.question), corpus.tokenize(f'{fact.statement}"\n\n')
+    if fact.raw:
+        return corpus.tokenize(fact.question), corpus.tokenize(fact.answer + "\n\n")
+    return _turn(corpus, fact.question, fact.answer, rng)
+
+
+def _turn(corpus: Corpus, question: str, answer: str, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    if rng.random() < 0.25:
+        return corpus.tokenize(f"Question: {question}\nAnswer:"), corpus.tokenize(f" {answer}\n\n")
+    return corpus.ask_prompt(question), [*corpus.tokenize(answer), *corpus.answer_end]
+
+
+def _search(corpus: Corpus, query: str) -> list[int]:
+    return corpus.tokenize(f'Search: {query}\nFound: "')
+
+
+def _ask_passage(
+    corpus: Corpus, text: np.ndarray, rng: np.random.Generator
+) -> tuple[list[int], list[int], tuple[int, int]]:
+    """Find a passage by its first words, or by a few rare words of it in any order; the answer repeats it."""
+    length = int(rng.integers(24, 56))
+    start = int(rng.integers(0, max(1, len(text) - length)))
+    # begin at a word
+    while start < len(text) - length and not corpus.word_start[text[start]]:
+        start += 1
+    passage, where = text[start : start + length], (start, start + length)
+    if rng.random() < 0.35:
+        known = int(rng.integers(6, 14))
+        prompt = [*corpus.tokenize('Continue the passage: "'), *passage[:known].tolist()]
+        return prompt, [*passage[known:].tolist(), *corpus.tokenize('"\n\n')], where
+    words = _keywords(corpus, passage, int(rng.integers(2, 7)), rng)
+    if rng.random() < 0.35:
+        prompt = [*corpus.tokenize("Which passage mentions"), *words, *corpus.tokenize('? It says: "')]
+        return prompt, [*passage.tolist(), *corpus.tokenize('"\n\n')], where
+    # the words alone, as people type them into a search box
+    prompt = [*corpus.tokenize("Search:"), *words, *corpus.tokenize('\nFound: "')]
+    return prompt, [*passage.tolist(), *corpus.tokenize('"\n\n')], where
+
+
+def _keywords(corpus: Corpus, passage: np.ndarray, count: int, rng: np.random.Generator) -> list[int]:
+    """Rare words of a passage, shuffled, comma between them."""
+    words, i = [], 0
+    while i < len(passage):
+        if not corpus.word_start[passage[i]]:
+            i += 1
+            continue
+        end = i + 1
+        while end < len(passage) and corpus.word_part[passage[end]]:
+            end += 1
+        words.append(passage[i:end])
+        i = end
+    score = [float(corpus.rarity[w].sum()) + 2 * float(rng.random()) for w in words]
+    chosen = [words[j] for j in np.argsort(score)[::-1][:count]]
+    rng.shuffle(chosen)  # type: ignore[arg-type]
+    comma = corpus.tokenize(",")
+    out: list[int] = []
+    for n, word in enumerate(chosen):
+        out += ([] if n == 0 else comma) + word.tolist()
+    return out
