@@ -19,9 +19,11 @@ def train(
     tokens: Annotated[int | None, typer.Option("--tokens", help="Tokens a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA.")] = None,
+    votes: Annotated[float | None, typer.Option("--votes", help="Weight of the loss that trains the search.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of data and weights.")] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes that make batches.")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cuda or cpu; the best there is if not given.")] = None,
+    init: Annotated[Path | None, typer.Option("--init", help="Adapter folder to start from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
 ) -> None:
     """Train an adapter, so that a base model's landmarks and gates mean something."""
@@ -39,6 +41,7 @@ def train(
         "tokens": tokens,
         "learning_rate": learning_rate,
         "rank": rank,
+        "votes": votes,
     }
     config = TrainConfig(**{name: value for name, value in (given | {"seed": seed}).items() if value is not None})
     console = Console(stderr=True)
@@ -52,15 +55,20 @@ def train(
             done = bar.tasks[0].elapsed if config.seconds else row["step"] + 1
             bar.update(task, completed=done, description=text)
 
-        adapter = train_adapter(
-            model,
-            texts=texts or [],
-            chats=chats or [],
-            folder=out,
-            config=config,
-            workers=workers,
-            device=device,
-            resume=resume,
-            on_step=show,
-        )
+        try:
+            adapter = train_adapter(
+                model,
+                texts=texts or [],
+                chats=chats or [],
+                folder=out,
+                config=config,
+                workers=workers,
+                device=device,
+                resume=resume,
+                init=init,
+                on_step=show,
+            )
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted; what was reached is in {out}, go on with --resume", err=True)
+            raise typer.Exit(130) from None
     typer.echo(f"adapter in {adapter}; use it with --adapter {adapter}")

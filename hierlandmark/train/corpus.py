@@ -1,7 +1,8 @@
-"""Token ids of plain text, and what is needed to cut passages and words out of them."""
+"""Token ids of plain text and of chats, and what is needed to cut passages and words out of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 import numpy as np
 
@@ -9,10 +10,19 @@ Tokenize = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A message: who speaks, and its content, a space before it."""
+
+    role: str
+    tokens: np.ndarray  # (n,) unsigned
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """Token ids of plain text, and what is needed to cut words out of them."""
+    """Token ids of plain text and of chats, and what is needed to cut words out of them."""
 
     texts: dict[str, np.ndarray]  # name -> (n,) unsigned
+    chats: Sequence[Sequence[Turn]]
     tokenize: Tokenize
     # wraps a question into the prompt that `Memory.ask` uses, and what ends the answer
     ask_prompt: Callable[[str], list[int]]
@@ -20,10 +30,16 @@ class Corpus:
     word_start: np.ndarray  # (vocabulary,) bool: a space and a letter
     word_part: np.ndarray  # (vocabulary,) bool: letters only
     rarity: np.ndarray  # (vocabulary,) fp32, minus log frequency
+    full_stop: int
 
 
-def build_corpus(texts: dict[str, np.ndarray], tokenizer: object, ask_prompt: Callable[[str], list[int]]) -> Corpus:
-    """Word tables from the tokenizer's vocabulary and token counts from the texts."""
+def build_corpus(
+    texts: dict[str, np.ndarray],
+    tokenizer: object,
+    ask_prompt: Callable[[str], list[int]],
+    chats: Sequence[Sequence[Turn]] = (),
+) -> Corpus:
+    """Word tables from the tokenizer's vocabulary and token counts from texts and chats, one of them not empty."""
     size = len(tokenizer)  # type: ignore[arg-type]
     pieces = [tokenizer.decode([i]) for i in range(size)]  # type: ignore[attr-defined]
     start = np.array([len(p) > 2 and p[0] == " " and p[1:].isalpha() for p in pieces])
@@ -31,6 +47,9 @@ def build_corpus(texts: dict[str, np.ndarray], tokenizer: object, ask_prompt: Ca
     counts = np.ones(size)
     for text in texts.values():
         counts += np.bincount(text[:1_000_000], minlength=size)[:size]
+    for chat in chats:
+        for turn in chat[:1000]:
+            counts += np.bincount(turn.tokens, minlength=size)[:size]
     rarity = -np.log(counts / counts.sum()).astype(np.float32)
 
     def tokenize(text: str) -> list[int]:
@@ -38,12 +57,35 @@ def build_corpus(texts: dict[str, np.ndarray], tokenizer: object, ask_prompt: Ca
 
     end = tokenizer.eos_token_id  # type: ignore[attr-defined]
     ends = [] if end is None else [end]
-    return Corpus(texts, tokenize, ask_prompt, [*ends, *tokenize("\n")], start, part, rarity)
+    return Corpus(texts, chats, tokenize, ask_prompt, [*ends, *tokenize("\n")], start, part, rarity, tokenize(".")[0])
 
 
 def cut_text(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarray:
-    """A random piece of a random text, repeated where it is too short: (count,) int64."""
+    """A random piece of a random text or chat, repeated where it is too short: (count,) int64."""
+    if corpus.chats and (not corpus.texts or rng.random() < 0.5):
+        return _cut_chat(corpus, rng, count)
     names = sorted(corpus.texts)
     text = corpus.texts[names[rng.integers(0, len(names))]]
     start = int(rng.integers(0, max(1, len(text) - count)))
     return np.resize(text[start : start + count], count).astype(np.int64)
+
+
+def _cut_chat(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Messages in order, in the words in which a memory keeps them (`model.prompts.render`)."""
+    chat = corpus.chats[int(rng.integers(0, len(corpus.chats)))]
+    at, longest = int(rng.integers(0, len(chat))), int(rng.choice([60, 120, 400]))
+    dated, renamed = rng.random() < 0.6, rng.random() < 0.6
+    day = date(2012, 1, 1) + timedelta(days=int(rng.integers(0, 6000)))
+    end = corpus.tokenize("\n\n")
+    out: list[np.ndarray] = []
+    have = 0
+    while have < count:
+        turn = chat[at % len(chat)]
+        role = ("user", "assistant")[at % 2] if renamed else turn.role
+        head = corpus.tokenize(f"{role} ({day.isoformat()}):" if dated else f"{role}:")
+        piece = np.concatenate((head, turn.tokens[:longest], end)).astype(np.int64)
+        out.append(piece)
+        have, at = have + len(piece), at + 1
+        if rng.random() < 0.15:
+            day += timedelta(days=int(rng.integers(1, 6)))
+    return np.concatenate(out)[:count]

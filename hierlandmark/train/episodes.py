@@ -151,31 +151,70 @@ def make_memory(
             parts.append(cut_text(corpus, rng, size))
             left -= size
         filler = np.concatenate(parts)
-    statements = [np.asarray(corpus.tokenize(f"\n{fact.statement}\n")) for fact in hidden]
-    room = total - len(head) - sum(map(len, statements))
-    while room < 1 and statements:
-        room += len(statements.pop())
-        hidden.pop()
+    items = _statements(corpus, hidden, inline=not repeated and rng.random() < 0.6)
+    room = total - len(head) - sum(len(tokens) for _, tokens, _ in items)
+    while room < 1 and items:
+        # an older value goes with the fact that replaces it
+        gone = hidden.pop()
+        items = [item for item in items if item[0] is not gone]
+        room = total - len(head) - sum(len(tokens) for _, tokens, _ in items)
     if room < 1:
         # a memory too small for the passkey's opening
         head, room = [], total
-    cuts = np.sort(rng.integers(0, room + 1, len(statements)))
-    rng.shuffle(order := np.arange(len(statements)))
+    cuts = np.sort(rng.integers(0, room + 1, len(items)))
+    cuts = np.maximum.accumulate([_sentence_end(corpus, filler, int(cut), room) for cut in cuts] or [0])[: len(items)]
+    order = _in_time([items[i] for i in rng.permutation(len(items))])
     pieces, last, at = [np.asarray(head, dtype=np.int64)], 0, len(head)
-    placed = []
-    for cut, index in zip(cuts, order, strict=True):
-        pieces += [filler[last:cut], statements[index]]
+    said: dict[str, Placed] = {}
+    for cut, (fact, statement, _) in zip(cuts, order, strict=True):
+        pieces += [filler[last:cut], statement]
         at += cut - last
-        placed.append(Placed(hidden[index], (int(at), int(at) + len(statements[index]))))
-        at += len(statements[index])
+        # an older statement is told over by the newer one behind it
+        said[fact.question] = Placed(fact, (int(at), int(at) + len(statement)))
+        at += len(statement)
         last = cut
+    placed = list(said.values())
     pieces.append(filler[last:room])
     text = np.concatenate(pieces).astype(np.int64)
     return np.split(text, np.cumsum(lengths)[:-1]), placed, not repeated
 
 
+# a fact, the tokens that state it, and whether they state its older value
+Item = tuple[Fact, np.ndarray, bool]
+
+
+def _statements(corpus: Corpus, hidden: list[Fact], *, inline: bool) -> list[Item]:
+    """Tokens of what is said about each fact: on lines of their own, or within a text."""
+    form = " {}" if inline else "\n{}\n"
+    return [
+        (fact, np.asarray(corpus.tokenize(form.format(said))), older)
+        for fact in hidden
+        for said, older in ((fact.older, True), (fact.statement, False))
+        if said is not None
+    ]
+
+
+def _in_time(items: list[Item]) -> list[Item]:
+    """The same items, an older value before the one that replaces it."""
+    out = list(items)
+    places: dict[str, int] = {}
+    for i, (fact, _, older) in enumerate(items):
+        j = places.setdefault(fact.question, i)
+        if j != i and older:
+            out[i], out[j] = out[j], out[i]
+    return out
+
+
+def _sentence_end(corpus: Corpus, filler: np.ndarray, cut: int, room: int) -> int:
+    """The next place after a full stop, else before a word; the cut itself where neither is near."""
+    last = min(cut + 60, room)
+    words = cut + np.flatnonzero(corpus.word_start[filler[cut:last]])
+    ends = [i for i in words if i and filler[i - 1] == corpus.full_stop]
+    return int(ends[0] if ends else words[0] if len(words) else cut)
+
+
 def _facts(rng: np.random.Generator, count: int) -> list[Fact]:
-    makers = (facts.attribute, facts.attribute, facts.needle, facts.personal)
+    makers = (facts.attribute, facts.attribute, facts.needle, facts.personal, facts.personal, facts.updated)
     # mostly one kind in a text, so that its other facts are hard to tell apart
     chosen = makers if rng.random() < 0.4 else (makers[rng.integers(0, len(makers))],)
     made: dict[str, Fact] = {}

@@ -4,7 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hierlandmark.train.words import ADJECTIVES, ATTRIBUTES, NAMES, NOUNS, PLACES, RELATIONS
+from hierlandmark.train.words import (
+    ADJECTIVES,
+    ATTRIBUTES,
+    HOBBIES,
+    JOBS,
+    MONTHS,
+    NAME_ENDS,
+    NAME_STARTS,
+    NAMES,
+    NOUNS,
+    PLACES,
+    RELATIONS,
+    WEEKDAYS,
+)
 
 PASSKEY_HEAD = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
@@ -22,6 +35,8 @@ class Fact:
     question: str
     answer: str
     raw: bool = False
+    # said earlier, and true no more
+    older: str | None = None
 
 
 def passkey(rng: np.random.Generator) -> Fact:
@@ -44,37 +59,105 @@ def needle(rng: np.random.Generator) -> Fact:
 
 def attribute(rng: np.random.Generator) -> Fact:
     """A thing, one of its attributes, and a value: "The alarm code of the bakery is 58213."."""
-    name = _of(rng, tuple(ATTRIBUTES))
+    name, thing = _of(rng, tuple(ATTRIBUTES)), _thing(rng)
     value = _value(rng, ATTRIBUTES[name])
-    thing = _of(rng, NOUNS) if rng.random() < 0.7 else f"{_of(rng, ADJECTIVES)} {_of(rng, NOUNS)}"
-    full = f"The {name} of the {thing} is {value}."
+    full = f"The {name} of {thing} is {value}."
     style = rng.integers(0, 4)
     if style == 0:
-        return Fact(full, f"What is the {name} of the {thing}? The {name} of the {thing} is", f" {value}.", raw=True)
-    statement = full if style < 3 else f"By the way, the {name} of the {thing} is {value}, please remember that."
-    short = rng.random() < 0.3
-    return Fact(statement, f"What is the {name} of the {thing}?", f"{value}" if short else full)
+        return Fact(full, f"What is the {name} of {thing}? The {name} of {thing} is", f" {value}.", raw=True)
+    statement = full
+    if style == 3:
+        statement = _of(rng, _SAID).format(f"the {name} of {thing} is {value}")
+    question = _of(rng, _ASKED).format(f"the {name} of {thing}")
+    short = rng.random() < 0.2
+    return Fact(statement, question, f"{value}" if short else full)
+
+
+def updated(rng: np.random.Generator) -> Fact:
+    """A value that changed: what was said last is asked for."""
+    name, thing = _of(rng, tuple(ATTRIBUTES)), _thing(rng)
+    new = old = _value(rng, ATTRIBUTES[name])
+    while new == old:
+        new = _value(rng, ATTRIBUTES[name])
+    older = f"The {name} of {thing} is {old}."
+    statement, question = (
+        (f"The {name} of {thing} is now {new}.", f"What is the {name} of {thing} now?"),
+        (f"The {name} of {thing} has changed: it is {new} from now on.", f"What is the {name} of {thing} now?"),
+        (f"The new {name} of {thing} is {new}.", f"What is the new {name} of {thing}?"),
+    )[rng.integers(0, 3)]
+    return Fact(statement, question, f"The {name} of {thing} is now {new}.", older=older)
 
 
 def personal(rng: np.random.Generator) -> Fact:
     """Something a person says in passing: "My aunt Petra lives in Riga."."""
-    who, name, place, digits = (
-        _of(rng, RELATIONS),
-        _of(rng, NAMES),
-        _of(rng, PLACES),
-        _digits(rng, int(rng.integers(2, 6))),
-    )
-    thing = f"{_of(rng, ADJECTIVES)} {_of(rng, NOUNS)}"
+    who, name, place = _of(rng, RELATIONS), _of(rng, NAMES), _of(rng, PLACES)
+    digits, job, hobby = _digits(rng, int(rng.integers(2, 6))), _of(rng, JOBS), _of(rng, HOBBIES)
+    thing, noun, kind = f"{_of(rng, ADJECTIVES)} {_of(rng, NOUNS)}", _of(rng, NOUNS), _of(rng, ADJECTIVES)
+    person, day, time, date = (_value(rng, kind) for kind in ("person", "weekday", "time", "date"))
+    money = _value(rng, "money")
     forms = (
         (f"My {who}'s name is {name}.", f"What is my {who}'s name?", f"Your {who}'s name is {name}."),
         (f"My {who} {name} lives in {place}.", f"Where does my {who} {name} live?", f"{name} lives in {place}."),
         (f"I am flying to {place} with {name}.", f"Who is flying to {place} with me?", f"{name}."),
         (f"I paid {digits} dollars for the {thing}.", f"How much did I pay for the {thing}?", f"{digits} dollars."),
+        (f"I paid {person} {money} for the {noun}.", f"How much did I pay {person} for the {noun}?", f"{money}."),
         (f"I keep the {thing} at {name}'s place.", f"Where do I keep the {thing}?", f"At {name}'s place."),
         (f"{name} gave me a {thing} in {place}.", f"What did {name} give me in {place}?", f"A {thing}."),
         (f"My {who} was born in {place} on day {digits}.", f"Where was my {who} born?", f"In {place}."),
+        (
+            f"The name of the {job} is {person}.",
+            f"What is the name of the {job}?",
+            f"The name of the {job} is {person}.",
+        ),
+        (
+            f"The name of the {noun} in {place} is {thing}.",
+            f"What is the name of the {noun} in {place}?",
+            f"The name of the {noun} in {place} is {thing}.",
+        ),
+        (
+            f"My {hobby} class is on {day} at {time}.",
+            f"On which day is my {hobby} class?",
+            f"Your {hobby} class is on {day}.",
+        ),
+        (
+            f"The {noun} opens at {time} on {day}s.",
+            f"What time does the {noun} open on {day}s?",
+            f"The {noun} opens at {time} on {day}s.",
+        ),
+        (f"{name} is coming to {place} on {date}.", f"When is {name} coming to {place}?", f"On {date}."),
+        (f"On {date} I sold the {thing}.", f"On what date did I sell the {thing}?", f"On {date}."),
+        (f"I always take the {kind} {noun}.", f"Which {noun} do I always take?", f"The {kind} one."),
+        (f"I like {kind} {noun}s best.", f"What kind of {noun}s do I like best?", f"{kind} ones.".capitalize()),
+        (
+            f"The {noun} took {digits} days to repair.",
+            f"How many days did it take to repair the {noun}?",
+            f"{digits} days.",
+        ),
     )
     return Fact(*forms[rng.integers(0, len(forms))])
+
+
+_SAID = (
+    "By the way, {}, please remember that.",
+    "Note that {}.",
+    "Before I forget: {}.",
+    "So, {}, and nobody else knows it.",
+    "They told me that {}.",
+)
+_ASKED = ("What is {}?", "What is {}?", "What's {}?", "Can you remind me what {} is?", "Do you remember {}?")
+
+
+def _thing(rng: np.random.Generator) -> str:
+    noun, style = _of(rng, NOUNS), rng.random()
+    if style < 0.5:
+        return f"the {noun}"
+    if style < 0.7:
+        return f"the {_of(rng, ADJECTIVES)} {noun}"
+    if style < 0.8:
+        return f"the {noun} in {_of(rng, PLACES)}"
+    if style < 0.9:
+        return f"my {_of(rng, RELATIONS)}'s {noun}"
+    return f"{_of(rng, NAMES)}'s {noun}"
 
 
 def _of(rng: np.random.Generator, words: tuple[str, ...] | list[str]) -> str:
@@ -85,9 +168,35 @@ def _digits(rng: np.random.Generator, count: int) -> str:
     return str(rng.integers(10 ** (count - 1), 10**count))
 
 
+def _letters(rng: np.random.Generator, count: int) -> str:
+    return "".join(chr(65 + int(i)) for i in rng.integers(0, 26, count))
+
+
 def _value(rng: np.random.Generator, kind: str) -> str:
     if kind == "digits":
-        return _digits(rng, int(rng.choice([4, 5, 5, 5, 6, 7])))
+        return _digits(rng, int(rng.choice([3, 4, 4, 5, 5, 5, 6, 7])))
+    if kind == "mixed":
+        first, last = _letters(rng, int(rng.integers(1, 4))), _digits(rng, int(rng.integers(2, 5)))
+        return f"{first}{_of(rng, ('', '-'))}{last}{_letters(rng, int(rng.integers(0, 3)))}"
+    if kind == "words":
+        return f"{_of(rng, NOUNS)}-{_of(rng, ADJECTIVES)}-{_digits(rng, 2)}"
     if kind == "phrase":
         return f"{_of(rng, ADJECTIVES)} {_of(rng, NOUNS)}"
-    return _of(rng, {"adjective": ADJECTIVES, "name": NAMES, "place": PLACES}[kind])
+    if kind == "person":
+        family = _of(rng, NAME_STARTS) + _of(rng, NAME_ENDS)
+        return (
+            f"{_of(rng, ('Dr.', 'Mr.', 'Mrs.', 'Ms.'))} {family}"
+            if rng.random() < 0.3
+            else f"{_of(rng, NAMES)} {family}"
+        )
+    if kind == "money":
+        return f"{_digits(rng, int(rng.integers(2, 5)))} {_of(rng, ('dollars', 'euros', 'pounds'))}"
+    if kind == "date":
+        return (
+            f"{int(rng.integers(1, 29))} {_of(rng, MONTHS)}"
+            if rng.random() < 0.6
+            else f"{_of(rng, MONTHS)} {int(rng.integers(1, 29))}"
+        )
+    if kind == "time":
+        return f"{int(rng.integers(5, 22))}:{_of(rng, ('00', '10', '15', '20', '30', '40', '45', '50'))}"
+    return _of(rng, {"adjective": ADJECTIVES, "name": NAMES, "place": PLACES, "weekday": WEEKDAYS}[kind])

@@ -2,9 +2,12 @@
 
 import json
 import math
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -50,6 +53,8 @@ class TrainConfig:
     spike: float = 10.0
     # query heads that learn to rank blocks for a search: layers from a third to four fifths up, one head a group
     retrieval_layers: int = 6
+    # weight of their loss beside the language model's
+    votes: float = 0.3
     checkpoint_every: int = 250
     # wall-clock budget in seconds; the schedule then follows time instead of steps
     seconds: float | None = None
@@ -130,6 +135,7 @@ def train(
 
     Raises:
         TrainingDiverged: eight spikes within a hundred steps.
+        KeyboardInterrupt: the run was interrupted; a checkpoint of the last whole step is saved before.
         InvalidArgument: the checkpoint to resume cannot be read.
     """
     config = source.config
@@ -154,46 +160,69 @@ def train(
 
     core.train()
     source.progress[0] = progress_at(step)
-    for batch, mode in source.load(step, workers):
-        source.progress[0] = progress = progress_at(step)
-        if progress >= 1.0:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, progress)
-        tick = clock()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            loss, parts = batch_loss(core, batch, mode, heads)
-        loss.backward()
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip))
-        spiked = not math.isfinite(norm) or (len(norms) >= 20 and norm > config.spike * median(norms))
-        if spiked:
-            spikes.append(step)
-        else:
-            optimizer.step()
-            norms.append(norm)
-        now = clock()
-        row = {
-            "step": step, "loss": float(loss.detach()), "norm": norm, "spiked": spiked, "mode": mode,
-            "shape": list(batch.ids.shape), "lr": optimizer.param_groups[0]["lr"], **parts,
-            "tokens_per_s": batch.ids.size / max(now - tick, 1e-9), "seconds": now - began,
-        }  # fmt: skip
-        if spiked or step % 50 == 0:
-            row["layers"] = layer_norms(core)
-        optimizer.zero_grad(set_to_none=True)
-        rows.append(row)
-        with (folder / LOG).open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        if on_step:
-            on_step(row)
-        if len(spikes) == 8 and spikes[-1] - spikes[0] < 100:
-            raise TrainingDiverged(
-                f"gradient norm {norm!r} at step {step}, eighth spike within 100 steps; see log.jsonl"
-            )
-        step += 1
-        if step % config.checkpoint_every == 0:
-            save()
+    with _asked_to_stop() as interrupted:
+        for batch, mode in source.load(step, workers):
+            source.progress[0] = progress = progress_at(step)
+            if progress >= 1.0:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step, progress)
+            tick = clock()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+                loss, parts = batch_loss(core, batch, mode, heads, config.votes)
+            loss.backward()
+            norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip))
+            spiked = not math.isfinite(norm) or (len(norms) >= 20 and norm > config.spike * median(norms))
+            if spiked:
+                spikes.append(step)
+            else:
+                optimizer.step()
+                norms.append(norm)
+            now = clock()
+            row = {
+                "step": step, "loss": float(loss.detach()), "norm": norm, "spiked": spiked, "mode": mode,
+                "shape": list(batch.ids.shape), "lr": optimizer.param_groups[0]["lr"], **parts,
+                "tokens_per_s": batch.ids.size / max(now - tick, 1e-9), "seconds": now - began,
+            }  # fmt: skip
+            if spiked or step % 50 == 0:
+                row["layers"] = layer_norms(core)
+            optimizer.zero_grad(set_to_none=True)
+            rows.append(row)
+            with (folder / LOG).open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            if on_step:
+                on_step(row)
+            if len(spikes) == 8 and spikes[-1] - spikes[0] < 100:
+                raise TrainingDiverged(
+                    f"gradient norm {norm!r} at step {step}, eighth spike within 100 steps; see log.jsonl"
+                )
+            step += 1
+            if step % config.checkpoint_every == 0 or interrupted.is_set():
+                save()
+            if interrupted.is_set():
+                raise KeyboardInterrupt
     save()
     return rows
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Set by the first interrupt from the keyboard, so that a step is ended first; a second one breaks off."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cut_log(folder: Path, step: int) -> list[dict[str, Any]]:

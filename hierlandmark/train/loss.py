@@ -9,17 +9,15 @@ from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import Probe
 from hierlandmark.train.episodes import NO_LABEL, Batch
 
-# share of the votes' loss beside the language model's
-VOTES = 0.2
-
 
 def batch_loss(
-    core: LandmarkCore, batch: Batch, mode: Mode, heads: dict[int, list[int]] | None = None
+    core: LandmarkCore, batch: Batch, mode: Mode, heads: dict[int, list[int]] | None = None, votes_weight: float = 0.3
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean of the cross-entropy, plus the votes' loss, and their parts for the log.
 
-    The votes' loss is the negative log of the mass that the retrieval heads, at the last token of a prompt, put on the
-    blocks that hold its answer: by gates and landmarks, and by landmarks alone; each head by itself, and all together.
+    The votes' loss is the negative log of the mass that the retrieval heads, at the token that asks and at one in the
+    answer, put on the blocks that hold the answer: by gates and landmarks, and by landmarks alone; each head by itself,
+    and all together.
 
     Logits are made only where a label stands: the vocabulary is most of a small model's work.
     """
@@ -44,7 +42,7 @@ def batch_loss(
         together = found.mean(-1)
         votes = -(found.clamp_min(1e-6).log().mean() + together.clamp_min(1e-6).log().mean()) / 2
         share = together.detach().mean(1)
-        loss = loss + VOTES * votes
+        loss = loss + votes_weight * votes
     with torch.no_grad():
         hit = (logits.argmax(-1) == labels[chosen]).float()
         fact, passage, text = weight >= 2, (weight >= 0.5) & (weight < 2), weight < 0.5

@@ -18,8 +18,13 @@ class Placed:
     where: tuple[int, int]
 
 
-# weight of each token of an answer: a fact is short and exact, a passage long and soon copied by rote
-_FACT, _PASSAGE, _PROMPT = 4.0, 0.6, 0.02
+# weight of each token of an answer: a fact is short and exact, a passage long and soon copied by rote, and words that
+# the question holds already need no memory
+_FACT, _PASSAGE, _SAID, _PROMPT = 4.0, 0.6, 0.4, 0.02
+# what people leave out of a search
+_PLAIN = frozenset(
+    "a all are can did do does i in is it me my of on or remind remember the to what what's which you".split()
+)
 Look = tuple[int, tuple[int, int]]
 
 
@@ -35,7 +40,7 @@ def make_readers(
 
     Returns:
         For each reader its tokens, the weight of every token, and where it looks: the place of each prompt's last
-        token, and the content tokens of the memory that hold the answer.
+        token and of one in the answer, and the content tokens of the memory that hold the answer.
     """
     first = [one for one in asked if one.fact.question == facts.PASSKEY_QUESTION]
     rest = [one for one in asked if one.fact.question != facts.PASSKEY_QUESTION]
@@ -49,28 +54,38 @@ def make_readers(
         while len(tokens) < config.segment_capacity:
             if queue or (rest and (text is None or rng.random() < 0.8)):
                 one = queue.pop() if queue else rest.pop()
-                where, weight = one.where, _FACT
+                where = one.where
                 prompt, answer = _ask_fact(corpus, one.fact, rng)
+                said, words = set(prompt), corpus.word_start | corpus.word_part
+                weight = [_SAID if token in said and words[token] else _FACT for token in answer]
             elif text is not None:
                 prompt, answer, where = _ask_passage(corpus, text, rng)
-                weight = _PASSAGE
+                weight = [_PASSAGE] * len(answer)
             elif tokens:
                 break
             else:
-                prompt, answer, where, weight = [], corpus.tokenize("Nothing is known.\n"), (0, 0), _PASSAGE
+                prompt, answer, where = [], corpus.tokenize("Nothing is known.\n"), (0, 0)
+                weight = [_PASSAGE] * len(answer)
             if where[1]:
+                # the token that asks, and one on the way through the answer
                 looks.append((len(tokens) + len(prompt) - 1, where))
+                looks.append((len(tokens) + len(prompt) + int(rng.integers(0, max(1, len(answer) - 1))), where))
             tokens += prompt + answer
-            weights += [_PROMPT] * len(prompt) + [weight] * len(answer)
+            weights += [_PROMPT] * len(prompt) + weight
         cut = config.segment_capacity
         out.append((np.asarray(tokens[:cut]), np.asarray(weights[:cut]), looks))
     return out
 
 
 def _ask_fact(corpus: Corpus, fact: Fact, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-    if rng.random() < 0.2:
+    if rng.random() < 0.3:
         # as a search is put: the query, then the line that holds it
-        return _search(corpus, fact.question), corpus.tokenize(f'{fact.statement}"\n\n')
+        query = fact.question.split("?")[0]
+        if rng.random() < 0.4:
+            query = " ".join(word for word in query.split() if word.lower() not in _PLAIN)
+        else:
+            query += "?"
+        return _search(corpus, query), corpus.tokenize(f'{fact.statement}"\n\n')
     if fact.raw:
         return corpus.tokenize(fact.question), corpus.tokenize(fact.answer + "\n\n")
     return _turn(corpus, fact.question, fact.answer, rng)

@@ -12,13 +12,13 @@ import torch
 from hierlandmark.chats import read_chats, read_texts
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
-from hierlandmark.model.adapter import AdapterMeta, RetrievalHead, save_adapter
+from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save_adapter
 from hierlandmark.model.base import default_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.fingerprint import weights_digest
-from hierlandmark.model.prompts import ask_prompt, render, tokenize
+from hierlandmark.model.prompts import ask_prompt, tokenize
 from hierlandmark.train.checkpoint import read_state, trained_tensors
-from hierlandmark.train.corpus import build_corpus
+from hierlandmark.train.corpus import Turn, build_corpus
 from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, train
 
 # what of a step's row is a loss or a share
@@ -38,6 +38,7 @@ def train_adapter(
     workers: int = 0,
     device: str | None = None,
     resume: bool = False,
+    init: Path | None = None,
     on_step: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train landmark and gate rows and a LoRA; return the adapter folder, `folder / "adapter"`.
@@ -48,14 +49,19 @@ def train_adapter(
         chats: chat files.
         folder: takes checkpoints, `log.jsonl` and the adapter.
         resume: go on from the checkpoint in `folder`.
+        init: adapter folder whose weights a new run starts from; its layout is used.
 
     Raises:
         MissingExtra: peft is not installed.
-        InvalidArgument: no text, a folder with another run's checkpoint, or nothing to resume.
+        InvalidArgument: no text, a folder with another run's checkpoint, nothing to resume, or an adapter to start from
+            of another rank or shape.
+        AdapterInvalid: the adapter to start from cannot be read.
+        ModelMismatch: it was trained on another base.
         ModelUnavailable: the base model is not there.
         TrainingDiverged: see `train`.
     """
-    layout = layout or LayoutConfig()
+    start = Adapter.load(init) if init is not None else None
+    layout = layout or (start.meta.layout if start else LayoutConfig())
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     state = read_state(folder)
     if resume and state is None:
@@ -69,7 +75,12 @@ def train_adapter(
     note = {"base": digest or where, "layout": layout.model_dump()}
     if state is not None:
         _check_same(folder, state, {"rank": config.rank, **note})
-    corpus = build_corpus(read_tokens(tokenizer, texts, chats), tokenizer, lambda q: ask_prompt(tokenizer, q))
+    elif start is not None:
+        if digest is not None:
+            start.check_base(digest, where)
+        start_from(core, start)
+    read, talks = read_tokens(tokenizer, texts, chats)
+    corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)
     source = BatchSource(corpus, config, layout)
     rows = train(core, source, folder, resume=resume, workers=workers, on_step=on_step, note=note)
     heads = tuple(
@@ -84,13 +95,32 @@ def train_adapter(
         "positions": sum(math.prod(row["shape"]) for row in rows),
         "config": asdict(config),
         "files": [{"name": path.name, "bytes": path.stat().st_size} for path in (*texts, *chats)],
-        "tokens": {name: len(tokens) for name, tokens in corpus.texts.items()},
+        "tokens": {
+            "texts": sum(map(len, read.values())),
+            "chats": sum(len(turn.tokens) for talk in talks for turn in talk),
+        },
         "losses": final_losses(rows),
     }
+    if start is not None:
+        training["init"] = {"adapter": start.digest, "training": start.meta.training}
     meta = AdapterMeta(layout=layout, base=digest, retrieval=heads, training=training)
     out = folder / "adapter"
     save_adapter(out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=2 * config.rank)
     return out
+
+
+def start_from(core: LandmarkCore, adapter: Adapter) -> None:
+    """Put an adapter's weights in place of fresh ones. Raises `InvalidArgument` where names or shapes differ."""
+    given = adapter.lora | {"landmark_rows": adapter.rows}
+    for name, parameter in trained_tensors(core).items():
+        found = given.get(name)
+        if found is None or found.shape != parameter.shape:
+            shape = None if found is None else tuple(found.shape)
+            raise InvalidArgument(
+                f"the adapter to start from has {shape} for {name!r}, expected {tuple(parameter.shape)}; "
+                "give its own rank and layout"
+            )
+        parameter.data.copy_(found)
 
 
 def final_losses(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -147,27 +177,28 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
     return core.to(device), tokenizer, where
 
 
-def read_tokens(tokenizer: Any, texts: Sequence[Path], chats: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Token ids of all texts and all chats, each one array (n,) uint32.
+def read_tokens(
+    tokenizer: Any, texts: Sequence[Path], chats: Sequence[Path]
+) -> tuple[dict[str, np.ndarray], list[list[Turn]]]:
+    """Token ids of all texts as one array (n,) uint32 named "texts", if there are any; and of each chat's messages.
 
     Raises:
         InvalidArgument: neither has a token.
     """
-    pieces: dict[str, list[np.ndarray]] = {"texts": [], "chats": []}
 
-    def take(name: str, text: str) -> None:
-        for i in range(0, len(text), _CHARS):
-            pieces[name].append(np.asarray(tokenize(tokenizer, text[i : i + _CHARS]), dtype=np.uint32))
+    def ids(text: str) -> np.ndarray:
+        return np.asarray(tokenize(tokenizer, text), dtype=np.uint32)
 
-    for path in texts:
-        for text in read_texts(path):
-            take("texts", text)
-    for path in chats:
-        for chat in read_chats(path):
-            for message in chat.messages:
-                if message.content:
-                    take("chats", render(message))
-    out = {name: np.concatenate(kept) for name, kept in pieces.items() if sum(map(len, kept))}
-    if not out:
+    pieces = [
+        ids(text[i : i + _CHARS]) for path in texts for text in read_texts(path) for i in range(0, len(text), _CHARS)
+    ]
+    talks = [
+        [Turn(message.role, ids(f" {message.content}")) for message in chat.messages if message.content]
+        for path in chats
+        for chat in read_chats(path)
+    ]
+    talks = [talk for talk in talks if talk]
+    read = {"texts": np.concatenate(pieces)} if sum(map(len, pieces)) else {}
+    if not read and not talks:
         raise InvalidArgument("expected some text to train on, the files hold none")
-    return out
+    return read, talks

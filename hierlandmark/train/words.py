@@ -45,34 +45,72 @@ PLACES = (
     "Trieste Tunis Turin Utrecht Valencia Vienna Vilnius Warsaw Wellington Zagreb Zurich"
 ).split()
 
-# what a thing may have, and the kind of its value
+# what a thing may have, and the kind of its value (`facts.value`)
 ATTRIBUTES = {
     "pass key": "digits",
     "access code": "digits",
     "alarm code": "digits",
-    "locker combination": "digits",
+    "combination": "digits",
     "serial number": "digits",
     "door code": "digits",
     "PIN": "digits",
     "account number": "digits",
+    "policy number": "digits",
+    "customer number": "digits",
     "room number": "digits",
     "phone number": "digits",
-    "price": "digits",
-    "password": "phrase",
+    "number": "digits",
+    "order number": "mixed",
+    "booking reference": "mixed",
+    "model number": "mixed",
+    "number plate": "mixed",
+    "Wi-Fi password": "words",
+    "password": "words",
     "code word": "phrase",
     "secret name": "phrase",
     "nickname": "phrase",
     "color": "adjective",
-    "owner": "name",
-    "manager": "name",
+    "paint color": "phrase",
+    "owner": "person",
+    "manager": "person",
     "keeper": "name",
-    "designer": "name",
+    "designer": "person",
+    "name": "phrase",
     "home town": "place",
     "destination": "place",
     "birthplace": "place",
+    "price": "money",
+    "budget": "money",
+    "deposit": "money",
+    "deadline": "date",
+    "date": "date",
+    "opening day": "weekday",
+    "opening time": "time",
+    "departure time": "time",
 }
 
 RELATIONS = (
     "sister brother aunt uncle cousin neighbor dentist boss teacher landlord plumber accountant doctor coach tutor "
     "grandmother grandfather roommate colleague mechanic lawyer barber nephew niece dog cat parrot horse"
 ).split()
+
+JOBS = (
+    "accountant architect baker barber builder butcher caterer cleaner coach dentist doctor driver electrician florist "
+    "gardener glazier guide hairdresser inspector instructor joiner landlord lawyer locksmith mechanic midwife notary "
+    "nurse optician painter photographer plumber porter printer roofer surveyor tailor tiler translator tutor "
+    "upholsterer vet waiter"
+).split()
+
+HOBBIES = (
+    "archery ballet boxing ceramics chess choir cooking dancing drawing fencing guitar judo karate knitting "
+    "pilates pottery rowing running singing skating sewing swimming tango tennis violin weaving yoga"
+).split()
+
+# put together, they make family names that no text holds
+NAME_STARTS = (
+    "Al Bar Bren Cal Dor El Fen Gal Hal Hol Jar Kel Kes Lan Lor Mar Mor Nor Ol Pen Quin Ros Sal Tal Var Wen Yar Zel"
+).split()
+NAME_ENDS = "an berg by den ero etti ford ic ley man mere mond o ova ridge sen son ton ville wood worth".split()
+
+MONTHS = "January February March April May June July August September October November December".split()
+WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()

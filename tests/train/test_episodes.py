@@ -1,5 +1,6 @@
 """Training texts: labels, weights and targets say what they should."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind
 from hierlandmark.testing import SMALL, ByteTokenizer
-from hierlandmark.train.corpus import build_corpus
+from hierlandmark.train.corpus import Turn, build_corpus, cut_text
 from hierlandmark.train.episodes import NO_LABEL, Shape, build_batch, make_memory
 from hierlandmark.train.loop import BatchSource, TrainConfig, shape_of
 from hierlandmark.train.readers import make_readers
@@ -81,9 +82,9 @@ def test_a_fact_stands_where_it_is_said_to_and_readers_look_there(corpus):
             for at, where in looks:
                 assert where in known
                 if at + 1 < len(tokens):
-                    # the prompt ends here: the next token is the first of an answer, and a fact weighs most
-                    assert weights[at] < 0.1 and weights[at + 1] == 4.0
-                    facts += 1
+                    # where a prompt ends or its answer goes on: what the question does not say weighs most
+                    assert weights[at + 1] in (4.0, 0.4)
+                    facts += weights[at] < 0.1
     assert facts > 20
 
 
@@ -171,3 +172,27 @@ def test_readers_look_into_memory_only(corpus):
     made = batch(corpus, Shape(1, 4, 2))
     assert made.layout.reads[0, 4:, :4].all() and not made.layout.reads[0, :4].any()
     assert not made.layout.reads[0, 4:, 4:].any()
+
+
+def test_chats_are_filled_in_the_words_a_memory_keeps():
+    tokenizer = ByteTokenizer()
+    turns = [Turn("Ana", np.asarray(tokenizer(" Hello there.")["input_ids"])), Turn("Bo", np.asarray([33]))]
+    corpus = build_corpus({}, tokenizer, lambda q: tokenizer(q)["input_ids"], [turns])
+    seen = ""
+    for seed in range(20):
+        cut = cut_text(corpus, np.random.default_rng(seed), 300)
+        assert len(cut) == 300
+        seen += text_of(cut)
+    assert re.search(r"user \(20\d\d-\d\d-\d\d\): Hello there\.\n\n", seen) and "Ana: Hello there.\n\n" in seen
+
+
+def test_an_older_value_stands_before_the_newer(corpus):
+    changed = 0
+    for seed in range(60):
+        memory, placed, _ = make_memory(corpus, LAYOUT, 8, np.random.default_rng(seed))
+        text = text_of(np.concatenate(memory))
+        for one in placed:
+            if one.fact.older:
+                assert text.index(one.fact.older) < text.rindex(one.fact.statement)
+                changed += 1
+    assert changed > 5

@@ -8,19 +8,19 @@ import pytest
 from hierlandmark.train import facts
 
 
-@pytest.mark.parametrize("make", [facts.passkey, facts.needle, facts.attribute, facts.personal])
+@pytest.mark.parametrize("make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal])
 def test_the_statement_holds_the_answer(make):
     for seed in range(200):
         fact = make(np.random.default_rng(seed))
         assert fact.statement and fact.question and fact.answer and "\n" not in fact.statement
         # what the question does not say already
         told = set(re.findall(r"\w+", fact.answer.lower())) - set(re.findall(r"\w+", fact.question.lower()))
-        new = told - {"your", "the", "a", "at", "in", "is", "by", "place"}
+        new = told - {"your", "the", "a", "at", "in", "is", "by", "place", "now", "ones", "one"}
         assert new and new <= set(re.findall(r"\w+", fact.statement.lower()))
         assert fact.answer.startswith(" ") == fact.raw
 
 
-@pytest.mark.parametrize("make", [facts.passkey, facts.needle, facts.attribute, facts.personal])
+@pytest.mark.parametrize("make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal])
 def test_facts_depend_on_the_seed_only(make):
     assert make(np.random.default_rng(3)) == make(np.random.default_rng(3))
     assert len({make(np.random.default_rng(i)).statement for i in range(50)}) > 40
@@ -31,3 +31,11 @@ def test_the_passkey_is_the_one_that_is_evaluated():
     assert re.fullmatch(r"The pass key is (\d+)\. Remember it\. \1 is the pass key\.", fact.statement)
     assert fact.question == "What is the pass key? The pass key is"
     assert fact.answer.strip(" .") in fact.statement
+
+
+def test_an_update_replaces_another_value_of_the_same_thing():
+    for seed in range(50):
+        fact = facts.updated(np.random.default_rng(seed))
+        thing, old = re.fullmatch(r"The (.+?) is (.+)\.", fact.older).groups()
+        new = fact.answer.removeprefix(f"The {thing} is now ").removesuffix(".")
+        assert thing in fact.statement and new in fact.statement and new != old
