@@ -116,6 +116,7 @@ class Recall:
         self._where: list[tuple[BlockStore, SegmentRecord]] = []
         self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
         self._landmarks: OrderedDict[int, Tensor] = OrderedDict()  # segment -> (L, H_kv, N, D), rotated
+        self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [_Cache() for _ in range(spec.layers)]
         self._pool: Tensor | None = None
         self._index()
@@ -310,7 +311,11 @@ class Recall:
         return self._pool
 
     def _content(self, segment: int) -> Tensor:
-        return torch.from_numpy(content_mask(self._where[segment][1].block_content, self.layout))
+        """Which positions of a segment's blocks hold content: (n, P) bool. Nearly all segments are full, and alike."""
+        shape = self._where[segment][1].block_content
+        if shape not in self._contents:
+            self._contents[shape] = torch.from_numpy(content_mask(shape, self.layout))
+        return self._contents[shape]
 
     def _read(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
         """From the stores: (n, 2, H_kv, P, D), keys rotated."""
