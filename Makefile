@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INTEGRATIONS := $(patsubst %/pyproject.toml,%,$(wildcard integrations/*/pyproject.toml))
 
-.PHONY: demo test lint bench docs results clean
+.PHONY: demo test lint bench docs clean
 
 demo: $(READY)
 	$(BIN)/python -m hierlandmark demo
@@ -23,13 +23,10 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python -m hierlandmark.bench
+	$(BIN)/python -m hierlandmark.bench all
 
 docs: $(READY)
 	$(BIN)/cog -r README.md docs/*.md
-
-results: $(READY)
-	$(BIN)/python -m hierlandmark.bench.results
 
 # the stamp is written last: an install that broke off starts over
 $(READY): pyproject.toml constraints.txt $(wildcard integrations/*/pyproject.toml)

@@ -25,7 +25,7 @@ def demo(
     db: Annotated[Path | None, typer.Option("--db", metavar="FILE", help="Database; a new one if not given.")] = None,
     question: Annotated[list[str] | None, typer.Option("--question", help="Ask this; may be repeated.")] = None,
     questions: Annotated[int, typer.Option("--questions", help="Else, how many of the file's questions to ask.")] = 2,
-    reread: Annotated[int, typer.Option("--reread", help="Tokens to read again for comparison.")] = 2048,
+    reread: Annotated[int, typer.Option("--reread", help="Tokens to read again for comparison.")] = 4096,
     second: Annotated[bool, typer.Option("--second-process", hidden=True)] = False,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
