@@ -42,8 +42,9 @@ def train(
         "learning_rate": learning_rate,
         "rank": rank,
         "votes": votes,
+        "seed": seed,
     }
-    config = TrainConfig(**{name: value for name, value in (given | {"seed": seed}).items() if value is not None})
+    config = TrainConfig(**{name: value for name, value in given.items() if value is not None})
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=config.seconds or config.steps)

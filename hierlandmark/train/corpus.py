@@ -6,6 +6,8 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from hierlandmark.model.prompts import speaker
+
 Tokenize = Callable[[str], list[int]]
 
 
@@ -48,8 +50,7 @@ def build_corpus(
     for text in texts.values():
         counts += np.bincount(text[:1_000_000], minlength=size)[:size]
     for chat in chats:
-        for turn in chat[:1000]:
-            counts += np.bincount(turn.tokens, minlength=size)[:size]
+        counts += np.bincount(np.concatenate([turn.tokens for turn in chat[:1000]]), minlength=size)[:size]
     rarity = -np.log(counts / counts.sum()).astype(np.float32)
 
     def tokenize(text: str) -> list[int]:
@@ -82,7 +83,7 @@ def _cut_chat(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarra
     while have < count:
         turn = chat[at % len(chat)]
         role = ("user", "assistant")[at % 2] if renamed else turn.role
-        head = corpus.tokenize(f"{role} ({day.isoformat()}):" if dated else f"{role}:")
+        head = corpus.tokenize(speaker(role, day.isoformat() if dated else None))
         piece = np.concatenate((head, turn.tokens[:longest], end)).astype(np.int64)
         out.append(piece)
         have, at = have + len(piece), at + 1

@@ -161,8 +161,7 @@ def make_memory(
     if room < 1:
         # a memory too small for the passkey's opening
         head, room = [], total
-    cuts = np.sort(rng.integers(0, room + 1, len(items)))
-    cuts = np.maximum.accumulate([_sentence_end(corpus, filler, int(cut), room) for cut in cuts] or [0])[: len(items)]
+    cuts = [_sentence_end(corpus, filler, int(cut), room) for cut in np.sort(rng.integers(0, room + 1, len(items)))]
     order = _in_time([items[i] for i in rng.permutation(len(items))])
     pieces, last, at = [np.asarray(head, dtype=np.int64)], 0, len(head)
     said: dict[str, Placed] = {}
@@ -206,7 +205,10 @@ def _in_time(items: list[Item]) -> list[Item]:
 
 
 def _sentence_end(corpus: Corpus, filler: np.ndarray, cut: int, room: int) -> int:
-    """The next place after a full stop, else before a word; the cut itself where neither is near."""
+    """The next place after a full stop, else before a word; the cut itself where neither is near.
+
+    Never before that of an earlier cut.
+    """
     last = min(cut + 60, room)
     words = cut + np.flatnonzero(corpus.word_start[filler[cut:last]])
     ends = [i for i in words if i and filler[i - 1] == corpus.full_stop]

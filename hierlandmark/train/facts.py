@@ -184,11 +184,8 @@ def _value(rng: np.random.Generator, kind: str) -> str:
         return f"{_of(rng, ADJECTIVES)} {_of(rng, NOUNS)}"
     if kind == "person":
         family = _of(rng, NAME_STARTS) + _of(rng, NAME_ENDS)
-        return (
-            f"{_of(rng, ('Dr.', 'Mr.', 'Mrs.', 'Ms.'))} {family}"
-            if rng.random() < 0.3
-            else f"{_of(rng, NAMES)} {family}"
-        )
+        first = _of(rng, ("Dr.", "Mr.", "Mrs.", "Ms.") if rng.random() < 0.3 else NAMES)
+        return f"{first} {family}"
     if kind == "money":
         return f"{_digits(rng, int(rng.integers(2, 5)))} {_of(rng, ('dollars', 'euros', 'pounds'))}"
     if kind == "date":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hierlandmark.config import LayoutConfig
+from hierlandmark.model.prompts import question_text, search_text
 from hierlandmark.train import facts
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.facts import Fact
@@ -56,8 +57,7 @@ def make_readers(
                 one = queue.pop() if queue else rest.pop()
                 where = one.where
                 prompt, answer = _ask_fact(corpus, one.fact, rng)
-                said, words = set(prompt), corpus.word_start | corpus.word_part
-                weight = [_SAID if token in said and words[token] else _FACT for token in answer]
+                weight = _answer_weights(corpus, prompt, answer)
             elif text is not None:
                 prompt, answer, where = _ask_passage(corpus, text, rng)
                 weight = [_PASSAGE] * len(answer)
@@ -77,6 +77,11 @@ def make_readers(
     return out
 
 
+def _answer_weights(corpus: Corpus, prompt: list[int], answer: list[int]) -> list[float]:
+    said = {token for token in prompt if corpus.word_start[token] or corpus.word_part[token]}
+    return [_SAID if token in said else _FACT for token in answer]
+
+
 def _ask_fact(corpus: Corpus, fact: Fact, rng: np.random.Generator) -> tuple[list[int], list[int]]:
     if rng.random() < 0.3:
         # as a search is put: the query, then the line that holds it
@@ -85,7 +90,7 @@ def _ask_fact(corpus: Corpus, fact: Fact, rng: np.random.Generator) -> tuple[lis
             query = " ".join(word for word in query.split() if word.lower() not in _PLAIN)
         else:
             query += "?"
-        return _search(corpus, query), corpus.tokenize(f'{fact.statement}"\n\n')
+        return corpus.tokenize(search_text(query)), corpus.tokenize(f'{fact.statement}"\n\n')
     if fact.raw:
         return corpus.tokenize(fact.question), corpus.tokenize(fact.answer + "\n\n")
     return _turn(corpus, fact.question, fact.answer, rng)
@@ -93,12 +98,8 @@ def _ask_fact(corpus: Corpus, fact: Fact, rng: np.random.Generator) -> tuple[lis
 
 def _turn(corpus: Corpus, question: str, answer: str, rng: np.random.Generator) -> tuple[list[int], list[int]]:
     if rng.random() < 0.25:
-        return corpus.tokenize(f"Question: {question}\nAnswer:"), corpus.tokenize(f" {answer}\n\n")
+        return corpus.tokenize(question_text(question)), corpus.tokenize(f" {answer}\n\n")
     return corpus.ask_prompt(question), [*corpus.tokenize(answer), *corpus.answer_end]
-
-
-def _search(corpus: Corpus, query: str) -> list[int]:
-    return corpus.tokenize(f'Search: {query}\nFound: "')
 
 
 def _ask_passage(
