@@ -69,7 +69,7 @@ def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np
         memory = min(int(rng.choice([4, 4, 8])), budget, room)
         return Shape(max(1, budget // memory), memory, 0)
     least = 2 if room > 3 else 1
-    sizes = [size for size in (6, 14, 29, 60) if size + _readers(size) <= room] or [room - least]
+    sizes = [size for size in (6, 14, 29, 60, 120) if size + _readers(size) <= room] or [room - least]
     # the first tenth sees only the shortest, the longest come in at three tenths
     open_to = 1 + int(progress * 10) if progress < 0.3 else len(sizes)
     memory = sizes[rng.integers(0, min(len(sizes), open_to))]

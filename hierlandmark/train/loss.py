@@ -11,7 +11,7 @@ from hierlandmark.train.episodes import NO_LABEL, Batch
 
 
 def batch_loss(
-    core: LandmarkCore, batch: Batch, mode: Mode, heads: dict[int, list[int]] | None = None, votes_weight: float = 0.3
+    core: LandmarkCore, batch: Batch, mode: Mode, heads: dict[int, list[int]] | None, votes_weight: float
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean of the cross-entropy, plus the votes' loss, and their parts for the log.
 

@@ -78,7 +78,7 @@ def test_a_probe_votes_as_a_search_does(family, mode):
 def test_gradients_reach_rows_and_lora_and_nothing_else(base_folder, batch, mode):
     core, _, _ = load_trainable(str(base_folder), LAYOUT, 4, "cpu")
     core.train()
-    loss, parts = batch_loss(core, batch, mode, retrieval_heads(core, 2))
+    loss, parts = batch_loss(core, batch, mode, retrieval_heads(core, 2), 0.3)
     loss.backward()
     trained = {name: p for name, p in core.named_parameters() if p.requires_grad}
     assert {"rows"} < trained.keys() and all("lora_" in name for name in trained.keys() - {"rows"})
@@ -96,7 +96,7 @@ def test_gradients_reach_rows_and_lora_and_nothing_else(base_folder, batch, mode
 def test_the_loss_is_the_weighted_mean_over_labels(base_folder, batch):
     core, _, _ = load_trainable(str(base_folder), LAYOUT, 4, "cpu")
     with torch.no_grad():
-        got, _ = batch_loss(core, batch, "hierarchical")
+        got, _ = batch_loss(core, batch, "hierarchical", None, 0.0)
         logits = core.logits(core.hidden_dense(torch.from_numpy(batch.ids), batch.layout))
     weights = torch.from_numpy(batch.weights).double()
     labels = torch.from_numpy(batch.labels).clamp_min(0)
@@ -106,7 +106,7 @@ def test_the_loss_is_the_weighted_mean_over_labels(base_folder, batch):
 
 def test_no_tensor_with_a_gradient_becomes_a_number(base_folder, batch, recwarn):
     core, _, _ = load_trainable(str(base_folder), LAYOUT, 4, "cpu")
-    batch_loss(core, batch, "hierarchical", retrieval_heads(core, 2))
+    batch_loss(core, batch, "hierarchical", retrieval_heads(core, 2), 0.3)
     assert not [w for w in recwarn if "requires_grad" in str(w.message)]
 
 
