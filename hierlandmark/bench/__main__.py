@@ -1,4 +1,4 @@
-"""`python -m hierlandmark.bench add|ask|footprint|all`: measurements, each a line of JSON on standard output."""
+"""`python -m hierlandmark.bench WHAT`: measurements, each a line of JSON on standard output."""
 
 import argparse
 import json
@@ -16,10 +16,17 @@ def main() -> None:
     commands.add_parser("add", help="tokens/s, beside a plain forward pass")
     commands.add_parser("footprint", help="peak memory, 4K against 128K tokens")
     commands.add_parser("all", help="add, ask and footprint, one after the other")
+    commands.add_parser("attention", help="the kernels beside torch's fused attention; needs a GPU")
     use = commands.add_parser("use", help="what footprint runs in a process of its own")
     use.add_argument("path", type=Path)
     use.add_argument("mode")
     given = parser.parse_args()
+    if given.what == "attention":
+        from hierlandmark.bench.attention import bench_attention
+
+        for row in bench_attention():
+            _print(row)
+        return
     from hierlandmark.bench import footprint, speed
     from hierlandmark.model import LandmarkModel
 

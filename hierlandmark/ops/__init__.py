@@ -8,10 +8,15 @@ from torch import Tensor
 from hierlandmark.config import Mode
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops.blockwise import landmark_attention_blockwise
+from hierlandmark.ops.fused import landmark_attention_fused, why_not
 from hierlandmark.ops.reference import landmark_attention_reference
 
-Impl = Literal["reference", "blockwise"]
-_IMPLS = {"reference": landmark_attention_reference, "blockwise": landmark_attention_blockwise}
+Impl = Literal["reference", "blockwise", "fused"]
+_IMPLS = {
+    "reference": landmark_attention_reference,
+    "blockwise": landmark_attention_blockwise,
+    "fused": landmark_attention_fused,
+}
 
 
 def landmark_attention(
@@ -36,22 +41,25 @@ def landmark_attention(
         k, v: (B, H_kv, T, D); H is a multiple of H_kv. Values at padding are ignored, NaN among them.
         scale: factor on the logits, by default 1 / sqrt(D).
         q_far: (B, H, T, D), the queries rotated for looking into other segments; by default q.
-        impl: None chooses "blockwise".
+        impl: None chooses "fused" (Triton) on a GPU where it can take the tensors, else "blockwise".
 
     Returns:
         (B, H, T, D) in q's dtype; zero where the query is padding.
 
     Raises:
-        ValueError: T does not fit the layout, or H is not a multiple of H_kv.
+        ValueError: T does not fit the layout, H is not a multiple of H_kv, or "fused" cannot take the tensors.
     """
     B, H, T, D = q.shape
     if (B, T) != (layout.kinds.shape[0], layout.kinds[0].size) or H % k.shape[1]:
         raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} do not fit a layout of {layout.kinds.shape}")
     scale = D**-0.5 if scale is None else scale
     q_far = q if q_far is None else q_far
-    pad = torch.from_numpy(layout.kinds == Kind.PAD).to(q.device).view(B, 1, T, 1)
+    attend = _IMPLS[impl or ("fused" if q.is_cuda and why_not(q, layout) is None else "blockwise")]
     with torch.autocast(q.device.type, enabled=False):
+        if (layout.kinds != Kind.PAD).all():
+            return attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far).to(q.dtype)
+        pad = torch.from_numpy(layout.kinds == Kind.PAD).to(q.device).view(B, 1, T, 1)
         # padding may hold anything, NaN too
         q, q_far, k, v = (x.masked_fill(pad, 0.0) for x in (q, q_far, k, v))
-        out = _IMPLS[impl or "blockwise"](q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
+        out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
         return out.masked_fill(pad, 0.0).to(q.dtype)

@@ -13,6 +13,8 @@ from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops import Impl, landmark_attention
 
 NAN = float("nan")
+# the kernels run in tests.ops.fused
+ON_CPU: tuple[Impl, ...] = ("reference", "blockwise")
 
 
 @dataclass(frozen=True)

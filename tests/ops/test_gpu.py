@@ -23,6 +23,14 @@ def test_blockwise_is_the_fp64_reference_within_the_table(case: Case, mode: Mode
     assert_all_near(actual, reference(case, mode), dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize("index", range(8))
+def test_fused_kernels_are_the_fp64_reference_within_the_table(index: int, mode: Mode, dtype: torch.dtype) -> None:
+    fused = pytest.importorskip("tests.ops.fused", reason="triton is not installed")
+    fused.compare_fused((fused.FUSED_CASES + fused.WIDE_CASES)[index], mode, dtype, "cuda")
+
+
 @dtypes
 @pytest.mark.parametrize("case", BLOCK_CASES, ids=str)
 def test_block_attention_is_autograd_s(case: BlockCase, dtype: torch.dtype) -> None:

@@ -10,12 +10,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: it comes for Linux only")
-def test_triton_s_tiles_in_its_interpreter() -> None:
+@pytest.mark.parametrize(("module", "cases"), [("tests.ops.tiles", 8), ("tests.ops.fused", 12)])
+def test_kernels_in_triton_s_interpreter(module: str, cases: int) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when a kernel is defined."""
     # numpy warns of the rows past the last one, which no store keeps
     quiet = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::RuntimeWarning"}
-    command = [sys.executable, "-m", "tests.ops.tiles", "cpu"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", module, "cpu"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     # every case of the list ran
-    assert len(done.stdout.splitlines()) == 8
+    assert len(done.stdout.splitlines()) == cases

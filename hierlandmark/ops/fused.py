@@ -1,0 +1,175 @@
+"""The same attention in fused kernels, forward and backward: memory linear in the text, for GPUs."""
+
+import math
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hierlandmark.config import Mode
+from hierlandmark.layout import Kind, Layout
+
+WIDTHS, DTYPES = (16, 32, 64, 128), (torch.bfloat16, torch.float16, torch.float32)
+
+
+class Tables(NamedTuple):
+    """A layout on the device, as the kernels read it. B texts, S segments, N blocks."""
+
+    kinds: Tensor  # (B, S * P) int8
+    groups: Tensor  # (B, S, NP) int32, place of each landmark and of the gate, -1 if none
+    reads: Tensor  # (B, S, S) int32, segments that each one reads, in order
+    counts: Tensor  # (B, S) int32, how many
+    readers: Tensor  # the reverse
+    reader_counts: Tensor
+
+
+class Tile(NamedTuple):
+    """Queries a program owns, and how it is compiled."""
+
+    queries: int
+    warps: int
+    stages: int
+
+
+def why_not(q: Tensor, layout: Layout) -> str | None:
+    """Why the kernels cannot take these tensors; None when they can."""
+    config, D = layout.config, q.shape[-1]
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if D not in WIDTHS or q.dtype not in DTYPES:
+        return f"heads of width {D} in {q.dtype}: expected a width in {WIDTHS} and single or half precision"
+    if config.block_size < 16 or config.block_size & (config.block_size - 1):
+        return f"block_size {config.block_size}: expected a power of two of at least 16"
+    return None
+
+
+def landmark_attention_fused(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, mode: Mode, scale: float, q_far: Tensor
+) -> Tensor:
+    """Grouped softmax in one pass over the keys; see `landmark_attention` for shapes. Padding must be finite.
+
+    Raises:
+        ValueError: the kernels do not take this width, dtype or block size, or triton is not installed.
+    """
+    if (reason := why_not(q, layout)) is not None:
+        raise ValueError(f"impl='fused' is not possible: {reason}; use impl='blockwise'")
+    q, q_far, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, q_far, k, v))
+    return _Fused.apply(q, q_far, k, v, layout, mode == "flat", scale)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, q_far: Tensor, k: Tensor, v: Tensor, layout: Layout, flat: bool, scale: float
+    ) -> Tensor:
+        from hierlandmark.ops.fused_triton import forward_kernel
+
+        B, H, T, D = q.shape
+        # heads beside each other, as the projection that follows takes them
+        out = torch.empty(B, T, H, D, dtype=q.dtype, device=q.device).transpose(1, 2)
+        lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
+        tables, tile = tables_of(layout, q.device), _tile("forward", layout, D, q.dtype)
+        forward_kernel[(T // tile.queries, B * H)](
+            q, q_far, k, v, out, lse, tables.kinds, tables.groups, tables.reads, tables.counts,
+            scale * math.log2(math.e), *_strides(q, q_far, k, v, out),
+            **_sizes(q, k, layout, tile), FLAT=flat, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+        ctx.save_for_backward(q, q_far, k, v, out, lse)
+        ctx.layout, ctx.flat, ctx.scale = layout, flat, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from hierlandmark.ops.fused_triton import key_grad_kernel, query_grad_kernel
+
+        q, q_far, k, v, out, lse = ctx.saved_tensors
+        layout, qk_scale = ctx.layout, ctx.scale * math.log2(math.e)
+        grad = grads[0] if grads[0].stride(-1) == 1 else grads[0].contiguous()
+        (B, H, T, D), S = q.shape, layout.kinds.shape[1]
+        tables = tables_of(layout, q.device)
+        dq, dq_far = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(2))
+        dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
+        delta = torch.empty_like(lse)
+        dgroups = torch.zeros(B, k.shape[1], S, tables.groups.shape[-1], D, dtype=torch.float32, device=q.device)
+        tile = _tile("query", layout, D, q.dtype)
+        query_grad_kernel[(T // tile.queries, B * H)](
+            q, q_far, k, v, out, grad, lse, delta, dq, dq_far, dgroups,
+            tables.kinds, tables.groups, tables.reads, tables.counts, qk_scale, ctx.scale,
+            *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout, tile),
+            FLAT=ctx.flat, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+        tile = _tile("key", layout, D, q.dtype)
+        key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
+            q, q_far, k, v, grad, lse, delta, dk, dv, dgroups,
+            tables.kinds, tables.groups, tables.readers, tables.reader_counts, qk_scale, ctx.scale,
+            *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout, tile),
+            FLAT=ctx.flat, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+        return dq, dq_far, dk, dv, None, None, None
+
+
+def _strides(*tensors: Tensor) -> tuple[int, ...]:
+    return tuple(stride for x in tensors for stride in x.stride()[:3])
+
+
+def _sizes(q: Tensor, k: Tensor, layout: Layout, tile: Tile) -> dict[str, int]:
+    N, bs = layout.config.blocks_per_segment, layout.config.block_size
+    return {
+        "H": q.shape[1], "T": q.shape[2], "S": layout.kinds.shape[1], "REP": q.shape[1] // k.shape[1],
+        "N": N, "NP": group_slots(N), "BS": bs, "D": q.shape[3], "BM": tile.queries,
+    }  # fmt: skip
+
+
+def group_slots(blocks: int) -> int:
+    """Landmarks and the gate of a segment, up to a power of two that a matrix product takes."""
+    return max(16, 1 << blocks.bit_length())
+
+
+@lru_cache
+def _tile_of(kernel: str, size: int, blocks: int, width: int, wide: bool) -> Tile:
+    largest = 64 if wide or width > 64 else 128
+    queries = size
+    # a tile lies within one segment
+    while queries < largest and blocks % (2 * queries // size) == 0:
+        queries *= 2
+    return Tile(queries, 4, 1 if wide else 2)
+
+
+def _tile(kernel: str, layout: Layout, width: int, dtype: torch.dtype) -> Tile:
+    config = layout.config
+    return _tile_of(kernel, config.block_size, config.blocks_per_segment, width, dtype == torch.float32)
+
+
+_TABLES: WeakKeyDictionary[Layout, dict[torch.device, Tables]] = WeakKeyDictionary()
+
+
+def tables_of(layout: Layout, device: torch.device) -> Tables:
+    """The layout's tables, made once a layout and device: every layer reads them."""
+    made = _TABLES.setdefault(layout, {})
+    if device not in made:
+        made[device] = _make_tables(layout, device)
+    return made[device]
+
+
+def _make_tables(layout: Layout, device: torch.device) -> Tables:
+    B, S, P = layout.kinds.shape
+    N = layout.config.blocks_per_segment
+    blocks = layout.kinds.reshape(B, S, N, P // N) == Kind.LANDMARK
+    starts = np.arange(S)[:, None] * P + np.arange(N) * (P // N)
+    groups = np.full((B, S, group_slots(N)), -1, dtype=np.int32)
+    groups[..., :N] = np.where(blocks.any(-1), starts + blocks.argmax(-1), -1)
+    gates = layout.kinds == Kind.GATE
+    groups[..., N] = np.where(gates.any(-1), np.arange(S) * P + gates.argmax(-1), -1)
+    # a segment of padding is read by nobody
+    reads = layout.reads & gates.any(-1)[:, None]
+    arrays = (layout.kinds.reshape(B, S * P), groups, *_lists(reads), *_lists(reads.swapaxes(1, 2)))
+    return Tables(*(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays))
+
+
+def _lists(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each row the places that are true, first ones first, and their number."""
+    return np.argsort(~reads, axis=-1, kind="stable").astype(np.int32), reads.sum(-1).astype(np.int32)

@@ -1,0 +1,289 @@
+"""Landmark attention as three Triton kernels: forward, gradient of queries, gradient of keys and values.
+
+Every past block is one tile: its softmax is complete within the tile, and its weight depends on gates and landmarks
+only. So there is no running maximum over content, only one over P0's groups, and nothing of size T x T / block_size is
+ever written. Logits are kept in base 2.
+
+A program of the first two kernels owns BM queries of one head, all in one segment; one of the third owns a block of
+keys of one key-value head. LG is, for each text and segment, the places of its landmarks (N) and its gate, -1 if none.
+"""
+
+import triton
+import triton.language as tl
+
+# finite, so that rows and blocks with nothing in them stay finite
+_OFF = tl.constexpr(-1.0e30)
+_CONTENT, _LANDMARK, _GATE, _SINK = tl.constexpr(2), tl.constexpr(3), tl.constexpr(4), tl.constexpr(1)
+
+
+@triton.jit
+def _dot(a, b):
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def _rows(base, rows, stride, D: tl.constexpr):
+    """Pointers to whole rows of D numbers."""
+    return base + rows.to(tl.int64)[:, None] * stride + tl.arange(0, D)[None, :]
+
+
+@triton.jit
+def _far_groups(qf, K, places, qk_scale, stride, N: tl.constexpr, NP: tl.constexpr, D: tl.constexpr):
+    """Logits of one segment's landmarks and gate: landmarks (BM, NP), _OFF where there is none; gate (BM,); keys."""
+    index = tl.arange(0, NP)
+    keys = tl.load(_rows(K, tl.maximum(places, 0), stride, D), mask=(places >= 0)[:, None], other=0.0)
+    x = _dot(qf, tl.trans(keys)) * qk_scale
+    gate = tl.sum(tl.where(index[None, :] == N, x, 0.0), axis=1)
+    landmarks = tl.where(((places >= 0) & (index < N))[None, :], x, _OFF)
+    return landmarks, gate, keys
+
+
+@triton.jit
+def _shares(landmarks):
+    """P1: softmax over a segment's landmarks; zero where there is none."""
+    e = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - tl.max(landmarks, axis=1)[:, None]), 0.0)
+    return e / tl.maximum(tl.sum(e, axis=1), 1e-30)[:, None]
+
+
+@triton.jit
+def _column(x, j, NP: tl.constexpr):
+    return tl.sum(tl.where(tl.arange(0, NP)[None, :] == j, x, 0.0), axis=1)
+
+
+@triton.jit
+def _near(s, kind, rows, cols, block, BS: tl.constexpr):
+    """A block of the queries' own segment: unnormalised P2 (or own part of P0), its maximum and sum, and the masks."""
+    own = rows // BS == block
+    earlier = rows // BS > block
+    content = kind == _CONTENT
+    allowed = content[None, :] & (earlier[:, None] | (own[:, None] & (rows[:, None] >= cols[None, :])))
+    top = tl.max(tl.where(allowed, s, _OFF), axis=1)
+    p = tl.where(allowed, tl.exp2(s - top[:, None]), 0.0)
+    total = tl.maximum(tl.sum(p, axis=1), 1e-30)
+    mark = tl.sum(tl.where((kind == _LANDMARK)[None, :], s, 0.0), axis=1)
+    marked = earlier & (tl.max((kind == _LANDMARK).to(tl.int32)) > 0)
+    return p, top, total, mark, marked, own
+
+
+@triton.jit
+def forward_kernel(
+    Q, QF, K, V, OUT, LSE, KIND, LG, READS, COUNT, qk_scale,
+    sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, H, T, S, REP,
+    N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
+):  # fmt: skip
+    # the last tiles have most to read: they start first
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
+    rows, segment = tile * BM + tl.arange(0, BM), tile * BM // (N * BS)
+    K += b * skb + (h // REP) * skh
+    V += b * svb + (h // REP) * svh
+    KIND += b * T
+    slot = tl.arange(0, BS)
+    m, mass = tl.full([BM], _OFF, tl.float32), tl.zeros([BM], tl.float32)
+    acc = tl.zeros([BM, D], tl.float32)
+
+    q = tl.load(_rows(Q + b * sqb + h * sqh, rows, sqt, D))
+    for j in range((tile * BM + BM + BS - 1) // BS - segment * N):
+        cols = (segment * N + j) * BS + slot
+        k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
+        s = _dot(q, tl.trans(k)) * qk_scale
+        p, top, total, mark, marked, own = _near(s, kind, rows, cols, segment * N + j, BS)
+        group = tl.where(own, top + tl.log2(total), tl.where(marked, mark, _OFF))
+        is_sink = kind == _SINK
+        sink = tl.sum(tl.where(is_sink[None, :], s, 0.0), axis=1)
+        sink = tl.where(tl.max(is_sink.to(tl.int32)) > 0, sink, _OFF)
+        m_new = tl.maximum(tl.maximum(m, group), sink)
+        weight = tl.where(group > _OFF / 2, tl.exp2(group - m_new), 0.0)
+        from_sink = tl.where(sink > _OFF / 2, tl.exp2(sink - m_new), 0.0)
+        p = p * (weight / total)[:, None] + tl.where(is_sink[None, :], from_sink[:, None], 0.0)
+        alpha = tl.exp2(m - m_new)
+        mass = mass * alpha + weight + from_sink
+        acc = acc * alpha[:, None] + _dot(p.to(v.dtype), v)
+        m = m_new
+
+    qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
+    for n in range(tl.load(COUNT + b * S + segment)):
+        past = tl.load(READS + (b * S + segment) * S + n)
+        places = tl.load(LG + (b * S + past) * NP + tl.arange(0, NP))
+        landmarks, gate, _ = _far_groups(qf, K, places, qk_scale, skt, N, NP, D)
+        if FLAT:
+            m_new = tl.maximum(m, tl.max(landmarks, axis=1))
+            w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - m_new[:, None]), 0.0)
+            total_w = tl.sum(w, axis=1)
+        else:
+            m_new = tl.maximum(m, gate)
+            total_w = tl.exp2(gate - m_new)
+            w = _shares(landmarks) * total_w[:, None]
+        alpha = tl.exp2(m - m_new)
+        mass = mass * alpha + total_w
+        acc = acc * alpha[:, None]
+        m = m_new
+        for j in range(N):
+            cols = (past * N + j) * BS + slot
+            k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
+            s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
+            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+            p = p * (_column(w, j, NP) / tl.sum(p, axis=1))[:, None]
+            acc += _dot(p.to(v.dtype), v)
+
+    mass = tl.maximum(mass, 1e-30)
+    tl.store(_rows(OUT + b * sob + h * soh, rows, sot, D), (acc / mass[:, None]).to(OUT.dtype.element_ty))
+    tl.store(LSE + tl.program_id(1).to(tl.int64) * T + rows, m + tl.log2(mass))
+
+
+@triton.jit
+def _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta):
+    """Weights of a near block's tokens, and gradients of its logits, landmark and sink among them."""
+    is_sink = (kind == _SINK)[None, :]
+    weight = tl.where(marked, tl.exp2(tl.where(marked, mark, 0.0) - lse), 0.0)
+    p2 = p / total[:, None]
+    got = tl.sum(p2 * dp, axis=1)
+    inside = own[:, None] & (p > 0) | is_sink
+    p0 = tl.where(inside, tl.exp2(tl.where(inside, s, 0.0) - lse[:, None]), 0.0)
+    w = tl.where(own[:, None] | is_sink, p0, p2 * weight[:, None])
+    ds = w * (dp - tl.where(own[:, None] | is_sink, delta[:, None], got[:, None]))
+    ds += tl.where((kind == _LANDMARK)[None, :], (weight * (got - delta))[:, None], 0.0)
+    return w, ds
+
+
+@triton.jit
+def query_grad_kernel(
+    Q, QF, K, V, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, READS, COUNT, qk_scale, scale,
+    sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
+    N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
+):  # fmt: skip
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
+    rows, segment = tile * BM + tl.arange(0, BM), tile * BM // (N * BS)
+    K += b * skb + (h // REP) * skh
+    V += b * svb + (h // REP) * svh
+    KIND += b * T
+    # gradients of queries are contiguous, (B, H, T, D)
+    here = tl.program_id(1).to(tl.int64) * T
+    slot, index = tl.arange(0, BS), tl.arange(0, NP)
+    do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
+    out = tl.load(_rows(OUT + b * sob + h * soh, rows, sot, D))
+    delta = tl.sum(out.to(tl.float32) * do.to(tl.float32), axis=1)
+    tl.store(DELTA + here + rows, delta)
+    lse = tl.load(LSE + here + rows)
+
+    q = tl.load(_rows(Q + b * sqb + h * sqh, rows, sqt, D))
+    acc = tl.zeros([BM, D], tl.float32)
+    for j in range((tile * BM + BM + BS - 1) // BS - segment * N):
+        cols = (segment * N + j) * BS + slot
+        k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
+        s = _dot(q, tl.trans(k)) * qk_scale
+        p, top, total, mark, marked, own = _near(s, kind, rows, cols, segment * N + j, BS)
+        dp = _dot(do, tl.trans(v))
+        _, ds = _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta)
+        acc += _dot(ds.to(k.dtype), k)
+    tl.store(_rows(DQ + here * D, rows, D, D), (acc * scale).to(DQ.dtype.element_ty))
+
+    qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
+    acc = tl.zeros([BM, D], tl.float32)
+    for n in range(tl.load(COUNT + b * S + segment)):
+        past = tl.load(READS + (b * S + segment) * S + n)
+        places = tl.load(LG + (b * S + past) * NP + index)
+        landmarks, gate, group_keys = _far_groups(qf, K, places, qk_scale, skt, N, NP, D)
+        if FLAT:
+            w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - lse[:, None]), 0.0)
+        else:
+            p1 = _shares(landmarks)
+            p0 = tl.exp2(gate - lse)
+            w = p1 * p0[:, None]
+        got = tl.zeros([BM, NP], tl.float32)
+        for j in range(N):
+            cols = (past * N + j) * BS + slot
+            k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
+            s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
+            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+            over = 1.0 / tl.sum(p, axis=1)
+            dp = _dot(do, tl.trans(v))
+            mean = tl.sum(p * dp, axis=1) * over
+            ds = p * (dp - mean[:, None]) * (_column(w, j, NP) * over)[:, None]
+            acc += _dot(ds.to(k.dtype), k)
+            got = tl.where(index[None, :] == j, mean[:, None], got)
+        if FLAT:
+            dx = w * (got - delta[:, None])
+        else:
+            mean_got = tl.sum(p1 * got, axis=1)
+            dx = w * (got - mean_got[:, None])
+            dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
+        dx = dx.to(qf.dtype)
+        acc += _dot(dx, group_keys)
+        where = DLG + (((b * (H // REP) + h // REP) * S + past) * NP).to(tl.int64) * D
+        tl.atomic_add(_rows(where, index, D, D), _dot(tl.trans(dx), qf) * scale, mask=(places >= 0)[:, None])
+    tl.store(_rows(DQF + here * D, rows, D, D), (acc * scale).to(DQF.dtype.element_ty))
+
+
+@triton.jit
+def key_grad_kernel(
+    Q, QF, K, V, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, qk_scale, scale,
+    sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
+    N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
+):  # fmt: skip
+    block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
+    b = (tl.program_id(1) // (H // REP)).to(tl.int64)
+    segment, j = block // N, block % N
+    cols = block * BS + tl.arange(0, BS)
+    K += b * skb + h_kv * skh
+    k = tl.load(_rows(K, cols, skt, D))
+    v = tl.load(_rows(V + b * svb + h_kv * svh, cols, svt, D))
+    kind = tl.load(KIND + b * T + cols)
+    dk, dv = tl.zeros([BS, D], tl.float32), tl.zeros([BS, D], tl.float32)
+    tiles: tl.constexpr = N * BS // BM
+
+    first = block * BS // BM
+    count = (segment + 1) * tiles - first
+    for n in range(count * REP):
+        h = h_kv * REP + n // count
+        rows = (first + n % count) * BM + tl.arange(0, BM)
+        here = (b * H + h) * T
+        q = tl.load(_rows(Q + b * sqb + h * sqh, rows, sqt, D))
+        do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
+        lse, delta = tl.load(LSE + here + rows), tl.load(DELTA + here + rows)
+        s = _dot(q, tl.trans(k)) * qk_scale
+        p, top, total, mark, marked, own = _near(s, kind, rows, cols, block, BS)
+        w, ds = _near_grads(s, p, total, mark, marked, own, kind, lse, _dot(do, tl.trans(v)), delta)
+        dv += _dot(tl.trans(w.to(do.dtype)), do)
+        dk += _dot(tl.trans(ds.to(q.dtype)), q)
+
+    places = tl.load(LG + (b * S + segment) * NP + tl.arange(0, NP))
+    bias = tl.where(kind == _CONTENT, 0.0, _OFF)
+    per_reader = tiles * REP
+    for n in range(tl.load(READER_COUNT + b * S + segment) * per_reader):
+        reader = tl.load(READERS + (b * S + segment) * S + n // per_reader)
+        h = h_kv * REP + n % REP
+        rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
+        here = (b * H + h) * T
+        qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
+        do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
+        lse = tl.load(LSE + here + rows)
+        landmarks, gate, _ = _far_groups(qf, K, places, qk_scale, skt, N, NP, D)
+        mark = _column(landmarks, j, NP)
+        if FLAT:
+            weight = tl.exp2(mark - lse)
+        else:
+            top = tl.max(landmarks, axis=1)
+            weight = tl.exp2(mark - top + gate - lse) / tl.sum(tl.exp2(landmarks - top[:, None]), axis=1)
+        # a block that is not there: its softmax is of nothing
+        weight = tl.where(mark > _OFF / 2, weight, 0.0)
+        s = _dot(qf, tl.trans(k)) * qk_scale + bias[None, :]
+        p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+        over = 1.0 / tl.sum(p, axis=1)
+        dp = _dot(do, tl.trans(v))
+        mean = tl.sum(p * dp, axis=1) * over
+        w = p * (weight * over)[:, None]
+        dv += _dot(tl.trans(w.to(do.dtype)), do)
+        dk += _dot(tl.trans((w * (dp - mean[:, None])).to(qf.dtype)), qf)
+
+    # what the queries' kernel found for this block's landmark and gate
+    there = (tl.program_id(1).to(tl.int64) * S + segment) * NP
+    of_landmark = tl.load(DLG + (there + j) * D + tl.arange(0, D))
+    of_gate = tl.load(DLG + (there + N) * D + tl.arange(0, D))
+    dk = dk * scale + tl.where(kind == _LANDMARK, 1.0, 0.0)[:, None] * of_landmark[None, :]
+    dk += tl.where(kind == _GATE, 1.0, 0.0)[:, None] * of_gate[None, :]
+    # contiguous, (B, H_kv, T, D)
+    here = tl.program_id(1).to(tl.int64) * T * D
+    tl.store(_rows(DK + here, cols, D, D), dk.to(DK.dtype.element_ty))
+    tl.store(_rows(DV + here, cols, D, D), dv.to(DV.dtype.element_ty))
