@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from hierlandmark.errors import UnsupportedModel
@@ -41,6 +42,8 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, _no_mask)
 
 
+# what surrounds it may be compiled; a layout's tables are not for a compiler to trace
+@torch.compiler.disable
 def _attention(
     module: Any,
     query: Tensor,
@@ -85,10 +88,16 @@ class KeyTap:
         # a model is shared between memories, and each thread takes only what it runs itself
         self._here = threading.local()
         self._kv_heads = head_shape(decoder.config)[2]
+        self._hooks = []
         for index, layer in enumerate(decoder.layers):
             attention = layer.self_attn
             source = getattr(attention, "k_norm", None) or attention.k_proj
-            source.register_forward_hook(self._hook(index))
+            self._hooks.append(source.register_forward_hook(self._hook(index)))
+
+    def remove(self) -> None:
+        """Take no more keys: a model that is only trained needs none, and hooks keep it from being compiled whole."""
+        for hook in self._hooks:
+            hook.remove()
 
     @contextmanager
     def taking(self) -> Iterator[dict[int, Tensor]]:

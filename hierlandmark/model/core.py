@@ -77,7 +77,7 @@ class LandmarkCore(nn.Module):
         """Last hidden states of a batch on the grid, every block attended: (B, S, P) -> (B, S, P, hidden)."""
         B, S, P = ids.shape
         kinds = torch.from_numpy(layout.kinds).to(ids.device).view(B, S * P)
-        positions = torch.arange(P, device=ids.device).repeat(S).expand(B, -1)
+        positions = torch.arange(P, device=ids.device).repeat(B, S)
         attend = DenseAttention(layout, self.rope, mode, impl, probe)
         return self.hidden(ids.view(B, S * P), kinds, positions, attend).view(B, S, P, -1)
 

@@ -38,7 +38,8 @@ def landmark_attention(
 
     Args:
         q: (B, H, T, D), T = S * P of the layout, rotated to positions in the segment.
-        k, v: (B, H_kv, T, D); H is a multiple of H_kv. Values at padding are ignored, NaN among them.
+        k, v: (B, H_kv, T, D); H is a multiple of H_kv. Values at padding are ignored, NaN among them. All is computed
+            in v's dtype, sums and softmaxes in fp32 at least.
         scale: factor on the logits, by default 1 / sqrt(D).
         q_far: (B, H, T, D), the queries rotated for looking into other segments; by default q.
         impl: None chooses "fused" (Triton) on a GPU where it can take the tensors, else "blockwise".
@@ -54,12 +55,15 @@ def landmark_attention(
         raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} do not fit a layout of {layout.kinds.shape}")
     scale = D**-0.5 if scale is None else scale
     q_far = q if q_far is None else q_far
+    out_dtype = q.dtype
+    # autocast leaves values in half precision and rotates queries and keys to single
+    q, q_far, k = (x.to(v.dtype) for x in (q, q_far, k))
     attend = _IMPLS[impl or ("fused" if q.is_cuda and why_not(q, layout) is None else "blockwise")]
     with torch.autocast(q.device.type, enabled=False):
         if (layout.kinds != Kind.PAD).all():
-            return attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far).to(q.dtype)
+            return attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far).to(out_dtype)
         pad = torch.from_numpy(layout.kinds == Kind.PAD).to(q.device).view(B, 1, T, 1)
         # padding may hold anything, NaN too
         q, q_far, k, v = (x.masked_fill(pad, 0.0) for x in (q, q_far, k, v))
         out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
-        return out.masked_fill(pad, 0.0).to(q.dtype)
+        return out.masked_fill(pad, 0.0).to(out_dtype)

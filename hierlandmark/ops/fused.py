@@ -25,6 +25,8 @@ class Tables(NamedTuple):
     counts: Tensor  # (B, S) int32, how many
     readers: Tensor  # the reverse
     reader_counts: Tensor
+    # whether the segments in every list follow one another
+    ranges: bool
 
 
 class Tile(NamedTuple):
@@ -73,12 +75,13 @@ class _Fused(torch.autograd.Function):
         out = torch.empty(B, T, H, D, dtype=q.dtype, device=q.device).transpose(1, 2)
         lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
         tables, tile = tables_of(layout, q.device), _tile("forward", layout, D, q.dtype)
+        groups = _group_keys(k, tables)
         forward_kernel[(T // tile.queries, B * H)](
-            q, q_far, k, v, out, lse, tables.kinds, tables.groups, tables.reads, tables.counts,
+            q, q_far, k, v, groups, out, lse, tables.kinds, tables.groups, tables.reads, tables.counts,
             scale * math.log2(math.e), *_strides(q, q_far, k, v, out),
-            **_sizes(q, k, layout, tile), FLAT=flat, num_warps=tile.warps, num_stages=tile.stages,
+            **_sizes(q, k, layout, tile), FLAT=flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
-        ctx.save_for_backward(q, q_far, k, v, out, lse)
+        ctx.save_for_backward(q, q_far, k, v, groups, out, lse)
         ctx.layout, ctx.flat, ctx.scale = layout, flat, scale
         return out
 
@@ -86,30 +89,36 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from hierlandmark.ops.fused_triton import key_grad_kernel, query_grad_kernel
 
-        q, q_far, k, v, out, lse = ctx.saved_tensors
+        q, q_far, k, v, groups, out, lse = ctx.saved_tensors
         layout, qk_scale = ctx.layout, ctx.scale * math.log2(math.e)
         grad = grads[0] if grads[0].stride(-1) == 1 else grads[0].contiguous()
-        (B, H, T, D), S = q.shape, layout.kinds.shape[1]
+        B, H, T, _ = q.shape
         tables = tables_of(layout, q.device)
         dq, dq_far = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(2))
         dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
         delta = torch.empty_like(lse)
-        dgroups = torch.zeros(B, k.shape[1], S, tables.groups.shape[-1], D, dtype=torch.float32, device=q.device)
-        tile = _tile("query", layout, D, q.dtype)
+        dgroups = torch.zeros(groups.shape, dtype=torch.float32, device=q.device)
+        tile = _tile("query", layout, q.shape[-1], q.dtype)
         query_grad_kernel[(T // tile.queries, B * H)](
-            q, q_far, k, v, out, grad, lse, delta, dq, dq_far, dgroups,
+            q, q_far, k, v, groups, out, grad, lse, delta, dq, dq_far, dgroups,
             tables.kinds, tables.groups, tables.reads, tables.counts, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout, tile),
-            FLAT=ctx.flat, num_warps=tile.warps, num_stages=tile.stages,
+            FLAT=ctx.flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
-        tile = _tile("key", layout, D, q.dtype)
+        tile = _tile("key", layout, q.shape[-1], q.dtype)
         key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
-            q, q_far, k, v, grad, lse, delta, dk, dv, dgroups,
+            q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups,
             tables.kinds, tables.groups, tables.readers, tables.reader_counts, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout, tile),
-            FLAT=ctx.flat, num_warps=tile.warps, num_stages=tile.stages,
+            FLAT=ctx.flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         return dq, dq_far, dk, dv, None, None, None
+
+
+def _group_keys(k: Tensor, tables: Tables) -> Tensor:
+    """Keys of landmarks and gates: (B, H_kv, S * NP, D), contiguous; what stands for none is never looked at."""
+    where = tables.groups.clamp_min(0).flatten(1)[:, None, :, None].long()
+    return k.gather(2, where.expand(-1, k.shape[1], -1, k.shape[-1]))
 
 
 def _strides(*tensors: Tensor) -> tuple[int, ...]:
@@ -166,10 +175,17 @@ def _make_tables(layout: Layout, device: torch.device) -> Tables:
     groups[..., N] = np.where(gates.any(-1), np.arange(S) * P + gates.argmax(-1), -1)
     # a segment of padding is read by nobody
     reads = layout.reads & gates.any(-1)[:, None]
-    arrays = (layout.kinds.reshape(B, S * P), groups, *_lists(reads), *_lists(reads.swapaxes(1, 2)))
-    return Tables(*(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays))
+    lists = (*_lists(reads), *_lists(reads.swapaxes(1, 2)))
+    arrays = (layout.kinds.reshape(B, S * P), groups, *lists)
+    ranges = _are_ranges(*lists[:2]) and _are_ranges(*lists[2:])
+    return Tables(*(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays), ranges)
 
 
 def _lists(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each row the places that are true, first ones first, and their number."""
     return np.argsort(~reads, axis=-1, kind="stable").astype(np.int32), reads.sum(-1).astype(np.int32)
+
+
+def _are_ranges(lists: np.ndarray, counts: np.ndarray) -> bool:
+    inside = np.arange(lists.shape[-1]) < counts[..., None]
+    return bool((~inside | (lists == lists[..., :1] + np.arange(lists.shape[-1]))).all())

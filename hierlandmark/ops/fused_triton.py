@@ -5,7 +5,8 @@ only. So there is no running maximum over content, only one over P0's groups, an
 ever written. Logits are kept in base 2.
 
 A program of the first two kernels owns BM queries of one head, all in one segment; one of the third owns a block of
-keys of one key-value head. LG is, for each text and segment, the places of its landmarks (N) and its gate, -1 if none.
+keys of one key-value head. LG is, for each text and segment, the places of its landmarks (N) and its gate, -1 if none;
+GROUP holds the keys that stand there. RANGE says that the segments in every row of READS follow one another.
 """
 
 import triton
@@ -28,14 +29,20 @@ def _rows(base, rows, stride, D: tl.constexpr):
 
 
 @triton.jit
-def _far_groups(qf, K, places, qk_scale, stride, N: tl.constexpr, NP: tl.constexpr, D: tl.constexpr):
-    """Logits of one segment's landmarks and gate: landmarks (BM, NP), _OFF where there is none; gate (BM,); keys."""
+def _nth(LIST, n, RANGE: tl.constexpr):
+    """The n-th segment of a list; of a range, whose first is at hand, without waiting for it."""
+    if RANGE:
+        return tl.load(LIST) + n
+    return tl.load(LIST + n)
+
+
+@triton.jit
+def _far_groups(qf, keys, there, qk_scale, N: tl.constexpr, NP: tl.constexpr):
+    """Logits of one segment's landmarks (BM, NP), _OFF where there is none, and of its gate (BM,)."""
     index = tl.arange(0, NP)
-    keys = tl.load(_rows(K, tl.maximum(places, 0), stride, D), mask=(places >= 0)[:, None], other=0.0)
     x = _dot(qf, tl.trans(keys)) * qk_scale
     gate = tl.sum(tl.where(index[None, :] == N, x, 0.0), axis=1)
-    landmarks = tl.where(((places >= 0) & (index < N))[None, :], x, _OFF)
-    return landmarks, gate, keys
+    return tl.where((there & (index < N))[None, :], x, _OFF), gate
 
 
 @triton.jit
@@ -67,9 +74,10 @@ def _near(s, kind, rows, cols, block, BS: tl.constexpr):
 
 @triton.jit
 def forward_kernel(
-    Q, QF, K, V, OUT, LSE, KIND, LG, READS, COUNT, qk_scale,
+    Q, QF, K, V, GROUP, OUT, LSE, KIND, LG, READS, COUNT, qk_scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
+    RANGE: tl.constexpr,
 ):  # fmt: skip
     # the last tiles have most to read: they start first
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -78,7 +86,7 @@ def forward_kernel(
     K += b * skb + (h // REP) * skh
     V += b * svb + (h // REP) * svh
     KIND += b * T
-    slot = tl.arange(0, BS)
+    slot, index = tl.arange(0, BS), tl.arange(0, NP)
     m, mass = tl.full([BM], _OFF, tl.float32), tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
 
@@ -102,10 +110,14 @@ def forward_kernel(
         m = m_new
 
     qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
-    for n in range(tl.load(COUNT + b * S + segment)):
-        past = tl.load(READS + (b * S + segment) * S + n)
-        places = tl.load(LG + (b * S + past) * NP + tl.arange(0, NP))
-        landmarks, gate, _ = _far_groups(qf, K, places, qk_scale, skt, N, NP, D)
+    count = tl.load(COUNT + b * S + segment)
+    READS += (b * S + segment) * S
+    GROUP += (b * (H // REP) + h // REP) * S * NP * D
+    for n in range(count):
+        past = _nth(READS, n, RANGE)
+        there = tl.load(LG + (b * S + past) * NP + index) >= 0
+        group_keys = tl.load(_rows(GROUP, past * NP + index, D, D))
+        landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
         if FLAT:
             m_new = tl.maximum(m, tl.max(landmarks, axis=1))
             w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - m_new[:, None]), 0.0)
@@ -148,9 +160,10 @@ def _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta):
 
 @triton.jit
 def query_grad_kernel(
-    Q, QF, K, V, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, READS, COUNT, qk_scale, scale,
+    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, READS, COUNT, qk_scale, scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
+    RANGE: tl.constexpr,
 ):  # fmt: skip
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
@@ -181,10 +194,14 @@ def query_grad_kernel(
 
     qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
     acc = tl.zeros([BM, D], tl.float32)
-    for n in range(tl.load(COUNT + b * S + segment)):
-        past = tl.load(READS + (b * S + segment) * S + n)
-        places = tl.load(LG + (b * S + past) * NP + index)
-        landmarks, gate, group_keys = _far_groups(qf, K, places, qk_scale, skt, N, NP, D)
+    count = tl.load(COUNT + b * S + segment)
+    READS += (b * S + segment) * S
+    groups = (b * (H // REP) + h // REP) * S * NP
+    for n in range(count):
+        past = _nth(READS, n, RANGE)
+        there = tl.load(LG + (b * S + past) * NP + index) >= 0
+        group_keys = tl.load(_rows(GROUP, groups + past * NP + index, D, D))
+        landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
         if FLAT:
             w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - lse[:, None]), 0.0)
         else:
@@ -211,16 +228,17 @@ def query_grad_kernel(
             dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
         dx = dx.to(qf.dtype)
         acc += _dot(dx, group_keys)
-        where = DLG + (((b * (H // REP) + h // REP) * S + past) * NP).to(tl.int64) * D
-        tl.atomic_add(_rows(where, index, D, D), _dot(tl.trans(dx), qf) * scale, mask=(places >= 0)[:, None])
+        of_groups = _dot(tl.trans(dx), qf) * scale
+        tl.atomic_add(_rows(DLG, groups + past * NP + index, D, D), of_groups, mask=there[:, None])
     tl.store(_rows(DQF + here * D, rows, D, D), (acc * scale).to(DQF.dtype.element_ty))
 
 
 @triton.jit
 def key_grad_kernel(
-    Q, QF, K, V, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, qk_scale, scale,
+    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, qk_scale, scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
+    RANGE: tl.constexpr,
 ):  # fmt: skip
     block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
     b = (tl.program_id(1) // (H // REP)).to(tl.int64)
@@ -248,18 +266,21 @@ def key_grad_kernel(
         dv += _dot(tl.trans(w.to(do.dtype)), do)
         dk += _dot(tl.trans(ds.to(q.dtype)), q)
 
-    places = tl.load(LG + (b * S + segment) * NP + tl.arange(0, NP))
+    index = tl.arange(0, NP)
+    there = tl.load(LG + (b * S + segment) * NP + index) >= 0
+    group_keys = tl.load(_rows(GROUP, (tl.program_id(1).to(tl.int64) * S + segment) * NP + index, D, D))
     bias = tl.where(kind == _CONTENT, 0.0, _OFF)
     per_reader = tiles * REP
+    READERS += (b * S + segment) * S
     for n in range(tl.load(READER_COUNT + b * S + segment) * per_reader):
-        reader = tl.load(READERS + (b * S + segment) * S + n // per_reader)
+        reader = _nth(READERS, n // per_reader, RANGE)
         h = h_kv * REP + n % REP
         rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
         here = (b * H + h) * T
         qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
         do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
         lse = tl.load(LSE + here + rows)
-        landmarks, gate, _ = _far_groups(qf, K, places, qk_scale, skt, N, NP, D)
+        landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
         mark = _column(landmarks, j, NP)
         if FLAT:
             weight = tl.exp2(mark - lse)
@@ -278,9 +299,9 @@ def key_grad_kernel(
         dk += _dot(tl.trans((w * (dp - mean[:, None])).to(qf.dtype)), qf)
 
     # what the queries' kernel found for this block's landmark and gate
-    there = (tl.program_id(1).to(tl.int64) * S + segment) * NP
-    of_landmark = tl.load(DLG + (there + j) * D + tl.arange(0, D))
-    of_gate = tl.load(DLG + (there + N) * D + tl.arange(0, D))
+    groups = (tl.program_id(1).to(tl.int64) * S + segment) * NP
+    of_landmark = tl.load(DLG + (groups + j) * D + tl.arange(0, D))
+    of_gate = tl.load(DLG + (groups + N) * D + tl.arange(0, D))
     dk = dk * scale + tl.where(kind == _LANDMARK, 1.0, 0.0)[:, None] * of_landmark[None, :]
     dk += tl.where(kind == _GATE, 1.0, 0.0)[:, None] * of_gate[None, :]
     # contiguous, (B, H_kv, T, D)

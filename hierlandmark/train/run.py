@@ -14,6 +14,7 @@ from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save_adapter
 from hierlandmark.model.base import default_base
+from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.fingerprint import weights_digest
 from hierlandmark.model.prompts import ask_prompt, tokenize
@@ -173,8 +174,13 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
             module.cast_input_dtype_enabled = False
         if half and name.endswith(("input_layernorm", "post_attention_layernorm")):
             module.register_forward_hook(lambda module, args, output: output.to(torch.bfloat16))
-    core = LandmarkCore(wrapped, layout, sink, residual_dtype=torch.float32 if half else None)
-    return core.to(device), tokenizer, where
+    core = LandmarkCore(wrapped, layout, sink, residual_dtype=torch.float32 if half else None).to(device)
+    if half:
+        core.tap.remove()
+        for layer in decoder_of(wrapped).layers:
+            # a small model's time goes into what stands between its matrix products
+            layer.compile(dynamic=True)
+    return core, tokenizer, where
 
 
 def read_tokens(
