@@ -137,6 +137,12 @@ class InMemoryStore:
         held = self._state().get(namespace)
         return held is not None and id_key(message_id) in held.messages
 
+    def unencoded(self, namespace: str) -> list[MessageId]:
+        """See `BlockStore.unencoded`."""
+        held = self._named(namespace)
+        encoded = {id_key(run.message_id) for segment in held.segments.values() for run in segment.runs}
+        return [to_message(*row[:5]).id for key, row in held.messages.items() if key not in encoded]
+
     def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
         """See `BlockStore.segments`. Raises `KeyError` for an id that is not in the namespace."""
         held = self._named(namespace)

@@ -128,6 +128,9 @@ class BlockStore(Protocol):
     def has_message(self, namespace: str, message_id: MessageId) -> bool:
         """Whether the id is there; False also for an unknown namespace. 1 and "1" differ."""
 
+    def unencoded(self, namespace: str) -> list[MessageId]:
+        """Messages of which no segment holds a token, in the order they were appended."""
+
     def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
         """Segments in text order, or those named, in the order named."""
 

@@ -166,6 +166,16 @@ class SQLiteStore:
             known = rows.find_namespace(conn, namespace)
             return known is not None and rows.find_message(conn, known, message_id) is not None
 
+    def unencoded(self, namespace: str) -> list[MessageId]:
+        """See `BlockStore.unencoded`. Reads two indexes, no text."""
+        query = (
+            "SELECT message_id FROM messages WHERE namespace_id = ?"
+            " AND NOT EXISTS (SELECT 1 FROM runs WHERE message = messages.id) ORDER BY id"
+        )
+        with self._reading() as conn:
+            known = rows.namespace_id(conn, namespace)
+            return [json.loads(key) for (key,) in conn.execute(query, (known,))]
+
     def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
         """See `BlockStore.segments`. Raises `KeyError` for an id that is not in the namespace."""
         with self._reading() as conn:

@@ -7,6 +7,7 @@ import pytest
 
 from hierlandmark import Memory, MemoryConfig, Message
 from hierlandmark.errors import NamespaceNotFound
+from hierlandmark.memory.text import to_tokens
 from hierlandmark.testing import tiny_model
 
 
@@ -156,6 +157,29 @@ def test_two_who_take_over_a_reset_file_encode_it_once(model, tmp_path, monkeypa
         meanwhile(monkeypatch, one._open_store(), "append", lambda: other.search("word"))
         assert len(one.search("word").hits) == 2
         whole(one, "ab")
+
+
+def test_an_add_while_the_keys_are_reset_loses_no_older_text(two, model, monkeypatch):
+    from hierlandmark.store import SQLiteStore
+
+    one, _ = two
+    one.add(chat("a", "b"))
+    # a `reencode` with the same model, between reading the tail and writing
+    meanwhile(monkeypatch, one._open_store(), "append", lambda: SQLiteStore.reset_keys(one.path, model.kv_spec))
+    one.add(chat("c"))
+    whole(one, "abc")
+
+
+def test_text_that_has_no_segment_is_encoded_in_its_place(two, model):
+    one, _ = two
+    one.add(chat("a", "b", "c"))
+    store = one._open_store()
+    store.rewrite("default", [], [(record.id, None) for record in store.segments("default")])
+    only = chat("c")
+    store.append("default", [], model.encode(*to_tokens(model, only)))
+    assert store.unencoded("default") == ["a", "b"]
+    assert {hit.message_ids[0] for hit in one.search("word", 9).hits} == set("abc")
+    whole(one, "abc")
 
 
 def test_a_budget_holds_after_every_add(model, tmp_path):
