@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 from zlib import crc32
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from hierlandmark.config import MemoryConfig, Mode
 from hierlandmark.errors import InvalidArgument, ModelMismatch, NamespaceNotFound
 from hierlandmark.memory.aio import AsyncVerbs
+from hierlandmark.memory.arguments import check_count, check_mode, check_path, checked_ids
 from hierlandmark.memory.pieces import Pieces
 from hierlandmark.memory.rank import block_shares, rank_blocks, rank_messages
 from hierlandmark.memory.text import check_text, checked
@@ -25,6 +26,7 @@ from hierlandmark.recall import Recall, Source, Tally
 from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
 from hierlandmark.store.protocol import BlockStore, MessageRun, SegmentId
+from hierlandmark.store.records import check_namespace
 
 IN_MEMORY = ":memory:"
 
@@ -33,14 +35,14 @@ class Memory(AsyncVerbs):
     """What one namespace of a database remembers. Open it with `Memory.open`; safe to share between threads."""
 
     def __init__(self, path: str | Path, namespace: str, model: LandmarkModel | None, config: MemoryConfig) -> None:
+        check_path(path)
+        check_namespace(namespace)
         self.path, self.namespace, self.config = path, namespace, config
         self._model = model
         self._lock = threading.RLock()
         self._store: BlockStore | None = None
         self._recalls: dict[Mode, tuple[object, Recall]] = {}
         self._closed = False
-        if not namespace:
-            raise InvalidArgument("expected a namespace, got an empty name")
         if self._is_file and (model is not None or Path(path).exists()):
             self._open_store()
 
@@ -61,6 +63,7 @@ class Memory(AsyncVerbs):
             model: by default `LandmarkModel.from_pretrained()`, loaded when it is first needed.
 
         Raises:
+            InvalidArgument: a path or namespace that is none.
             ModelMismatch: the database was written by another base model, adapter or layout.
             StoreCorrupt, StoreTooNew, StoreNotWritable: the file cannot be used; the message says why.
         """
@@ -161,12 +164,12 @@ class Memory(AsyncVerbs):
         Only gate and landmark keys are looked at; no block is read. Scores compare within one search.
 
         Raises:
-            InvalidArgument: k < 1.
+            InvalidArgument: k < 1, or no mode.
             InvalidMessage: the query is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
-        if not isinstance(k, int) or k < 1:
-            raise InvalidArgument(f"expected k of at least 1, got {k!r}")
+        check_count("k", k)
+        check_mode(mode)
         check_text(query, "the query", self.config.max_message_bytes)
         began = time.perf_counter()
         with self._lock:
@@ -225,7 +228,7 @@ class Memory(AsyncVerbs):
             on_token: called with each piece of text as it is made.
 
         Raises:
-            InvalidArgument: `max_new_tokens` < 1.
+            InvalidArgument: `max_new_tokens` < 1, or no mode.
             InvalidMessage: the question is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
@@ -247,8 +250,8 @@ class Memory(AsyncVerbs):
     def _answer(
         self, prompt: list[int], max_new_tokens: int, mode: Mode | None, on_token: Callable[[str], None] | None
     ) -> Answer:
-        if max_new_tokens < 1:
-            raise InvalidArgument(f"expected max_new_tokens of at least 1, got {max_new_tokens!r}")
+        check_count("max_new_tokens", max_new_tokens)
+        check_mode(mode)
         began = time.perf_counter()
         with self._lock:
             model, store = self._ready()
@@ -297,10 +300,11 @@ class Memory(AsyncVerbs):
         """Remove messages without a trace: text, index, and the keys of every segment they were in.
 
         Raises:
+            InvalidArgument: no list of ids.
             MessageNotFound: an id is not there; then nothing is changed.
             NamespaceNotFound: nothing was ever added here.
         """
-        ids = list(dict.fromkeys(message_ids))
+        ids = list(dict.fromkeys(checked_ids(message_ids)))
         if not ids:
             return
         with self._lock:
@@ -311,8 +315,9 @@ class Memory(AsyncVerbs):
             forget(store, self.namespace, model, ids)
 
     def messages(self, ids: Sequence[MessageId] | None = None) -> list[Message]:
-        """All messages in order, or those named; `NamespaceNotFound`, `MessageNotFound`."""
-        return self._existing().messages(self.namespace, ids)
+        """All messages in order, or those named; `NamespaceNotFound`, `MessageNotFound`, `InvalidArgument`."""
+        named = None if ids is None else checked_ids(ids)
+        return self._existing().messages(self.namespace, named)
 
     def namespaces(self) -> list[str]:
         """Names of all memories in this database."""
@@ -394,8 +399,6 @@ class Memory(AsyncVerbs):
     def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:
         """A view of the namespace as it is now; blocks read for the last query stay cached while it is the same."""
         mode = mode or self.config.recall.mode
-        if mode not in get_args(Mode):
-            raise InvalidArgument(f"expected mode to be one of {', '.join(get_args(Mode))}, got {mode!r}")
         source = _source(store, self.namespace)
         mark = tuple((record.id, record.has_kv, crc32(record.tokens.tobytes())) for record in source.records)
         kept = self._recalls.get(mode)

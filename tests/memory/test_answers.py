@@ -3,7 +3,7 @@
 import pytest
 
 from hierlandmark import Memory, MemoryConfig, Message
-from hierlandmark.errors import InvalidArgument, InvalidMessage
+from hierlandmark.errors import InvalidMessage
 from hierlandmark.testing import tiny_model
 
 CHAT = [Message(id=f"m{i}", content=f"{i}: word{i} " * (1 + i % 5)) for i in range(24)]
@@ -87,18 +87,6 @@ def test_every_trace_mass_is_named_when_few_segments_hold_it_all():
             ):
                 assert sum(s.mass for s in trace.segments) == pytest.approx(1, abs=1e-4)
                 assert sum(b.mass for b in trace.blocks) == pytest.approx(1, abs=1e-4)
-
-
-def test_an_unknown_mode_is_refused(memory):
-    for call in (memory.search, memory.ask, memory.complete):
-        with pytest.raises(InvalidArgument, match="hierarchical"):
-            call("x", mode="bogus")
-
-
-@pytest.mark.parametrize("k", [0, -1, 2.5, "3", None])
-def test_k_is_a_whole_number_of_at_least_one(memory, k):
-    with pytest.raises(InvalidArgument, match="k of at least 1"):
-        memory.search("x", k)
 
 
 def test_a_huge_question_is_refused(memory):
