@@ -23,8 +23,10 @@ from hierlandmark.store.records import (
     id_key,
     message_rows,
     missing,
+    rewritten,
     to_message,
 )
+from hierlandmark.store.tensors import checksum
 
 # BM25 as SQLite's FTS5 computes it
 K1, B = 1.2, 0.75
@@ -156,24 +158,38 @@ class InMemoryStore:
 
     def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
         """See `BlockStore.gate_keys`."""
-        held = self._named(namespace).segments
-        gates = np.empty((len(held), self.spec.layers, self.spec.kv_heads, self.spec.head_dim), self.spec.numpy_dtype)
-        for i, segment in enumerate(held.values()):
+        held = self._named(namespace)
+        return np.array(list(held.segments), np.int64), self._gates(held)
+
+    def _gates(self, held: _Namespace) -> np.ndarray:
+        shape = (self.spec.layers, self.spec.kv_heads, self.spec.head_dim)
+        gates = np.empty((len(held.segments), *shape), self.spec.numpy_dtype)
+        for i, segment in enumerate(held.segments.values()):
             gates[i] = segment.gate_key
-        return np.array(list(held), np.int64), gates
+        return gates
 
-    def landmark_keys(self, segment_ids: Sequence[SegmentId]) -> list[np.ndarray]:
-        """See `BlockStore.landmark_keys`. Raises `KeyError` for an unknown segment."""
-        return [self._anywhere(i).landmark_keys.copy() for i in segment_ids]
+    def index(self, namespace: str) -> tuple[list[SegmentRecord], np.ndarray]:
+        """See `BlockStore.index`."""
+        held = self._named(namespace)
+        return [_record(*item) for item in held.segments.items()], self._gates(held)
 
-    def read_blocks(self, layer: int, block_ids: Sequence[BlockId]) -> np.ndarray:
+    def landmark_keys(
+        self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
+    ) -> list[np.ndarray]:
+        """See `BlockStore.landmark_keys`."""
+        wanted: Sequence[int | None] = [None] * len(segment_ids) if versions is None else versions
+        return [self._anywhere(*pair).landmark_keys.copy() for pair in zip(segment_ids, wanted, strict=True)]
+
+    def read_blocks(
+        self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
+    ) -> np.ndarray:
         """See `BlockStore.read_blocks`."""
         check_layer(self.spec, layer)
         shape = (2, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
         out = np.empty((len(block_ids), *shape), self.spec.numpy_dtype)
         for i, block_id in enumerate(block_ids):
             segment_id, n = divmod(int(block_id), self.spec.blocks_per_segment)
-            segment = self._anywhere(segment_id)
+            segment = self._anywhere(segment_id, None if versions is None else versions[i])
             if segment.kv is None or n >= len(segment.kv):
                 raise KeyError(f"block {block_id} is unknown, or its keys and values were dropped: encode it again")
             out[i] = segment.kv[n, layer]
@@ -264,10 +280,13 @@ class InMemoryStore:
             )
         return held
 
-    def _anywhere(self, segment_id: SegmentId) -> EncodedSegment:
+    def _anywhere(self, segment_id: SegmentId, version: int | None = None) -> EncodedSegment:
         for held in self._state().values():
             if segment_id in held.segments:
-                return held.segments[segment_id]
+                found = held.segments[segment_id]
+                if version not in (None, checksum(found.tokens)):
+                    raise rewritten(segment_id)
+                return found
         raise KeyError(f"segment {segment_id} is not in the store")
 
     def _checked(self, state: _Namespace, segment: EncodedSegment) -> EncodedSegment:
@@ -301,4 +320,5 @@ def _record(segment_id: SegmentId, segment: EncodedSegment) -> SegmentRecord:
         block_content=tuple(segment.block_content),
         closed=segment.closed,
         has_kv=segment.kv is not None,
+        version=checksum(segment.tokens),
     )

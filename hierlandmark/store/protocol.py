@@ -67,6 +67,7 @@ class SegmentRecord:
     block_content: tuple[int, ...]
     closed: bool
     has_kv: bool
+    version: int  # CRC-32 of the tokens: a rewritten segment keeps its id, and its text tells it apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +141,24 @@ class BlockStore(Protocol):
     def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
         """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D)."""
 
-    def landmark_keys(self, segment_ids: Sequence[SegmentId]) -> list[np.ndarray]:
-        """For each segment (N, L, H_kv, D)."""
+    def index(self, namespace: str) -> tuple[list[SegmentRecord], np.ndarray]:
+        """Segments in text order and their gate keys (G, L, H_kv, D), both as they are at one moment."""
 
-    def read_blocks(self, layer: int, block_ids: Sequence[BlockId]) -> np.ndarray:
+    def landmark_keys(
+        self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
+    ) -> list[np.ndarray]:
+        """For each segment (N, L, H_kv, D).
+
+        Raises `KeyError` when one is unknown or, with `versions`, was rewritten since it had that one.
+        """
+
+    def read_blocks(
+        self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
+    ) -> np.ndarray:
         """Keys and values (n, 2, H_kv, P, D) of one layer, in the order asked; writable memory of its own.
 
-        Raises `StoreCorrupt` when a checksum fails, `KeyError` when the block is unknown or its KV was dropped.
+        Raises `StoreCorrupt` when a checksum fails, `KeyError` when a block is unknown, its KV was dropped or, with
+        `versions` (of each block's segment), its segment was rewritten since it had that one.
         """
 
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:

@@ -139,6 +139,7 @@ def test_unknown_namespace(store):
             lambda: store.messages(name),  # noqa: B023
             lambda: store.segments(name),  # noqa: B023
             lambda: store.gate_keys(name),  # noqa: B023
+            lambda: store.index(name),  # noqa: B023
             lambda: store.search_text(name, "x", 1),  # noqa: B023
             lambda: store.stats(name),  # noqa: B023
             lambda: store.drop_kv(name, []),  # noqa: B023
@@ -452,6 +453,7 @@ def test_close(store):
         lambda: store.unencoded("n"),
         lambda: store.tail("n"),
         lambda: store.gate_keys("n"),
+        lambda: store.index("n"),
         lambda: store.landmark_keys([1]),
         lambda: store.read_blocks(0, [1]),
         lambda: store.drop_kv("n", []),
