@@ -10,13 +10,15 @@ class _Frozen(BaseModel):
 
 
 class Cost(_Frozen):
-    """Work one query did, summed over layers; keys are counted once per layer and KV head that scored them."""
+    """Work one query did, summed over layers and, for an answer, over the steps that made its tokens."""
 
+    # keys scored, once per layer, KV head and step
     gate_keys: int = 0
     landmark_keys: int = 0
-    # distinct (layer, block) pairs whose keys and values were attended to
+    # (layer, block) pairs whose keys and values were attended to, counted again at each step that did so
     blocks_read: int = 0
-    # bytes fetched from the database, gates and landmarks included; what a cache already held is not fetched
+    # bytes of gates, landmarks, keys and values fetched from the database: gates by the first query after a change,
+    # the rest unless a cache held them already
     bytes_read: int = 0
     # wall time, milliseconds
     ms: float = 0.0

@@ -11,7 +11,7 @@ from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.messages import Message
 from hierlandmark.ops.rope import rotate
 from hierlandmark.recall import Source
-from hierlandmark.store import InMemoryStore, MessageRun
+from hierlandmark.store import InMemoryStore, MessageRun, SQLiteStore
 from hierlandmark.testing import tiny_model
 
 GRANULARITIES = ("head_token", "head", "token")
@@ -186,3 +186,68 @@ def test_under_the_threshold_a_head_and_token_reads_nothing(model, store, mode, 
         assert int((lses == -math.inf).sum()) == at + 1
     q, near = questions()
     assert (assert_as_written_out(model, store, q, near + 50, threshold=0.5, **options) == -math.inf).all()
+
+
+def removed(store):
+    """The last segment goes with its message."""
+    last = store.segments("n")[-1]
+    store.rewrite("n", [last.runs[0].message_id], [(last.id, None)])
+
+
+def rewritten(model):
+    """The first segment has another text under its id, in as many blocks."""
+
+    def act(store):
+        record = store.segments("n")[0]
+        (other,) = model.encode((record.tokens + 1) % 256, record.runs)
+        store.rewrite("n", [], [(record.id, other)])
+
+    return act
+
+
+def dropped(store):
+    store.drop_kv("n", [record.id for record in store.segments("n")[1:3]])
+
+
+@pytest.mark.parametrize("kind", ["in_memory", "sqlite"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("late", [False, True], ids=["before", "between-layers"])
+@pytest.mark.parametrize("change", ["removed", "rewritten", "dropped"])
+def test_segments_are_read_as_they_were_listed(model, store, tmp_path, kind, mode, late, change):
+    q, near = questions()
+    options = {"mode": mode, "segments": 99, "blocks": 99, "cached_blocks": 1}
+    mine = InMemoryStore(model.kv_spec) if kind == "in_memory" else SQLiteStore(tmp_path / "m.db", model.kv_spec)
+    for record in store.segments("n"):
+        (copy,) = model.encode(record.tokens, record.runs)
+        mine.append("n", store.messages("n", [record.runs[0].message_id]), [copy])
+    wanted = [recalling(model, store, **options).read(layer, q, near, SCALE) for layer in range(2)]
+    recall = recalling(model, mine, **options)
+    if late:
+        recall.read(0, q, near, SCALE)
+    {"removed": removed, "rewritten": rewritten(model), "dropped": dropped}[change](mine)
+    for layer, (out, total) in enumerate(wanted):
+        found = recall.read(layer, q, near, SCALE)
+        torch.testing.assert_close(found[0], out, **TOLERANCE)
+        torch.testing.assert_close(found[1], total, **TOLERANCE)
+    mine.close()
+
+
+@pytest.mark.parametrize("limit", [0, 20_000, 2**30])
+def test_segments_encoded_again_are_kept_up_to_a_bound(model, store, monkeypatch, limit):
+    mine, made = InMemoryStore(model.kv_spec), []
+    mine.append("n", store.messages("n"), [model._encode_again(record) for record in store.segments("n")])
+    mine.drop_kv("n", [record.id for record in mine.segments("n")])
+    plain = model._encode_again
+    monkeypatch.setattr(model, "_encode_again", lambda record: made.append(record.id) or plain(record))
+    q, near = questions()
+    options = {"segments": 99, "blocks": 99, "cached_blocks": 1}
+    recall, whole = recalling(model, mine, restored_bytes=limit, **options), recalling(model, store, **options)
+    for layer in (0, 1, 0, 1):
+        found, wanted = (one.read(layer, q, near, SCALE) for one in (recall, whole))
+        torch.testing.assert_close(found[0], wanted[0], **TOLERANCE)
+    # those that were kept were made once, the others once in each layer's read, and not once a block
+    assert {made.count(i) for i in set(made)} == {0: {4}, 20_000: {1, 4}, 2**30: {1}}[limit]
+    assert recall._restored._bytes <= limit
+    recall.begin()
+    recall.read(0, q, near, SCALE)
+    assert {made.count(i) for i in set(made)} <= {0: {5}, 20_000: {1, 2, 5, 6}, 2**30: {1}}[limit]

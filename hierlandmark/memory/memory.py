@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
-from zlib import crc32
 
 import numpy as np
 
@@ -22,10 +21,10 @@ from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.generate import generate, push
 from hierlandmark.model.prompts import search_prompt
-from hierlandmark.recall import Recall, Source, Tally
+from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
-from hierlandmark.store.protocol import BlockStore, MessageRun, SegmentId
+from hierlandmark.store.protocol import BlockStore, MessageRun, SegmentId, SegmentRecord
 from hierlandmark.store.records import check_namespace
 
 IN_MEMORY = ":memory:"
@@ -267,7 +266,9 @@ class Memory(AsyncVerbs):
                 run = [MessageRun(0, len(tokens))]
                 here = Message(id=0, role="window", content=model.decode(tokens) or " ")
                 scratch.append(name, [here], model.encode(np.asarray(tokens, dtype=np.int32), run))
-                grown = self._build(model, [*recall.sources, _source(scratch, name)], recall.config.mode)
+                grown = self._build(
+                    model, [*recall.sources, Source(scratch, *scratch.index(name), scratch=True)], recall.config.mode
+                )
                 grown.go_on_from(recall)
                 recall = grown
 
@@ -399,14 +400,14 @@ class Memory(AsyncVerbs):
     def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:
         """A view of the namespace as it is now; blocks read for the last query stay cached while it is the same."""
         mode = mode or self.config.recall.mode
-        source = _source(store, self.namespace)
-        mark = tuple((record.id, record.has_kv, crc32(record.tokens.tobytes())) for record in source.records)
         kept = self._recalls.get(mode)
-        if kept is None or kept[0] != mark:
-            # one view at a time: its cache is most of the memory a query takes
-            self._recalls = {mode: (mark, self._build(model, [source], mode))}
-        recall = self._recalls[mode][1]
-        recall.tally = Tally()
+        if kept is not None and kept[0] == _mark(store.segments(self.namespace)):
+            kept[1].begin()
+            return kept[1]
+        records, gates = store.index(self.namespace)
+        recall = self._build(model, [Source(store, records, gates)], mode)
+        # one view at a time: its cache is most of the memory a query takes
+        self._recalls = {mode: (_mark(records), recall)}
         return recall
 
     def _build(self, model: LandmarkModel, sources: Sequence[Source], mode: Mode) -> Recall:
@@ -414,10 +415,6 @@ class Memory(AsyncVerbs):
         return model.recall(sources, config)
 
 
-def _source(store: BlockStore, namespace: str) -> Source:
-    while True:
-        records = store.segments(namespace)
-        ids, gates = store.gate_keys(namespace)
-        # somebody else may write between the two
-        if ids.tolist() == [record.id for record in records]:
-            return Source(store, records, gates)
+def _mark(records: Sequence[SegmentRecord]) -> list[tuple[SegmentId, bool, int]]:
+    """Tells one state of a namespace from another."""
+    return [(record.id, record.has_kv, record.version) for record in records]

@@ -58,6 +58,54 @@ def test_cost_counts_all_windows(memory):
     assert short.cost.gate_keys > 0
 
 
+def test_bytes_read_are_the_gates_and_landmarks_and_blocks_that_were_fetched():
+    with remembering() as memory:
+        store = memory._open_store()
+        records, gates = store.index("default")
+        landmarks = sum(array.nbytes for array in store.landmark_keys([record.id for record in records]))
+        first, again = (memory.search("word7", 3, mode="flat").cost for _ in range(2))
+        assert first.bytes_read == gates.nbytes + landmarks
+        assert again.bytes_read == first.blocks_read == again.blocks_read == 0
+        asked = memory.complete("word7", max_new_tokens=4, mode="flat").cost
+        assert 0 < asked.bytes_read <= store.stats("default").kv_bytes
+        memory.add([Message(id="new", content="x")])
+        changed = memory.complete("word7", max_new_tokens=1, mode="flat").cost
+        stats = store.stats("default")
+        assert stats.key_bytes < changed.bytes_read <= stats.key_bytes + stats.kv_bytes
+
+
+def test_a_window_that_is_remembered_for_the_answer_only_is_not_fetched():
+    with Memory.open(":memory:", model=tiny_model()) as memory:
+        memory.add([Message(id=1, content="x")])
+        stats = memory.stats()
+        cost = memory.complete(LONG, max_new_tokens=1, mode="flat").cost
+        assert cost.blocks_read > 2 * stats.blocks
+        assert cost.bytes_read <= stats.key_bytes + stats.kv_bytes
+
+
+def test_blocks_are_counted_at_each_step_that_reads_them():
+    with remembering() as memory:
+        few, many = (memory.complete("word7", max_new_tokens=n).cost.blocks_read for n in (1, 9))
+        assert few < many
+        assert memory.complete("word7", max_new_tokens=9).cost.blocks_read == many
+
+
+def test_dropped_segments_are_encoded_once_for_a_question(monkeypatch):
+    model = tiny_model(seed=1)
+    made = []
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add([Message(id=i, content=f"{i}: word{i} " * 4) for i in range(16)])
+        store = memory._open_store()
+        store.drop_kv("default", [record.id for record in store.segments("default")])
+        plain = model._encode_again
+        monkeypatch.setattr(model, "_encode_again", lambda record: made.append(record.id) or plain(record))
+        # outgrows its window, so that the view of the store is made anew on the way
+        assert len(memory.complete(LONG, max_new_tokens=20, mode="flat").tokens) > model.layout.segment_capacity // 2
+        # more than any small number of segments kept would hold
+        assert len(set(made)) > 12
+        assert len(made) == len(set(made))
+
+
 def test_a_trace_names_only_what_is_in_the_store(memory):
     with remembering(1) as other:
         for one in (memory, other):
