@@ -71,5 +71,6 @@ class MemoryConfig(BaseModel):
     encode: Encode = "segment"
     # bytes of UTF-8 in one message
     max_message_bytes: int = Field(default=1_000_000, ge=1)
-    # bytes of keys and values kept on disk per namespace; older segments are encoded again when needed
+    # bytes of keys and values kept on disk per namespace by what this memory writes; older segments are encoded again
+    # when needed
     kv_budget_bytes: int | None = Field(default=None, ge=0)

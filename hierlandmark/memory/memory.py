@@ -127,35 +127,12 @@ class Memory(AsyncVerbs):
             return AddReport(messages=0, tokens=0, segments=0, seconds=0.0)
         with self._lock:
             model, store = self._with_model()
-            self._complete(model, store)
-            ids, tokens = append(store, self.namespace, model, new, progress)
-            self._keep_budget(store)
+            budget = self.config.kv_budget_bytes
+            complete(store, self.namespace, model, budget)
+            ids, tokens = append(store, self.namespace, model, new, progress, budget)
             self._recalls.clear()
         seconds = time.perf_counter() - began
         return AddReport(messages=len(new), tokens=tokens, segments=len(ids), seconds=seconds)
-
-    def _complete(self, model: LandmarkModel, store: BlockStore) -> None:
-        if complete(store, self.namespace, model)[0]:
-            self._keep_budget(store)
-
-    def _keep_budget(self, store: BlockStore) -> None:
-        """Drop the oldest segments' keys and values until the budget holds."""
-        budget = self.config.kv_budget_bytes
-        if budget is None:
-            return
-        over = store.stats(self.namespace).kv_bytes - budget
-        dropped: list[SegmentId] = []
-        if over > 0:
-            spec = store.spec
-            block = spec.layers * 2 * spec.kv_heads * spec.block_size * spec.head_dim * spec.numpy_dtype.itemsize
-            for record in store.segments(self.namespace):
-                if over <= 0:
-                    break
-                if record.has_kv:
-                    dropped.append(record.id)
-                    over -= block * len(record.block_content)
-        if dropped:
-            store.drop_kv(self.namespace, dropped)
 
     def search(self, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult:
         """The k messages that the model's attention points at, best first; all there are when there are fewer.
@@ -313,7 +290,7 @@ class Memory(AsyncVerbs):
             # named errors before any work
             store.messages(self.namespace, ids)
             self._recalls.clear()
-            forget(store, self.namespace, model, ids)
+            forget(store, self.namespace, model, ids, self.config.kv_budget_bytes)
 
     def messages(self, ids: Sequence[MessageId] | None = None) -> list[Message]:
         """All messages in order, or those named; `NamespaceNotFound`, `MessageNotFound`, `InvalidArgument`."""
@@ -347,6 +324,7 @@ class Memory(AsyncVerbs):
         path: str | Path,
         *,
         model: LandmarkModel | None = None,
+        config: MemoryConfig | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> AddReport:
         """Take a database's text to another model: every namespace is encoded anew, ids and order kept.
@@ -356,11 +334,12 @@ class Memory(AsyncVerbs):
         began = time.perf_counter()
         model = model or LandmarkModel.from_pretrained()
         SQLiteStore.reset_keys(path, model.kv_spec)
+        budget = (config or MemoryConfig()).kv_budget_bytes
         messages = tokens = segments = 0
         with cls.open(path, model=model) as memory:
-            for name in memory.namespaces():
-                with cls.open(path, name, model=model) as one:
-                    done = complete(one._open_store(), name, model, progress)
+            store = memory._open_store()
+            for name in store.namespaces():
+                done = complete(store, name, model, budget, progress)
                 messages, tokens, segments = messages + done[0], tokens + done[1], segments + done[2]
         seconds = time.perf_counter() - began
         return AddReport(messages=messages, tokens=tokens, segments=segments, seconds=seconds)
@@ -394,7 +373,7 @@ class Memory(AsyncVerbs):
         store = self._existing()
         store.stats(self.namespace)  # NamespaceNotFound before a model is loaded
         model, store = self._with_model()
-        self._complete(model, store)
+        complete(store, self.namespace, model, self.config.kv_budget_bytes)
         return model, store
 
     def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:

@@ -24,7 +24,12 @@ class _Changed(Exception):
 
 
 def append(
-    store: BlockStore, namespace: str, model: LandmarkModel, new: Sequence[Message], progress: Progress | None
+    store: BlockStore,
+    namespace: str,
+    model: LandmarkModel,
+    new: Sequence[Message],
+    progress: Progress | None,
+    kv_budget: int | None,
 ) -> tuple[list[SegmentId], int]:
     """Add messages behind the open tail; ids of the segments written, and tokens added."""
     added, added_runs = to_tokens(model, new)
@@ -35,10 +40,11 @@ def append(
             tokens, runs = np.concatenate((tail.tokens, added)), [*tail.runs, *added_runs]
         segments = _if_tail_is(store, namespace, tail, model.encode(tokens, runs, _counting(len(tokens), progress)))
         try:
-            return store.append(namespace, new, segments, replaces=tail.id if tail else None), len(added)
+            ids = store.append(namespace, new, segments, replaces=tail.id if tail else None, kv_budget=kv_budget)
+            return ids, len(added)
         except _Changed:
             # somebody may have reset the keys: text without segments comes first
-            complete(store, namespace, model)
+            complete(store, namespace, model, kv_budget)
         except InvalidArgument:
             # the tail is gone
             if _same(store.tail(namespace), tail):
@@ -46,7 +52,11 @@ def append(
 
 
 def complete(
-    store: BlockStore, namespace: str, model: LandmarkModel, progress: Progress | None = None
+    store: BlockStore,
+    namespace: str,
+    model: LandmarkModel,
+    kv_budget: int | None,
+    progress: Progress | None = None,
 ) -> tuple[int, int, int]:
     """Encode a namespace that has text without segments: another model's, or one whose keys were reset.
 
@@ -69,7 +79,7 @@ def complete(
             yield from model.encode(tokens, runs, _counting(len(tokens), progress))
 
         with suppress(_Changed):
-            return len(held), len(tokens), len(store.append(namespace, [], segments()))
+            return len(held), len(tokens), len(store.append(namespace, [], segments(), kv_budget=kv_budget))
     return 0, 0, 0
 
 
@@ -79,7 +89,9 @@ def _none_if_unencoded(store: BlockStore, namespace: str) -> Iterator[tuple[Segm
             yield record.id, None
 
 
-def forget(store: BlockStore, namespace: str, model: LandmarkModel, ids: Sequence[MessageId]) -> None:
+def forget(
+    store: BlockStore, namespace: str, model: LandmarkModel, ids: Sequence[MessageId], kv_budget: int | None
+) -> None:
     """Remove messages, and encode what is left of every segment they were in."""
     gone = {(type(i), i) for i in ids}
 
@@ -88,7 +100,7 @@ def forget(store: BlockStore, namespace: str, model: LandmarkModel, ids: Sequenc
             if any((type(run.message_id), run.message_id) in gone for run in record.runs):
                 yield record.id, _without(model, record, gone)
 
-    store.rewrite(namespace, ids, left())
+    store.rewrite(namespace, ids, left(), kv_budget=kv_budget)
 
 
 def _without(model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, MessageId]]) -> EncodedSegment | None:

@@ -47,6 +47,18 @@ class _Namespace:
         last = next(reversed(self.segments), None)
         return None if last is None or self.segments[last].closed else last
 
+    def keep_kv_budget(self, budget: int | None) -> None:
+        """Drop keys and values of the oldest segments until the rest holds no more than that; None keeps all."""
+        if budget is None:
+            return
+        held = [(i, segment.kv.nbytes) for i, segment in self.segments.items() if segment.kv is not None]
+        over = sum(size for _, size in held) - budget
+        for segment_id, size in held:
+            if over <= 0:
+                return
+            self.segments[segment_id] = replace(self.segments[segment_id], kv=None)
+            over -= size
+
 
 class InMemoryStore:
     """A `BlockStore` in dictionaries, safe to use from several threads. A write builds a new state, then puts it in."""
@@ -66,6 +78,7 @@ class InMemoryStore:
         segments: Iterable[EncodedSegment],
         *,
         replaces: SegmentId | None = None,
+        kv_budget: int | None = None,
     ) -> list[SegmentId]:
         """See `BlockStore.append`."""
         check_namespace(namespace)
@@ -90,6 +103,8 @@ class InMemoryStore:
             for segment in segments:
                 ids.append(self._next_id + len(ids))
                 state.segments[ids[-1]] = self._checked(state, segment)
+                state.keep_kv_budget(kv_budget)
+            state.keep_kv_budget(kv_budget)
             self._next_id += len(ids)
             self._namespaces = {**self._namespaces, namespace: state}
         return ids
@@ -99,6 +114,8 @@ class InMemoryStore:
         namespace: str,
         remove: Sequence[MessageId],
         segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+        *,
+        kv_budget: int | None = None,
     ) -> None:
         """See `BlockStore.rewrite`. Raises what `SQLiteStore.rewrite` raises."""
         with self._transaction():
@@ -115,6 +132,8 @@ class InMemoryStore:
                     del state.segments[segment_id]
                 else:
                     state.segments[segment_id] = self._checked(state, segment)
+                    state.keep_kv_budget(kv_budget)
+            state.keep_kv_budget(kv_budget)
             for kept in state.segments.values():
                 for run in kept.runs:
                     if id_key(run.message_id) in removed:

@@ -101,11 +101,14 @@ class BlockStore(Protocol):
         segments: Iterable[EncodedSegment],
         *,
         replaces: SegmentId | None = None,
+        kv_budget: int | None = None,
     ) -> list[SegmentId]:
         """Add messages and, after the last segment, `segments`; return their ids.
 
         `segments` may be lazy: it is consumed inside the transaction, and whatever it raises rolls all back.
         `replaces` names the open tail that the first of them continues; it is deleted in the same transaction.
+        `kv_budget` is in bytes of the namespace's keys and values: the oldest segments' are dropped on the way, so that
+        no more of them ever stand in the file than this and one segment's.
         Raises `DuplicateMessageId` before consuming `segments`; `StoreNotWritable` on a full disk or read-only folder;
         `InvalidArgument` when `replaces` is not the namespace's open tail.
         """
@@ -115,10 +118,13 @@ class BlockStore(Protocol):
         namespace: str,
         remove: Sequence[MessageId],
         segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+        *,
+        kv_budget: int | None = None,
     ) -> None:
         """Remove messages, and put each given segment in the place of the one it names, or nothing where None.
 
         Afterwards no trace of the removed text is left in the file: not in the index, not in freed pages.
+        `kv_budget` as in `append`.
         An empty `remove` only replaces segments (encoding again after a model change or an eviction).
         Raises `MessageNotFound` when an id of `remove` is not there; then nothing is changed.
         """

@@ -147,6 +147,23 @@ def delete_kv(conn: Conn, spec: KVSpec, segment_id: SegmentId) -> None:
     conn.execute("UPDATE segments SET kv_bytes = 0 WHERE id = ?", (segment_id,))
 
 
+def keep_kv_budget(conn: Conn, spec: KVSpec, namespace: int, budget: int | None) -> None:
+    """Remove keys and values of the oldest segments until the rest of the namespace holds no more than `budget` bytes.
+
+    None keeps all.
+    """
+    if budget is None:
+        return
+    query = "SELECT id, kv_bytes FROM segments WHERE namespace_id = ? AND kv_bytes > 0 ORDER BY id"
+    held = conn.execute(query, (namespace,)).fetchall()
+    over = sum(kv_bytes for _, kv_bytes in held) - budget
+    for segment_id, kv_bytes in held:
+        if over <= 0:
+            return
+        delete_kv(conn, spec, segment_id)
+        over -= kv_bytes
+
+
 def delete_segment(conn: Conn, spec: KVSpec, segment_id: SegmentId) -> None:
     """Remove one segment with its runs and arrays."""
     delete_kv(conn, spec, segment_id)

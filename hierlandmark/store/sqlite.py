@@ -78,6 +78,7 @@ class SQLiteStore:
         segments: Iterable[EncodedSegment],
         *,
         replaces: SegmentId | None = None,
+        kv_budget: int | None = None,
     ) -> list[SegmentId]:
         """See `BlockStore.append`. Holds one segment in memory at a time."""
         check_namespace(namespace)
@@ -97,14 +98,20 @@ class SQLiteStore:
             rows.insert_messages(conn, known, new)
             if replaces is not None:
                 rows.delete_segment(conn, self.spec, replaces)
-            page_size = self._connections.page_size
-            return [rows.insert_segment(conn, self.spec, page_size, known, segment) for segment in segments]
+            page_size, ids = self._connections.page_size, []
+            for segment in segments:
+                ids.append(rows.insert_segment(conn, self.spec, page_size, known, segment))
+                rows.keep_kv_budget(conn, self.spec, known, kv_budget)
+            rows.keep_kv_budget(conn, self.spec, known, kv_budget)
+        return ids
 
     def rewrite(
         self,
         namespace: str,
         remove: Sequence[MessageId],
         segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+        *,
+        kv_budget: int | None = None,
     ) -> None:
         """See `BlockStore.rewrite`. A replaced segment keeps its id, and so do its blocks.
 
@@ -127,12 +134,14 @@ class SQLiteStore:
                 rows.delete_segment(conn, self.spec, segment_id)
                 if segment is not None:
                     rows.insert_segment(conn, self.spec, self._connections.page_size, known, segment, segment_id)
+                    rows.keep_kv_budget(conn, self.spec, known, kv_budget)
             for message_id, row in removed.items():
                 if conn.execute("SELECT 1 FROM runs WHERE message = ?", (row,)).fetchone():
                     raise InvalidArgument(
                         f"a segment still holds tokens of message {message_id!r}: rewrite every segment whose runs "
                         "name it"
                     )
+            rows.keep_kv_budget(conn, self.spec, known, kv_budget)
             if removed:
                 self._drop_empty_namespace(conn, known)
                 rows.rebuild_text(conn)
