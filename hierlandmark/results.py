@@ -25,7 +25,7 @@ class Cost(_Frozen):
 
 
 class HeadMass(_Frozen):
-    """Attention mass that one head of one layer gave."""
+    """One head's part of a mass: those of all heads together are the mass of the segment or block."""
 
     layer: int
     head: int
@@ -33,7 +33,11 @@ class HeadMass(_Frozen):
 
 
 class SegmentTrace(_Frozen):
-    """Mass a query gave to the gate of one segment: mean over the heads that recalled, and the heads that gave most."""
+    """One segment's share, 0 to 1, of the mass that all heads gave to gates, and the heads that gave most of it.
+
+    All heads of all layers and steps for an answer; the retrieval heads, by weight, for a search. In flat mode the mass
+    of a segment is its landmarks'.
+    """
 
     segment: int
     mass: float
@@ -41,7 +45,10 @@ class SegmentTrace(_Frozen):
 
 
 class BlockTrace(_Frozen):
-    """Mass a query gave to one block, the text of that block, and the heads that gave most."""
+    """One block's share, 0 to 1, of the mass that went to blocks, its text, and the heads that gave most of it.
+
+    For an answer the blocks it read, for a search those of the segments it opened.
+    """
 
     block: int
     segment: int
@@ -59,15 +66,17 @@ class Trace(_Frozen):
 
 
 class Hit(_Frozen):
-    """One found message (or several, when a block holds short ones only together), best block first."""
+    """One found message, by the best of the blocks that hold tokens of it."""
 
+    # its id, alone in a list
     message_ids: list[MessageId]
-    # text of the messages
     text: str
     # comparable within one search only; higher is better
     score: float
+    # the best block, and its segment
     block: int
     segment: int
+    # the message, alone in a list
     messages: list[Message] = Field(default_factory=list)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from hierlandmark import Memory, MemoryConfig, Message
 from hierlandmark.errors import InvalidMessage
+from hierlandmark.model import RetrievalHead
 from hierlandmark.testing import tiny_model
 
 CHAT = [Message(id=f"m{i}", content=f"{i}: word{i} " * (1 + i % 5)) for i in range(24)]
@@ -135,6 +136,21 @@ def test_every_trace_mass_is_named_when_few_segments_hold_it_all():
             ):
                 assert sum(s.mass for s in trace.segments) == pytest.approx(1, abs=1e-4)
                 assert sum(b.mass for b in trace.blocks) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_the_masses_of_all_heads_are_the_mass(memory, monkeypatch, mode):
+    monkeypatch.setattr("hierlandmark.memory.trace._HEADS", 99)
+    weighted = (RetrievalHead(layer=0, head=1, weight=3.0), RetrievalHead(layer=1, head=2, weight=1.0))
+    monkeypatch.setattr(memory.model, "retrieval", weighted)
+    asked, found = memory.ask("word7?", max_new_tokens=3, mode=mode).trace, memory.search("word7", 3, mode=mode).trace
+    for trace in (asked, found):
+        for one in (*trace.segments, *trace.blocks):
+            assert one.heads and sum(head.mass for head in one.heads) == pytest.approx(one.mass, rel=1e-4)
+            assert [head.mass for head in one.heads] == sorted((head.mass for head in one.heads), reverse=True)
+        assert sum(s.mass for s in trace.segments) <= 1 + 1e-5
+        assert sum(b.mass for b in trace.blocks) <= 1 + 1e-5
+    assert {(h.layer, h.head) for s in found.segments for h in s.heads} == {(0, 1), (1, 2)}
 
 
 def test_a_huge_question_is_refused(memory):
