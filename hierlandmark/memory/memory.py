@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from hierlandmark.config import MemoryConfig, Mode
-from hierlandmark.errors import InvalidArgument, ModelMismatch, NamespaceNotFound
+from hierlandmark.errors import InvalidArgument, MessageNotFound, ModelMismatch, NamespaceNotFound, StoreNotWritable
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.arguments import check_count, check_mode, check_path, checked_ids
 from hierlandmark.memory.pieces import Pieces
@@ -33,16 +34,28 @@ IN_MEMORY = ":memory:"
 class Memory(AsyncVerbs):
     """What one namespace of a database remembers. Open it with `Memory.open`; safe to share between threads."""
 
-    def __init__(self, path: str | Path, namespace: str, model: LandmarkModel | None, config: MemoryConfig) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        namespace: str,
+        model: LandmarkModel | None,
+        config: MemoryConfig,
+        read_only: bool = False,
+    ) -> None:
         check_path(path)
         check_namespace(namespace)
-        self.path, self.namespace, self.config = path, namespace, config
+        self.path, self.namespace, self.config, self.read_only = path, namespace, config, read_only
         self._model = model
+        # one query or change at a time; counts and messages do not wait for it
         self._lock = threading.RLock()
+        # each held for as long as it says; loading comes within opening where a file is new
+        self._opening, self._loading = threading.RLock(), threading.RLock()
         self._store: BlockStore | None = None
         self._recalls: dict[Mode, tuple[object, Recall]] = {}
         self._closed = False
-        if self._is_file and (model is not None or Path(path).exists()):
+        if read_only and not self._is_file:
+            raise InvalidArgument("expected read_only with a file, got it with ':memory:', which holds nothing yet")
+        if read_only or self._exists:
             self._open_store()
 
     @classmethod
@@ -53,6 +66,7 @@ class Memory(AsyncVerbs):
         *,
         model: LandmarkModel | None = None,
         config: MemoryConfig | None = None,
+        read_only: bool = False,
     ) -> Self:
         """Open a database, or create it with the first `add`.
 
@@ -60,13 +74,15 @@ class Memory(AsyncVerbs):
             path: file, or ":memory:" for a store that ends with this object.
             namespace: owner of the memory: a tenant, user, thread.
             model: by default `LandmarkModel.from_pretrained()`, loaded when it is first needed.
+            read_only: open a file that is there, in a folder or of a mode that may not be written too; `add` and
+                `forget` raise `StoreNotWritable`.
 
         Raises:
             InvalidArgument: a path or namespace that is none.
             ModelMismatch: the database was written by another base model, adapter or layout.
             StoreCorrupt, StoreTooNew, StoreNotWritable: the file cannot be used; the message says why.
         """
-        return cls(path, namespace, model, config or MemoryConfig())
+        return cls(path, namespace, model, config or MemoryConfig(), read_only)
 
     @property
     def _is_file(self) -> bool:
@@ -75,24 +91,29 @@ class Memory(AsyncVerbs):
     @property
     def model(self) -> LandmarkModel:
         """The model, loaded if it was not yet."""
-        with self._lock:
+        with self._loading:
             if self._model is None:
                 self._model = LandmarkModel.from_pretrained()
             return self._model
 
     def _open_store(self) -> BlockStore:
         """The store; a file that exists is opened without loading a model."""
-        with self._lock:
+        with self._opening:
             if self._closed:
                 raise InvalidArgument(f"the memory at {str(self.path)!r} is closed; open it again")
             if self._store is None:
                 if not self._is_file:
                     self._store = InMemoryStore(self.model.kv_spec)
-                elif self._model is None and Path(self.path).exists():
-                    self._store = SQLiteStore(self.path, SQLiteStore.peek(self.path).spec)
+                elif self._model is None and (self.read_only or Path(self.path).exists()):
+                    spec = SQLiteStore.peek(self.path).spec
+                    self._store = SQLiteStore(self.path, spec, read_only=self.read_only)
                 else:
-                    self._store = SQLiteStore(self.path, self.model.kv_spec)
+                    self._store = SQLiteStore(self.path, self.model.kv_spec, read_only=self.read_only)
             return self._store
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise StoreNotWritable(f"{str(self.path)!r} was opened with read_only=True; open it without to write")
 
     def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
         store = self._open_store()
@@ -122,6 +143,7 @@ class Memory(AsyncVerbs):
             StoreNotWritable: read-only folder, full disk, locked database.
         """
         began = time.perf_counter()
+        self._check_writable()
         new = checked(messages, self.config.max_message_bytes)
         if not new:
             return AddReport(messages=0, tokens=0, segments=0, seconds=0.0)
@@ -137,7 +159,9 @@ class Memory(AsyncVerbs):
     def search(self, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult:
         """The k messages that the model's attention points at, best first; all there are when there are fewer.
 
-        Only gate and landmark keys are looked at; no block is read. Scores compare within one search.
+        Only gate and landmark keys are looked at; no block is read. Scores compare within one search. A query longer
+        than a segment (502 tokens in the shipped layout) is cut at its start: its last tokens search. A message that
+        somebody else forgets meanwhile is left out.
 
         Raises:
             InvalidArgument: k < 1, or no mode.
@@ -160,11 +184,11 @@ class Memory(AsyncVerbs):
             while True:
                 ranked = rank_blocks(recall, queries, model.retrieval, scale, mode, n_open)
                 found = rank_messages(self._shares(recall, ranked.segments, ranked.block_scores))
-                if len(found) >= k or len(ranked.segments) == recall.n_segments:
+                hits = self._hits(store, found, k)
+                if len(hits) == k or len(ranked.segments) == recall.n_segments:
                     break
                 # few long messages: open more, so that k are found where k exist
                 n_open *= 4
-            hits = self._hits(store, found[:k])
             trace = ranked_trace(recall, ranked, model.decode)
             cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
         return SearchResult(hits=hits, cost=cost, trace=trace)
@@ -179,15 +203,19 @@ class Memory(AsyncVerbs):
                 out.append((float(scores[at, b]), first + b, parts))
         return out
 
-    def _hits(self, store: BlockStore, found: Sequence[tuple[MessageId, float, int]]) -> list[Hit]:
-        messages = store.messages(self.namespace, [message_id for message_id, _, _ in found])
-        per_segment = store.spec.blocks_per_segment
-        return [
-            Hit(
-                message_ids=[m.id], text=m.content, score=score, block=block, segment=block // per_segment, messages=[m]
-            )
-            for m, (_, score, block) in zip(messages, found, strict=True)
-        ]
+    def _hits(self, store: BlockStore, found: Sequence[tuple[MessageId, float, int]], k: int) -> list[Hit]:
+        """The first k that are still there."""
+        per_segment, hits = store.spec.blocks_per_segment, list[Hit]()
+        for message_id, score, block in found:
+            if len(hits) == k:
+                break
+            with suppress(MessageNotFound):
+                (m,) = store.messages(self.namespace, [message_id])
+                segment = block // per_segment
+                hits.append(
+                    Hit(message_ids=[m.id], text=m.content, score=score, block=block, segment=segment, messages=[m])
+                )
+        return hits
 
     def ask(
         self,
@@ -209,7 +237,7 @@ class Memory(AsyncVerbs):
             NamespaceNotFound: nothing was ever added here.
         """
         check_text(question, "the question", self.config.max_message_bytes)
-        return self._answer(self.model.ask_prompt(question), max_new_tokens, mode, on_token)
+        return self._answer(lambda model: model.ask_prompt(question), max_new_tokens, mode, on_token)
 
     def complete(
         self,
@@ -221,10 +249,14 @@ class Memory(AsyncVerbs):
     ) -> Answer:
         """Go on with a text as it stands, without a question's form; otherwise as `ask`."""
         check_text(prompt, "the prompt", self.config.max_message_bytes)
-        return self._answer(self.model.tokenize(prompt), max_new_tokens, mode, on_token)
+        return self._answer(lambda model: model.tokenize(prompt), max_new_tokens, mode, on_token)
 
     def _answer(
-        self, prompt: list[int], max_new_tokens: int, mode: Mode | None, on_token: Callable[[str], None] | None
+        self,
+        prompt: Callable[[LandmarkModel], list[int]],
+        max_new_tokens: int,
+        mode: Mode | None,
+        on_token: Callable[[str], None] | None,
     ) -> Answer:
         check_count("max_new_tokens", max_new_tokens)
         check_mode(mode)
@@ -255,7 +287,7 @@ class Memory(AsyncVerbs):
                 model.core,
                 lambda: model.window(recall),
                 keep,
-                prompt,
+                prompt(model),
                 max_new_tokens=max_new_tokens,
                 stop=model.stop_tokens,
                 on_token=pieces.add if pieces else None,
@@ -281,8 +313,10 @@ class Memory(AsyncVerbs):
             InvalidArgument: no list of ids.
             MessageNotFound: an id is not there; then nothing is changed.
             NamespaceNotFound: nothing was ever added here.
+            StoreNotWritable: read-only; or the messages are gone but their bytes are not yet, and the message says why.
         """
         ids = list(dict.fromkeys(checked_ids(message_ids)))
+        self._check_writable()
         if not ids:
             return
         with self._lock:
@@ -346,7 +380,7 @@ class Memory(AsyncVerbs):
 
     def close(self) -> None:
         """Release the file; safe to call twice. Any later verb raises `InvalidArgument`."""
-        with self._lock:
+        with self._lock, self._opening:
             self._closed = True
             self._recalls.clear()
             if self._store is not None:
