@@ -56,6 +56,9 @@ class RecallConfig(BaseModel):
     threshold: float = Field(default=0.01, ge=0.0, lt=1.0)
     # blocks kept in memory per layer, least recently used first out
     cached_blocks: int = Field(default=64, ge=1)
+    # bytes of dropped segments kept in memory once a query encoded them again; one that reads more encodes some again
+    # in each layer
+    restored_bytes: int = Field(default=2**30, ge=0)
 
 
 class MemoryConfig(BaseModel):
@@ -68,5 +71,6 @@ class MemoryConfig(BaseModel):
     encode: Encode = "segment"
     # bytes of UTF-8 in one message
     max_message_bytes: int = Field(default=1_000_000, ge=1)
-    # bytes of keys and values kept on disk per namespace; older segments are encoded again when needed
+    # bytes of keys and values kept on disk per namespace by what this memory writes; older segments are encoded again
+    # when needed
     kv_budget_bytes: int | None = Field(default=None, ge=0)

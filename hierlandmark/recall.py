@@ -22,8 +22,6 @@ from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, SegmentRecord
 
 NEG = float("-inf")
-# segments kept in memory once encoded again, because the store no longer has all of them
-RESTORED = 8
 Restore = Callable[[SegmentRecord], EncodedSegment]
 
 
@@ -53,8 +51,6 @@ class Attended:
 
     gates: Tensor
     blocks: Tensor
-    # (layer, head, query) triples that read anything
-    queries: int = 0
 
 
 @dataclass
@@ -64,6 +60,8 @@ class Source:
     store: BlockStore
     records: list[SegmentRecord]
     gates: np.ndarray  # (G, L, H_kv, D)
+    # a window of the answer itself: what is read of it was never fetched from the database
+    scratch: bool = False
 
 
 @dataclass
@@ -71,6 +69,46 @@ class _Cache:
     """Blocks of one layer, least recently used first: block -> slot."""
 
     slots: OrderedDict[int, int] = field(default_factory=OrderedDict)
+
+
+class _Restored:
+    """Segments encoded again because the store no longer has them as they were listed, up to a number of bytes.
+
+    What a query has used stays until it ends: every layer looks again, and would find the first ones pushed out.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        # place of the segment -> itself, least recently used first
+        self._held: OrderedDict[int, EncodedSegment] = OrderedDict()
+        self._bytes = 0
+        self._used: set[int] = set()
+
+    def begin(self) -> None:
+        """Another query."""
+        self._used.clear()
+
+    def get(self, segment: int, make: Callable[[], EncodedSegment]) -> EncodedSegment:
+        """The one held, or a new one, which is held if it fits beside those that this query used."""
+        found = self._held.get(segment)
+        if found is None:
+            found = make()
+            size = _bytes(found)
+            for other in [s for s in self._held if s not in self._used]:
+                if self._bytes + size <= self.limit:
+                    break
+                self._bytes -= _bytes(self._held.pop(other))
+            if self._bytes + size > self.limit:
+                return found
+            self._held[segment] = found
+            self._bytes += size
+        self._held.move_to_end(segment)
+        self._used.add(segment)
+        return found
+
+
+def _bytes(segment: EncodedSegment) -> int:
+    return segment.landmark_keys.nbytes + (0 if segment.kv is None else segment.kv.nbytes)
 
 
 def to_tensor(array: np.ndarray, spec: KVSpec) -> Tensor:
@@ -86,14 +124,19 @@ def to_array(tensor: Tensor) -> np.ndarray:
 
 
 class Recall:
-    """Looks into the segments of some sources; keeps gates in memory, and the blocks last read up to a bound.
+    """Looks into the segments of some sources as they were listed, whatever others write meanwhile.
+
+    In memory: all gates; the landmarks of every segment that was ever opened (L * H_kv * N * D elements each, 0.2 GB
+    for the shipped model and a million tokens, all of them in flat mode); the blocks last read, `cached_blocks` a
+    layer; segments encoded again, up to `restored_bytes`.
 
     Args:
         sources: stores and the segments of each that may be read.
         spec: shape of their arrays.
         inv_freq: for each layer (D / 2,).
         scaling: for each layer the factor on rotated keys.
-        restore: encodes a segment again whose keys and values were dropped, or that was removed since it was listed.
+        restore: encodes a segment again whose keys and values were dropped, or that was removed or rewritten since it
+            was listed.
     """
 
     def __init__(
@@ -112,23 +155,29 @@ class Recall:
         self.attended: Attended | None = None
         self.sources = list(sources)
         self._restore = restore
-        self._restored: OrderedDict[int, EncodedSegment] = OrderedDict()
-        self._where: list[tuple[BlockStore, SegmentRecord]] = []
+        self._restored = _Restored(config.restored_bytes)
+        # places of segments that the stores do not have as they were listed
+        self._gone: set[int] = set()
+        self._where: list[tuple[Source, SegmentRecord]] = []
         self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
-        self._landmarks: OrderedDict[int, Tensor] = OrderedDict()  # segment -> (L, H_kv, N, D), rotated
+        self._landmarks: dict[int, Tensor] = {}  # segment -> (L, H_kv, N, D), rotated
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [_Cache() for _ in range(spec.layers)]
         self._pool: Tensor | None = None
         self._index()
 
     def _index(self) -> None:
-        self._where = [(source.store, record) for source in self.sources for record in source.records]
+        self._where = [(source, record) for source in self.sources for record in source.records]
         N = self.layout.blocks_per_segment
         self.present = torch.zeros(len(self._where), N, dtype=torch.bool)
         for s, (_, record) in enumerate(self._where):
             self.present[s, : len(record.block_content)] = True
+        if self._restore is not None:
+            self._gone = {s for s, (_, record) in enumerate(self._where) if not record.has_kv}
         if not self._where:
             return
+        # read for this recall, and so a cost of the query that it is made for
+        self.tally.bytes_read = sum(source.gates.nbytes for source in self.sources if not source.scratch)
         raw = torch.cat([to_tensor(source.gates, self.spec) for source in self.sources if len(source.gates)])
         where = torch.tensor([gate_position(record.block_content, self.layout) for _, record in self._where])
         # keys come as stored, (G, L, H_kv, D)
@@ -153,14 +202,22 @@ class Recall:
         self.attended = Attended(torch.zeros(shape), torch.zeros(*shape, self.layout.blocks_per_segment))
         return self.attended
 
+    def begin(self) -> None:
+        """Another query: count its work from nothing. A recall just made has counted the gates it was given."""
+        self.tally = Tally()
+        self._restored.begin()
+
     def go_on_from(self, other: "Recall") -> None:
-        """Take over what a recall has counted and noted whose sources are the first of these."""
+        """Take over what a recall has counted, noted and made whose sources are the first of these."""
         self.tally = other.tally
+        # only segments of those first sources are ever restored: a scratch has all it holds
+        self._restored = other._restored
+        self._gone |= other._gone
+        self._landmarks |= other._landmarks
         if other.attended is not None:
             watched = self.watch(other.attended.gates.shape[1])
             watched.gates[:, :, : other.n_segments] = other.attended.gates
             watched.blocks[:, :, : other.n_segments] = other.attended.blocks
-            watched.queries = other.attended.queries
 
     def read(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
         """What the past says to these queries.
@@ -253,8 +310,8 @@ class Recall:
     def _load_landmarks(self, segments: Sequence[int]) -> None:
         absent = [s for s in segments if s not in self._landmarks]
         for s in absent:
-            store, record = self._where[s]
-            array = self._stored_landmarks(store, record)
+            record = self._where[s][1]
+            array = self._stored_landmarks(s)
             if array is None:
                 array = self._encoded_again(s).landmark_keys
             raw = to_tensor(array, self.spec).float()  # (n, L, H_kv, D)
@@ -266,16 +323,21 @@ class Recall:
                 out[layer, :, : len(raw)] = turned
             self._landmarks[s] = out
 
-    def _stored_landmarks(self, store: BlockStore, record: SegmentRecord) -> np.ndarray | None:
-        """None when the segment was removed, or its text changed, since it was listed."""
+    def _stored_landmarks(self, segment: int) -> np.ndarray | None:
+        """None when the segment was removed or rewritten since it was listed."""
+        source, record = self._where[segment]
         try:
-            (array,) = store.landmark_keys([record.id])
+            (array,) = source.store.landmark_keys([record.id], [record.version])
         except KeyError:
             if self._restore is None:
                 raise
             return None
-        self.tally.bytes_read += array.nbytes
-        return array if len(array) == len(record.block_content) else None
+        self._count(source, array)
+        return array
+
+    def _count(self, source: Source, array: np.ndarray) -> None:
+        if not source.scratch:
+            self.tally.bytes_read += array.nbytes
 
     def _fetch(self, layer: int, blocks: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Keys (rotated) and values of blocks given as (segment, block): (n, H_kv, P, D) twice, content (n, P)."""
@@ -319,51 +381,62 @@ class Recall:
 
     def _read(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
         """From the stores: (n, 2, H_kv, P, D), keys rotated."""
-        spec, N = self.spec, self.layout.blocks_per_segment
+        spec = self.spec
         out = torch.empty(
             len(blocks), 2, spec.kv_heads, spec.block_size, spec.head_dim, dtype=getattr(torch, spec.dtype)
         )
-        by_store: dict[int, list[int]] = {}
-        for i, (s, b) in enumerate(blocks):
-            store, record = self._where[s]
-            if record.has_kv or self._restore is None:
-                by_store.setdefault(id(store), []).append(i)
-            else:
-                out[i] = self._again(s, b, layer)
-        for members in by_store.values():
-            store = self._where[blocks[members[0]][0]][0]
-            ids = [self._where[blocks[i][0]][1].id * N + blocks[i][1] for i in members]
-            try:
-                array = store.read_blocks(layer, ids)
-            except KeyError:
-                # removed or dropped since they were listed: the list still has their text
-                if self._restore is None:
-                    raise
-                for i in members:
-                    out[i] = self._again(*blocks[i], layer)
-                continue
-            self.tally.bytes_read += array.nbytes
-            out[members] = to_tensor(array, spec)
+        by_source: dict[int, list[int]] = {}
+        again = [i for i, (s, _) in enumerate(blocks) if s in self._gone]
+        for i, (s, _) in enumerate(blocks):
+            if s not in self._gone:
+                by_source.setdefault(id(self._where[s][0]), []).append(i)
+        for members in by_source.values():
+            again += self._read_stored(layer, blocks, members, out)
+        # a segment's blocks together: one that cannot be held is encoded once for all of them
+        for s in dict.fromkeys(blocks[i][0] for i in again):
+            kv = self._encoded_again(s).kv
+            assert kv is not None
+            for i in again:
+                if blocks[i][0] == s:
+                    out[i] = to_tensor(kv[blocks[i][1], layer], spec)
         starts = torch.tensor([b * spec.block_size for _, b in blocks])
         positions = starts[:, None, None] + torch.arange(spec.block_size)  # (n, 1, P)
         out[:, 0] = rotate(out[:, 0], positions, self.inv_freq[layer], self.scaling[layer])
         return out
 
-    def _again(self, segment: int, block: int, layer: int) -> Tensor:
-        """Keys and values (2, H_kv, P, D) of a block that the store no longer has."""
-        kv = self._encoded_again(segment).kv
-        assert kv is not None
-        return to_tensor(kv[block, layer], self.spec)
+    def _read_stored(self, layer: int, blocks: Sequence[tuple[int, int]], members: list[int], out: Tensor) -> list[int]:
+        """Fill in those members of one source that its store has as listed; the others."""
+        segments = [blocks[i][0] for i in members]
+        source = self._where[segments[0]][0]
+        records = [self._where[s][1] for s in segments]
+        ids = [
+            record.id * self.layout.blocks_per_segment + blocks[i][1]
+            for i, record in zip(members, records, strict=True)
+        ]
+        try:
+            array = source.store.read_blocks(layer, ids, [record.version for record in records])
+        except KeyError:
+            # removed, rewritten or dropped since they were listed: the list still has their text
+            if self._restore is None:
+                raise
+            different = dict.fromkeys(segments)
+            if len(different) == 1:
+                self._gone.add(segments[0])
+                return members
+            return [
+                i
+                for s in different
+                for i in self._read_stored(layer, blocks, [m for m in members if blocks[m][0] == s], out)
+            ]
+        self._count(source, array)
+        out[members] = to_tensor(array, self.spec)
+        return []
 
     def _encoded_again(self, segment: int) -> EncodedSegment:
         """A segment made again from its text: exact, since its keys and values are a function of that."""
-        if segment not in self._restored:
-            assert self._restore is not None
-            self._restored[segment] = self._restore(self._where[segment][1])
-            if len(self._restored) > RESTORED:
-                self._restored.popitem(last=False)
-        self._restored.move_to_end(segment)
-        return self._restored[segment]
+        restore, record = self._restore, self._where[segment][1]
+        assert restore is not None
+        return self._restored.get(segment, lambda: restore(record))
 
     def _note(
         self, layer: int, mass: Tensor, weights: Tensor, lse: Tensor, near_lse: Tensor, segments: list[int]
@@ -373,4 +446,3 @@ class Recall:
         share = (lse - torch.logaddexp(lse, near_lse)).exp()  # (H, T)
         self.attended.gates[layer] += mass.sum(1)
         self.attended.blocks[layer][:, segments] += (weights * share[..., None, None]).sum(1)
-        self.attended.queries += int((lse > NEG).sum())

@@ -10,20 +10,22 @@ class _Frozen(BaseModel):
 
 
 class Cost(_Frozen):
-    """Work one query did, summed over layers; keys are counted once per layer and KV head that scored them."""
+    """Work one query did, summed over layers and, for an answer, over the steps that made its tokens."""
 
+    # keys scored, once per layer, KV head and step
     gate_keys: int = 0
     landmark_keys: int = 0
-    # distinct (layer, block) pairs whose keys and values were attended to
+    # (layer, block) pairs whose keys and values were attended to, counted again at each step that did so
     blocks_read: int = 0
-    # bytes fetched from the database, gates and landmarks included; what a cache already held is not fetched
+    # bytes of gates, landmarks, keys and values fetched from the database: gates by the first query after a change,
+    # the rest unless a cache held them already
     bytes_read: int = 0
     # wall time, milliseconds
     ms: float = 0.0
 
 
 class HeadMass(_Frozen):
-    """Attention mass that one head of one layer gave."""
+    """One head's part of a mass: those of all heads together are the mass of the segment or block."""
 
     layer: int
     head: int
@@ -31,7 +33,11 @@ class HeadMass(_Frozen):
 
 
 class SegmentTrace(_Frozen):
-    """Mass a query gave to the gate of one segment: mean over the heads that recalled, and the heads that gave most."""
+    """One segment's share, 0 to 1, of the mass that all heads gave to gates, and the heads that gave most of it.
+
+    All heads of all layers and steps for an answer; the retrieval heads, by weight, for a search. In flat mode the mass
+    of a segment is its landmarks'.
+    """
 
     segment: int
     mass: float
@@ -39,7 +45,10 @@ class SegmentTrace(_Frozen):
 
 
 class BlockTrace(_Frozen):
-    """Mass a query gave to one block, the text of that block, and the heads that gave most."""
+    """One block's share, 0 to 1, of the mass that went to blocks, its text, and the heads that gave most of it.
+
+    For an answer the blocks it read, for a search those of the segments it opened.
+    """
 
     block: int
     segment: int
@@ -57,15 +66,17 @@ class Trace(_Frozen):
 
 
 class Hit(_Frozen):
-    """One found message (or several, when a block holds short ones only together), best block first."""
+    """One found message, by the best of the blocks that hold tokens of it."""
 
+    # its id, alone in a list
     message_ids: list[MessageId]
-    # text of the messages
     text: str
     # comparable within one search only; higher is better
     score: float
+    # the best block, and its segment
     block: int
     segment: int
+    # the message, alone in a list
     messages: list[Message] = Field(default_factory=list)
 
 

@@ -3,15 +3,16 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, get_args
-from zlib import crc32
+from typing import Any, Self
 
 import numpy as np
 
 from hierlandmark.config import MemoryConfig, Mode
-from hierlandmark.errors import InvalidArgument, ModelMismatch, NamespaceNotFound
+from hierlandmark.errors import InvalidArgument, MessageNotFound, ModelMismatch, NamespaceNotFound, StoreNotWritable
 from hierlandmark.memory.aio import AsyncVerbs
+from hierlandmark.memory.arguments import check_count, check_mode, check_path, checked_ids
 from hierlandmark.memory.pieces import Pieces
 from hierlandmark.memory.rank import block_shares, rank_blocks, rank_messages
 from hierlandmark.memory.text import check_text, checked
@@ -21,10 +22,11 @@ from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.generate import generate, push
 from hierlandmark.model.prompts import search_prompt
-from hierlandmark.recall import Recall, Source, Tally
+from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
-from hierlandmark.store.protocol import BlockStore, MessageRun, SegmentId
+from hierlandmark.store.protocol import BlockStore, MessageRun, SegmentId, SegmentRecord
+from hierlandmark.store.records import check_namespace
 
 IN_MEMORY = ":memory:"
 
@@ -32,16 +34,28 @@ IN_MEMORY = ":memory:"
 class Memory(AsyncVerbs):
     """What one namespace of a database remembers. Open it with `Memory.open`; safe to share between threads."""
 
-    def __init__(self, path: str | Path, namespace: str, model: LandmarkModel | None, config: MemoryConfig) -> None:
-        self.path, self.namespace, self.config = path, namespace, config
+    def __init__(
+        self,
+        path: str | Path,
+        namespace: str,
+        model: LandmarkModel | None,
+        config: MemoryConfig,
+        read_only: bool = False,
+    ) -> None:
+        check_path(path)
+        check_namespace(namespace)
+        self.path, self.namespace, self.config, self.read_only = path, namespace, config, read_only
         self._model = model
+        # one query or change at a time; counts and messages do not wait for it
         self._lock = threading.RLock()
+        # each held for as long as it says; loading comes within opening where a file is new
+        self._opening, self._loading = threading.RLock(), threading.RLock()
         self._store: BlockStore | None = None
         self._recalls: dict[Mode, tuple[object, Recall]] = {}
         self._closed = False
-        if not namespace:
-            raise InvalidArgument("expected a namespace, got an empty name")
-        if self._is_file and (model is not None or Path(path).exists()):
+        if read_only and not self._is_file:
+            raise InvalidArgument("expected read_only with a file, got it with ':memory:', which holds nothing yet")
+        if read_only or self._exists:
             self._open_store()
 
     @classmethod
@@ -52,6 +66,7 @@ class Memory(AsyncVerbs):
         *,
         model: LandmarkModel | None = None,
         config: MemoryConfig | None = None,
+        read_only: bool = False,
     ) -> Self:
         """Open a database, or create it with the first `add`.
 
@@ -59,12 +74,15 @@ class Memory(AsyncVerbs):
             path: file, or ":memory:" for a store that ends with this object.
             namespace: owner of the memory: a tenant, user, thread.
             model: by default `LandmarkModel.from_pretrained()`, loaded when it is first needed.
+            read_only: open a file that is there, in a folder or of a mode that may not be written too; `add` and
+                `forget` raise `StoreNotWritable`.
 
         Raises:
+            InvalidArgument: a path or namespace that is none.
             ModelMismatch: the database was written by another base model, adapter or layout.
             StoreCorrupt, StoreTooNew, StoreNotWritable: the file cannot be used; the message says why.
         """
-        return cls(path, namespace, model, config or MemoryConfig())
+        return cls(path, namespace, model, config or MemoryConfig(), read_only)
 
     @property
     def _is_file(self) -> bool:
@@ -73,24 +91,29 @@ class Memory(AsyncVerbs):
     @property
     def model(self) -> LandmarkModel:
         """The model, loaded if it was not yet."""
-        with self._lock:
+        with self._loading:
             if self._model is None:
                 self._model = LandmarkModel.from_pretrained()
             return self._model
 
     def _open_store(self) -> BlockStore:
         """The store; a file that exists is opened without loading a model."""
-        with self._lock:
+        with self._opening:
             if self._closed:
                 raise InvalidArgument(f"the memory at {str(self.path)!r} is closed; open it again")
             if self._store is None:
                 if not self._is_file:
                     self._store = InMemoryStore(self.model.kv_spec)
-                elif self._model is None and Path(self.path).exists():
-                    self._store = SQLiteStore(self.path, SQLiteStore.peek(self.path).spec)
+                elif self._model is None and (self.read_only or Path(self.path).exists()):
+                    spec = SQLiteStore.peek(self.path).spec
+                    self._store = SQLiteStore(self.path, spec, read_only=self.read_only)
                 else:
-                    self._store = SQLiteStore(self.path, self.model.kv_spec)
+                    self._store = SQLiteStore(self.path, self.model.kv_spec, read_only=self.read_only)
             return self._store
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise StoreNotWritable(f"{str(self.path)!r} was opened with read_only=True; open it without to write")
 
     def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
         store = self._open_store()
@@ -120,53 +143,33 @@ class Memory(AsyncVerbs):
             StoreNotWritable: read-only folder, full disk, locked database.
         """
         began = time.perf_counter()
+        self._check_writable()
         new = checked(messages, self.config.max_message_bytes)
         if not new:
             return AddReport(messages=0, tokens=0, segments=0, seconds=0.0)
         with self._lock:
             model, store = self._with_model()
-            self._complete(model, store)
-            ids, tokens = append(store, self.namespace, model, new, progress)
-            self._keep_budget(store)
+            budget = self.config.kv_budget_bytes
+            complete(store, self.namespace, model, budget)
+            ids, tokens = append(store, self.namespace, model, new, progress, budget)
             self._recalls.clear()
         seconds = time.perf_counter() - began
         return AddReport(messages=len(new), tokens=tokens, segments=len(ids), seconds=seconds)
 
-    def _complete(self, model: LandmarkModel, store: BlockStore) -> None:
-        if complete(store, self.namespace, model)[0]:
-            self._keep_budget(store)
-
-    def _keep_budget(self, store: BlockStore) -> None:
-        """Drop the oldest segments' keys and values until the budget holds."""
-        budget = self.config.kv_budget_bytes
-        if budget is None:
-            return
-        over = store.stats(self.namespace).kv_bytes - budget
-        dropped: list[SegmentId] = []
-        if over > 0:
-            spec = store.spec
-            block = spec.layers * 2 * spec.kv_heads * spec.block_size * spec.head_dim * spec.numpy_dtype.itemsize
-            for record in store.segments(self.namespace):
-                if over <= 0:
-                    break
-                if record.has_kv:
-                    dropped.append(record.id)
-                    over -= block * len(record.block_content)
-        if dropped:
-            store.drop_kv(self.namespace, dropped)
-
     def search(self, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult:
         """The k messages that the model's attention points at, best first; all there are when there are fewer.
 
-        Only gate and landmark keys are looked at; no block is read. Scores compare within one search.
+        Only gate and landmark keys are looked at; no block is read. Scores compare within one search. A query longer
+        than a segment (502 tokens in the shipped layout) is cut at its start: its last tokens search. A message that
+        somebody else forgets meanwhile is left out.
 
         Raises:
-            InvalidArgument: k < 1.
+            InvalidArgument: k < 1, or no mode.
             InvalidMessage: the query is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
-        if not isinstance(k, int) or k < 1:
-            raise InvalidArgument(f"expected k of at least 1, got {k!r}")
+        check_count("k", k)
+        check_mode(mode)
         check_text(query, "the query", self.config.max_message_bytes)
         began = time.perf_counter()
         with self._lock:
@@ -181,11 +184,11 @@ class Memory(AsyncVerbs):
             while True:
                 ranked = rank_blocks(recall, queries, model.retrieval, scale, mode, n_open)
                 found = rank_messages(self._shares(recall, ranked.segments, ranked.block_scores))
-                if len(found) >= k or len(ranked.segments) == recall.n_segments:
+                hits = self._hits(store, found, k)
+                if len(hits) == k or len(ranked.segments) == recall.n_segments:
                     break
                 # few long messages: open more, so that k are found where k exist
                 n_open *= 4
-            hits = self._hits(store, found[:k])
             trace = ranked_trace(recall, ranked, model.decode)
             cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
         return SearchResult(hits=hits, cost=cost, trace=trace)
@@ -200,15 +203,19 @@ class Memory(AsyncVerbs):
                 out.append((float(scores[at, b]), first + b, parts))
         return out
 
-    def _hits(self, store: BlockStore, found: Sequence[tuple[MessageId, float, int]]) -> list[Hit]:
-        messages = store.messages(self.namespace, [message_id for message_id, _, _ in found])
-        per_segment = store.spec.blocks_per_segment
-        return [
-            Hit(
-                message_ids=[m.id], text=m.content, score=score, block=block, segment=block // per_segment, messages=[m]
-            )
-            for m, (_, score, block) in zip(messages, found, strict=True)
-        ]
+    def _hits(self, store: BlockStore, found: Sequence[tuple[MessageId, float, int]], k: int) -> list[Hit]:
+        """The first k that are still there."""
+        per_segment, hits = store.spec.blocks_per_segment, list[Hit]()
+        for message_id, score, block in found:
+            if len(hits) == k:
+                break
+            with suppress(MessageNotFound):
+                (m,) = store.messages(self.namespace, [message_id])
+                segment = block // per_segment
+                hits.append(
+                    Hit(message_ids=[m.id], text=m.content, score=score, block=block, segment=segment, messages=[m])
+                )
+        return hits
 
     def ask(
         self,
@@ -225,12 +232,12 @@ class Memory(AsyncVerbs):
             on_token: called with each piece of text as it is made.
 
         Raises:
-            InvalidArgument: `max_new_tokens` < 1.
+            InvalidArgument: `max_new_tokens` < 1, or no mode.
             InvalidMessage: the question is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
         check_text(question, "the question", self.config.max_message_bytes)
-        return self._answer(self.model.ask_prompt(question), max_new_tokens, mode, on_token)
+        return self._answer(lambda model: model.ask_prompt(question), max_new_tokens, mode, on_token)
 
     def complete(
         self,
@@ -242,13 +249,17 @@ class Memory(AsyncVerbs):
     ) -> Answer:
         """Go on with a text as it stands, without a question's form; otherwise as `ask`."""
         check_text(prompt, "the prompt", self.config.max_message_bytes)
-        return self._answer(self.model.tokenize(prompt), max_new_tokens, mode, on_token)
+        return self._answer(lambda model: model.tokenize(prompt), max_new_tokens, mode, on_token)
 
     def _answer(
-        self, prompt: list[int], max_new_tokens: int, mode: Mode | None, on_token: Callable[[str], None] | None
+        self,
+        prompt: Callable[[LandmarkModel], list[int]],
+        max_new_tokens: int,
+        mode: Mode | None,
+        on_token: Callable[[str], None] | None,
     ) -> Answer:
-        if max_new_tokens < 1:
-            raise InvalidArgument(f"expected max_new_tokens of at least 1, got {max_new_tokens!r}")
+        check_count("max_new_tokens", max_new_tokens)
+        check_mode(mode)
         began = time.perf_counter()
         with self._lock:
             model, store = self._ready()
@@ -264,7 +275,9 @@ class Memory(AsyncVerbs):
                 run = [MessageRun(0, len(tokens))]
                 here = Message(id=0, role="window", content=model.decode(tokens) or " ")
                 scratch.append(name, [here], model.encode(np.asarray(tokens, dtype=np.int32), run))
-                grown = self._build(model, [*recall.sources, _source(scratch, name)], recall.config.mode)
+                grown = self._build(
+                    model, [*recall.sources, Source(scratch, *scratch.index(name), scratch=True)], recall.config.mode
+                )
                 grown.go_on_from(recall)
                 recall = grown
 
@@ -274,7 +287,7 @@ class Memory(AsyncVerbs):
                 model.core,
                 lambda: model.window(recall),
                 keep,
-                prompt,
+                prompt(model),
                 max_new_tokens=max_new_tokens,
                 stop=model.stop_tokens,
                 on_token=pieces.add if pieces else None,
@@ -297,10 +310,13 @@ class Memory(AsyncVerbs):
         """Remove messages without a trace: text, index, and the keys of every segment they were in.
 
         Raises:
+            InvalidArgument: no list of ids.
             MessageNotFound: an id is not there; then nothing is changed.
             NamespaceNotFound: nothing was ever added here.
+            StoreNotWritable: read-only; or the messages are gone but their bytes are not yet, and the message says why.
         """
-        ids = list(dict.fromkeys(message_ids))
+        ids = list(dict.fromkeys(checked_ids(message_ids)))
+        self._check_writable()
         if not ids:
             return
         with self._lock:
@@ -308,11 +324,12 @@ class Memory(AsyncVerbs):
             # named errors before any work
             store.messages(self.namespace, ids)
             self._recalls.clear()
-            forget(store, self.namespace, model, ids)
+            forget(store, self.namespace, model, ids, self.config.kv_budget_bytes)
 
     def messages(self, ids: Sequence[MessageId] | None = None) -> list[Message]:
-        """All messages in order, or those named; `NamespaceNotFound`, `MessageNotFound`."""
-        return self._existing().messages(self.namespace, ids)
+        """All messages in order, or those named; `NamespaceNotFound`, `MessageNotFound`, `InvalidArgument`."""
+        named = None if ids is None else checked_ids(ids)
+        return self._existing().messages(self.namespace, named)
 
     def namespaces(self) -> list[str]:
         """Names of all memories in this database."""
@@ -341,6 +358,7 @@ class Memory(AsyncVerbs):
         path: str | Path,
         *,
         model: LandmarkModel | None = None,
+        config: MemoryConfig | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> AddReport:
         """Take a database's text to another model: every namespace is encoded anew, ids and order kept.
@@ -350,18 +368,19 @@ class Memory(AsyncVerbs):
         began = time.perf_counter()
         model = model or LandmarkModel.from_pretrained()
         SQLiteStore.reset_keys(path, model.kv_spec)
+        budget = (config or MemoryConfig()).kv_budget_bytes
         messages = tokens = segments = 0
         with cls.open(path, model=model) as memory:
-            for name in memory.namespaces():
-                with cls.open(path, name, model=model) as one:
-                    done = complete(one._open_store(), name, model, progress)
+            store = memory._open_store()
+            for name in store.namespaces():
+                done = complete(store, name, model, budget, progress)
                 messages, tokens, segments = messages + done[0], tokens + done[1], segments + done[2]
         seconds = time.perf_counter() - began
         return AddReport(messages=messages, tokens=tokens, segments=segments, seconds=seconds)
 
     def close(self) -> None:
         """Release the file; safe to call twice. Any later verb raises `InvalidArgument`."""
-        with self._lock:
+        with self._lock, self._opening:
             self._closed = True
             self._recalls.clear()
             if self._store is not None:
@@ -388,22 +407,20 @@ class Memory(AsyncVerbs):
         store = self._existing()
         store.stats(self.namespace)  # NamespaceNotFound before a model is loaded
         model, store = self._with_model()
-        self._complete(model, store)
+        complete(store, self.namespace, model, self.config.kv_budget_bytes)
         return model, store
 
     def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:
         """A view of the namespace as it is now; blocks read for the last query stay cached while it is the same."""
         mode = mode or self.config.recall.mode
-        if mode not in get_args(Mode):
-            raise InvalidArgument(f"expected mode to be one of {', '.join(get_args(Mode))}, got {mode!r}")
-        source = _source(store, self.namespace)
-        mark = tuple((record.id, record.has_kv, crc32(record.tokens.tobytes())) for record in source.records)
         kept = self._recalls.get(mode)
-        if kept is None or kept[0] != mark:
-            # one view at a time: its cache is most of the memory a query takes
-            self._recalls = {mode: (mark, self._build(model, [source], mode))}
-        recall = self._recalls[mode][1]
-        recall.tally = Tally()
+        if kept is not None and kept[0] == _mark(store.segments(self.namespace)):
+            kept[1].begin()
+            return kept[1]
+        records, gates = store.index(self.namespace)
+        recall = self._build(model, [Source(store, records, gates)], mode)
+        # one view at a time: its cache is most of the memory a query takes
+        self._recalls = {mode: (_mark(records), recall)}
         return recall
 
     def _build(self, model: LandmarkModel, sources: Sequence[Source], mode: Mode) -> Recall:
@@ -411,10 +428,6 @@ class Memory(AsyncVerbs):
         return model.recall(sources, config)
 
 
-def _source(store: BlockStore, namespace: str) -> Source:
-    while True:
-        records = store.segments(namespace)
-        ids, gates = store.gate_keys(namespace)
-        # somebody else may write between the two
-        if ids.tolist() == [record.id for record in records]:
-            return Source(store, records, gates)
+def _mark(records: Sequence[SegmentRecord]) -> list[tuple[SegmentId, bool, int]]:
+    """Tells one state of a namespace from another."""
+    return [(record.id, record.has_kv, record.version) for record in records]

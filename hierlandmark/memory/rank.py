@@ -23,7 +23,8 @@ class Ranked:
     segments: list[int]  # places in the recall, best first
     segment_scores: Tensor  # (G,)
     block_scores: Tensor  # (len(segments), N), 0 where a segment is shorter
-    votes: Tensor  # (heads, len(segments), N)
+    gates: Tensor  # (heads, G), each head's mass of 1 times its weight
+    votes: Tensor  # (heads, len(segments), N), the part of it that went to the opened segments' blocks
     heads: list[RetrievalHead]
 
 
@@ -66,8 +67,8 @@ def rank_blocks(
         opened = score.sort(descending=True, stable=True).indices[: min(n_open, G)].tolist()
         logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))
         votes = gates[:, opened, None] * logits.softmax(-1)
-    segment_scores = (weight[:, None] * gates).sum(0)
-    return Ranked(opened, segment_scores, (weight[:, None, None] * votes).sum(0), votes, list(heads))
+    gates, votes = weight[:, None] * gates, weight[:, None, None] * votes
+    return Ranked(opened, gates.sum(0), votes.sum(0), gates, votes, list(heads))
 
 
 def _pick(

@@ -20,6 +20,8 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
         InvalidMessage: a field is missing or of the wrong type, text is empty, not UTF-8, or over `max_bytes`.
         DuplicateMessageId: an id stands twice.
     """
+    if not isinstance(messages, Iterable):
+        raise InvalidMessage(f"expected a list of messages, got {_short(messages)}")
     out: list[Message] = []
     seen: set[tuple[type, Any]] = set()
     for given in messages:
@@ -58,8 +60,11 @@ def check_text(text: str, what: str, max_bytes: int | None = None) -> None:
 
 
 def to_tokens(model: LandmarkModel, messages: Sequence[Message]) -> tuple[np.ndarray, list[MessageRun]]:
-    """Content tokens of messages in order (n,) int32, and one run a message."""
+    """Content tokens of messages in order (n,) int32, and one run a message; `InvalidMessage` for one without any."""
     parts = [np.asarray(model.tokenize(render(message)), dtype=np.int32) for message in messages]
+    for message, part in zip(messages, parts, strict=True):
+        if not len(part):
+            raise InvalidMessage(f"expected some tokens, the tokenizer makes none of message {message.id!r}")
     runs = [MessageRun(message.id, len(part)) for message, part in zip(messages, parts, strict=True)]
     return (np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)), runs
 

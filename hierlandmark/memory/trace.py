@@ -37,23 +37,25 @@ def attended_trace(recall: Recall, decode: object, stored: int, top: int = 8) ->
 
 
 def ranked_trace(recall: Recall, ranked: Ranked, decode: object, top: int = 8) -> Trace:
-    """Segments and blocks by the votes of the retrieval heads, as shares of all votes."""
-    total = ranked.block_scores.sum().clamp_min(1e-9)
-    all_segments = ranked.segment_scores.sum().clamp_min(1e-9)
+    """Segments and blocks by the votes of the retrieval heads: shares of all votes, and of those on opened segments."""
+    total = ranked.votes.sum().clamp_min(1e-9)
+    gates = ranked.gates / ranked.gates.sum().clamp_min(1e-9)
+
+    def voters(mass: torch.Tensor) -> list[HeadMass]:
+        return [
+            HeadMass(layer=ranked.heads[h].layer, head=ranked.heads[h].head, mass=float(mass[h]))
+            for h in _best(mass, _HEADS)
+        ]
+
     segments = [
-        SegmentTrace(segment=recall.block_of(s, 0)[0].id, mass=float(ranked.segment_scores[s] / all_segments))
-        for s in _best(ranked.segment_scores, top)
+        SegmentTrace(segment=recall.block_of(s, 0)[0].id, mass=float(gates[:, s].sum()), heads=voters(gates[:, s]))
+        for s in _best(gates.sum(0), top)
     ]
     blocks = []
     for place in _best(ranked.block_scores.flatten(), top):
         at, b = divmod(place, ranked.block_scores.shape[1])
-        order = ranked.votes[:, at, b].argsort(descending=True)[:_HEADS].tolist()
-        heads = [
-            HeadMass(layer=ranked.heads[h].layer, head=ranked.heads[h].head, mass=float(ranked.votes[h, at, b]))
-            for h in order
-        ]
-        mass = float(ranked.block_scores[at, b] / total)
-        blocks.append(_block(recall, ranked.segments[at], b, mass, heads, decode))
+        votes = ranked.votes[:, at, b] / total
+        blocks.append(_block(recall, ranked.segments[at], b, float(votes.sum()), voters(votes), decode))
     return Trace(segments=segments, blocks=blocks)
 
 

@@ -5,6 +5,7 @@ where reading it shows the state that nobody else can change any more: so that i
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,12 @@ class _Changed(Exception):
 
 
 def append(
-    store: BlockStore, namespace: str, model: LandmarkModel, new: Sequence[Message], progress: Progress | None
+    store: BlockStore,
+    namespace: str,
+    model: LandmarkModel,
+    new: Sequence[Message],
+    progress: Progress | None,
+    kv_budget: int | None,
 ) -> tuple[list[SegmentId], int]:
     """Add messages behind the open tail; ids of the segments written, and tokens added."""
     added, added_runs = to_tokens(model, new)
@@ -34,9 +40,11 @@ def append(
             tokens, runs = np.concatenate((tail.tokens, added)), [*tail.runs, *added_runs]
         segments = _if_tail_is(store, namespace, tail, model.encode(tokens, runs, _counting(len(tokens), progress)))
         try:
-            return store.append(namespace, new, segments, replaces=tail.id if tail else None), len(added)
+            ids = store.append(namespace, new, segments, replaces=tail.id if tail else None, kv_budget=kv_budget)
+            return ids, len(added)
         except _Changed:
-            continue
+            # somebody may have reset the keys: text without segments comes first
+            complete(store, namespace, model, kv_budget)
         except InvalidArgument:
             # the tail is gone
             if _same(store.tail(namespace), tail):
@@ -44,26 +52,46 @@ def append(
 
 
 def complete(
-    store: BlockStore, namespace: str, model: LandmarkModel, progress: Progress | None = None
+    store: BlockStore,
+    namespace: str,
+    model: LandmarkModel,
+    kv_budget: int | None,
+    progress: Progress | None = None,
 ) -> tuple[int, int, int]:
-    """Encode a namespace whose text was taken over from another model; messages, tokens and segments of it."""
-    if not _only_text(store, namespace):
-        return 0, 0, 0
-    held = store.messages(namespace)
-    tokens, runs = to_tokens(model, held)
+    """Encode a namespace that has text without segments: another model's, or one whose keys were reset.
 
-    def segments() -> Iterator[EncodedSegment]:
-        if not _only_text(store, namespace):
-            raise _Changed
-        yield from model.encode(tokens, runs, _counting(len(tokens), progress))
+    Segments that are there are encoded again too, as their text stands behind or between. Messages, tokens and segments
+    written; zeros where all text had segments.
+    """
+    while _unencoded(store, namespace):
+        held = store.messages(namespace)
+        ids = [message.id for message in held]
+        tokens, runs = to_tokens(model, held)
+        if store.stats(namespace).segments:
+            # killed after this, the namespace is text only, and the next call comes here again
+            store.rewrite(namespace, [], _none_if_unencoded(store, namespace))
 
-    try:
-        return len(held), len(tokens), len(store.append(namespace, [], segments()))
-    except _Changed:
-        return 0, 0, 0
+        def segments(
+            ids: list[MessageId] = ids, tokens: np.ndarray = tokens, runs: list[MessageRun] = runs
+        ) -> Iterator[EncodedSegment]:
+            if store.segments(namespace) or [message.id for message in store.messages(namespace)] != ids:
+                raise _Changed
+            yield from model.encode(tokens, runs, _counting(len(tokens), progress))
+
+        with suppress(_Changed):
+            return len(held), len(tokens), len(store.append(namespace, [], segments(), kv_budget=kv_budget))
+    return 0, 0, 0
 
 
-def forget(store: BlockStore, namespace: str, model: LandmarkModel, ids: Sequence[MessageId]) -> None:
+def _none_if_unencoded(store: BlockStore, namespace: str) -> Iterator[tuple[SegmentId, None]]:
+    if _unencoded(store, namespace):
+        for record in store.segments(namespace):
+            yield record.id, None
+
+
+def forget(
+    store: BlockStore, namespace: str, model: LandmarkModel, ids: Sequence[MessageId], kv_budget: int | None
+) -> None:
     """Remove messages, and encode what is left of every segment they were in."""
     gone = {(type(i), i) for i in ids}
 
@@ -72,7 +100,7 @@ def forget(store: BlockStore, namespace: str, model: LandmarkModel, ids: Sequenc
             if any((type(run.message_id), run.message_id) in gone for run in record.runs):
                 yield record.id, _without(model, record, gone)
 
-    store.rewrite(namespace, ids, left())
+    store.rewrite(namespace, ids, left(), kv_budget=kv_budget)
 
 
 def _without(model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, MessageId]]) -> EncodedSegment | None:
@@ -92,18 +120,17 @@ def _without(model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, 
     return replace(segment, closed=record.closed)
 
 
-def _only_text(store: BlockStore, namespace: str) -> bool:
+def _unencoded(store: BlockStore, namespace: str) -> bool:
     try:
-        counts = store.stats(namespace)
+        return bool(store.unencoded(namespace))
     except NamespaceNotFound:
         return False
-    return counts.messages > 0 and counts.segments == 0
 
 
 def _if_tail_is(
     store: BlockStore, namespace: str, tail: SegmentRecord | None, segments: Iterable[EncodedSegment]
 ) -> Iterator[EncodedSegment]:
-    if not _same(store.tail(namespace), tail):
+    if _unencoded(store, namespace) or not _same(store.tail(namespace), tail):
         raise _Changed
     yield from segments
 

@@ -170,7 +170,7 @@ class Connections:
         if busy:
             raise StoreNotWritable(
                 f"messages are removed from {self.path}, but another process holds a read transaction open, so that "
-                "its log still has their bytes; end it, then call rewrite(namespace, [], [])"
+                "its log still has their bytes; end it, then close this one: the last to close clears the log"
             )
 
     def vacuum(self) -> None:

@@ -23,8 +23,10 @@ from hierlandmark.store.records import (
     id_key,
     message_rows,
     missing,
+    rewritten,
     to_message,
 )
+from hierlandmark.store.tensors import checksum
 
 # BM25 as SQLite's FTS5 computes it
 K1, B = 1.2, 0.75
@@ -45,6 +47,18 @@ class _Namespace:
         last = next(reversed(self.segments), None)
         return None if last is None or self.segments[last].closed else last
 
+    def keep_kv_budget(self, budget: int | None) -> None:
+        """Drop keys and values of the oldest segments until the rest holds no more than that; None keeps all."""
+        if budget is None:
+            return
+        held = [(i, segment.kv.nbytes) for i, segment in self.segments.items() if segment.kv is not None]
+        over = sum(size for _, size in held) - budget
+        for segment_id, size in held:
+            if over <= 0:
+                return
+            self.segments[segment_id] = replace(self.segments[segment_id], kv=None)
+            over -= size
+
 
 class InMemoryStore:
     """A `BlockStore` in dictionaries, safe to use from several threads. A write builds a new state, then puts it in."""
@@ -64,6 +78,7 @@ class InMemoryStore:
         segments: Iterable[EncodedSegment],
         *,
         replaces: SegmentId | None = None,
+        kv_budget: int | None = None,
     ) -> list[SegmentId]:
         """See `BlockStore.append`."""
         check_namespace(namespace)
@@ -88,6 +103,8 @@ class InMemoryStore:
             for segment in segments:
                 ids.append(self._next_id + len(ids))
                 state.segments[ids[-1]] = self._checked(state, segment)
+                state.keep_kv_budget(kv_budget)
+            state.keep_kv_budget(kv_budget)
             self._next_id += len(ids)
             self._namespaces = {**self._namespaces, namespace: state}
         return ids
@@ -97,6 +114,8 @@ class InMemoryStore:
         namespace: str,
         remove: Sequence[MessageId],
         segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+        *,
+        kv_budget: int | None = None,
     ) -> None:
         """See `BlockStore.rewrite`. Raises what `SQLiteStore.rewrite` raises."""
         with self._transaction():
@@ -113,6 +132,8 @@ class InMemoryStore:
                     del state.segments[segment_id]
                 else:
                     state.segments[segment_id] = self._checked(state, segment)
+                    state.keep_kv_budget(kv_budget)
+            state.keep_kv_budget(kv_budget)
             for kept in state.segments.values():
                 for run in kept.runs:
                     if id_key(run.message_id) in removed:
@@ -137,6 +158,12 @@ class InMemoryStore:
         held = self._state().get(namespace)
         return held is not None and id_key(message_id) in held.messages
 
+    def unencoded(self, namespace: str) -> list[MessageId]:
+        """See `BlockStore.unencoded`."""
+        held = self._named(namespace)
+        encoded = {id_key(run.message_id) for segment in held.segments.values() for run in segment.runs}
+        return [to_message(*row[:5]).id for key, row in held.messages.items() if key not in encoded]
+
     def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
         """See `BlockStore.segments`. Raises `KeyError` for an id that is not in the namespace."""
         held = self._named(namespace)
@@ -150,24 +177,38 @@ class InMemoryStore:
 
     def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
         """See `BlockStore.gate_keys`."""
-        held = self._named(namespace).segments
-        gates = np.empty((len(held), self.spec.layers, self.spec.kv_heads, self.spec.head_dim), self.spec.numpy_dtype)
-        for i, segment in enumerate(held.values()):
+        held = self._named(namespace)
+        return np.array(list(held.segments), np.int64), self._gates(held)
+
+    def _gates(self, held: _Namespace) -> np.ndarray:
+        shape = (self.spec.layers, self.spec.kv_heads, self.spec.head_dim)
+        gates = np.empty((len(held.segments), *shape), self.spec.numpy_dtype)
+        for i, segment in enumerate(held.segments.values()):
             gates[i] = segment.gate_key
-        return np.array(list(held), np.int64), gates
+        return gates
 
-    def landmark_keys(self, segment_ids: Sequence[SegmentId]) -> list[np.ndarray]:
-        """See `BlockStore.landmark_keys`. Raises `KeyError` for an unknown segment."""
-        return [self._anywhere(i).landmark_keys.copy() for i in segment_ids]
+    def index(self, namespace: str) -> tuple[list[SegmentRecord], np.ndarray]:
+        """See `BlockStore.index`."""
+        held = self._named(namespace)
+        return [_record(*item) for item in held.segments.items()], self._gates(held)
 
-    def read_blocks(self, layer: int, block_ids: Sequence[BlockId]) -> np.ndarray:
+    def landmark_keys(
+        self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
+    ) -> list[np.ndarray]:
+        """See `BlockStore.landmark_keys`."""
+        wanted: Sequence[int | None] = [None] * len(segment_ids) if versions is None else versions
+        return [self._anywhere(*pair).landmark_keys.copy() for pair in zip(segment_ids, wanted, strict=True)]
+
+    def read_blocks(
+        self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
+    ) -> np.ndarray:
         """See `BlockStore.read_blocks`."""
         check_layer(self.spec, layer)
         shape = (2, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
         out = np.empty((len(block_ids), *shape), self.spec.numpy_dtype)
         for i, block_id in enumerate(block_ids):
             segment_id, n = divmod(int(block_id), self.spec.blocks_per_segment)
-            segment = self._anywhere(segment_id)
+            segment = self._anywhere(segment_id, None if versions is None else versions[i])
             if segment.kv is None or n >= len(segment.kv):
                 raise KeyError(f"block {block_id} is unknown, or its keys and values were dropped: encode it again")
             out[i] = segment.kv[n, layer]
@@ -258,10 +299,13 @@ class InMemoryStore:
             )
         return held
 
-    def _anywhere(self, segment_id: SegmentId) -> EncodedSegment:
+    def _anywhere(self, segment_id: SegmentId, version: int | None = None) -> EncodedSegment:
         for held in self._state().values():
             if segment_id in held.segments:
-                return held.segments[segment_id]
+                found = held.segments[segment_id]
+                if version not in (None, checksum(found.tokens)):
+                    raise rewritten(segment_id)
+                return found
         raise KeyError(f"segment {segment_id} is not in the store")
 
     def _checked(self, state: _Namespace, segment: EncodedSegment) -> EncodedSegment:
@@ -295,4 +339,5 @@ def _record(segment_id: SegmentId, segment: EncodedSegment) -> SegmentRecord:
         block_content=tuple(segment.block_content),
         closed=segment.closed,
         has_kv=segment.kv is not None,
+        version=checksum(segment.tokens),
     )

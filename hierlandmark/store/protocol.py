@@ -67,6 +67,7 @@ class SegmentRecord:
     block_content: tuple[int, ...]
     closed: bool
     has_kv: bool
+    version: int  # CRC-32 of the tokens: a rewritten segment keeps its id, and its text tells it apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,14 @@ class BlockStore(Protocol):
         segments: Iterable[EncodedSegment],
         *,
         replaces: SegmentId | None = None,
+        kv_budget: int | None = None,
     ) -> list[SegmentId]:
         """Add messages and, after the last segment, `segments`; return their ids.
 
         `segments` may be lazy: it is consumed inside the transaction, and whatever it raises rolls all back.
         `replaces` names the open tail that the first of them continues; it is deleted in the same transaction.
+        `kv_budget` is in bytes of the namespace's keys and values: the oldest segments' are dropped on the way, so that
+        no more of them ever stand in the file than this and one segment's.
         Raises `DuplicateMessageId` before consuming `segments`; `StoreNotWritable` on a full disk or read-only folder;
         `InvalidArgument` when `replaces` is not the namespace's open tail.
         """
@@ -114,10 +118,13 @@ class BlockStore(Protocol):
         namespace: str,
         remove: Sequence[MessageId],
         segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+        *,
+        kv_budget: int | None = None,
     ) -> None:
         """Remove messages, and put each given segment in the place of the one it names, or nothing where None.
 
         Afterwards no trace of the removed text is left in the file: not in the index, not in freed pages.
+        `kv_budget` as in `append`.
         An empty `remove` only replaces segments (encoding again after a model change or an eviction).
         Raises `MessageNotFound` when an id of `remove` is not there; then nothing is changed.
         """
@@ -128,6 +135,9 @@ class BlockStore(Protocol):
     def has_message(self, namespace: str, message_id: MessageId) -> bool:
         """Whether the id is there; False also for an unknown namespace. 1 and "1" differ."""
 
+    def unencoded(self, namespace: str) -> list[MessageId]:
+        """Messages of which no segment holds a token, in the order they were appended."""
+
     def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
         """Segments in text order, or those named, in the order named."""
 
@@ -137,13 +147,24 @@ class BlockStore(Protocol):
     def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
         """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D)."""
 
-    def landmark_keys(self, segment_ids: Sequence[SegmentId]) -> list[np.ndarray]:
-        """For each segment (N, L, H_kv, D)."""
+    def index(self, namespace: str) -> tuple[list[SegmentRecord], np.ndarray]:
+        """Segments in text order and their gate keys (G, L, H_kv, D), both as they are at one moment."""
 
-    def read_blocks(self, layer: int, block_ids: Sequence[BlockId]) -> np.ndarray:
+    def landmark_keys(
+        self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
+    ) -> list[np.ndarray]:
+        """For each segment (N, L, H_kv, D).
+
+        Raises `KeyError` when one is unknown or, with `versions`, was rewritten since it had that one.
+        """
+
+    def read_blocks(
+        self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
+    ) -> np.ndarray:
         """Keys and values (n, 2, H_kv, P, D) of one layer, in the order asked; writable memory of its own.
 
-        Raises `StoreCorrupt` when a checksum fails, `KeyError` when the block is unknown or its KV was dropped.
+        Raises `StoreCorrupt` when a checksum fails, `KeyError` when a block is unknown, its KV was dropped or, with
+        `versions` (of each block's segment), its segment was rewritten since it had that one.
         """
 
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:

@@ -122,6 +122,11 @@ def _check_array(what: str, array: np.ndarray, dtype: np.dtype, shape: tuple[int
         raise InvalidArgument(f"{what} must be {dtype} {shape}, came {array.dtype} {array.shape}")
 
 
+def rewritten(segment_id: int) -> KeyError:
+    """What a read raises for a segment whose text is not the one that was listed."""
+    return KeyError(f"segment {segment_id} was rewritten since it was listed: list it again")
+
+
 def missing(what: str, ids: Iterable[object], namespace: str) -> str:
     """One sentence on ids that are not there."""
     shown = ", ".join(repr(i) for i in ids)

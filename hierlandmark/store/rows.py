@@ -9,7 +9,7 @@ import numpy as np
 from hierlandmark.errors import DuplicateMessageId, InvalidArgument, NamespaceNotFound, StoreCorrupt
 from hierlandmark.messages import MessageId
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun, SegmentId, SegmentRecord
-from hierlandmark.store.records import MessageRow, check_segment, id_key
+from hierlandmark.store.records import MessageRow, check_segment, id_key, rewritten
 from hierlandmark.store.tensors import RECOVER, checksum, from_bytes, to_little_endian, wipeable
 
 Conn = sqlite3.Connection
@@ -147,6 +147,23 @@ def delete_kv(conn: Conn, spec: KVSpec, segment_id: SegmentId) -> None:
     conn.execute("UPDATE segments SET kv_bytes = 0 WHERE id = ?", (segment_id,))
 
 
+def keep_kv_budget(conn: Conn, spec: KVSpec, namespace: int, budget: int | None) -> None:
+    """Remove keys and values of the oldest segments until the rest of the namespace holds no more than `budget` bytes.
+
+    None keeps all.
+    """
+    if budget is None:
+        return
+    query = "SELECT id, kv_bytes FROM segments WHERE namespace_id = ? AND kv_bytes > 0 ORDER BY id"
+    held = conn.execute(query, (namespace,)).fetchall()
+    over = sum(kv_bytes for _, kv_bytes in held) - budget
+    for segment_id, kv_bytes in held:
+        if over <= 0:
+            return
+        delete_kv(conn, spec, segment_id)
+        over -= kv_bytes
+
+
 def delete_segment(conn: Conn, spec: KVSpec, segment_id: SegmentId) -> None:
     """Remove one segment with its runs and arrays."""
     delete_kv(conn, spec, segment_id)
@@ -155,14 +172,16 @@ def delete_segment(conn: Conn, spec: KVSpec, segment_id: SegmentId) -> None:
         conn.execute(f"DELETE FROM {table} WHERE id = ?", (segment_id,))
 
 
-def require_segment(conn: Conn, segment_id: SegmentId, namespace: int | None = None) -> int:
-    """Number of blocks of the segment; `KeyError` when it is not there, or not in the namespace."""
+def require_segment(conn: Conn, segment_id: SegmentId, namespace: int | None = None, version: int | None = None) -> int:
+    """Number of blocks of the segment; `KeyError` when it is not there, not in the namespace, or of another version."""
     found = None
     if 0 <= segment_id <= MAX_ID:
-        query = "SELECT n_blocks, namespace_id FROM segments WHERE id = ?"
+        query = "SELECT n_blocks, namespace_id, crc FROM segments WHERE id = ?"
         found = conn.execute(query, (int(segment_id),)).fetchone()
     if found is None or (namespace is not None and found[1] != namespace):
         raise KeyError(f"segment {segment_id} is not in the store, or not in this namespace")
+    if version not in (None, found[2]):
+        raise rewritten(segment_id)
     return int(found[0])
 
 
@@ -191,9 +210,26 @@ def segment_records(
             block_content=_integers(block_content, segment_id),
             closed=bool(closed),
             has_kv=kv_bytes > 0,
+            version=crc,
         )
         for segment_id, closed, n, kv_bytes, block_content, crc, tokens in conn.execute(query, (namespace, *parameters))
     ]
+
+
+def gate_keys(conn: Conn, spec: KVSpec, namespace: int) -> tuple[np.ndarray, np.ndarray]:
+    """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D)."""
+    shape = (spec.layers, spec.kv_heads, spec.head_dim)
+    count = conn.execute("SELECT count(*) FROM segments WHERE namespace_id = ?", (namespace,)).fetchone()[0]
+    ids = np.empty(count, np.int64)
+    gates = np.empty((count, *shape), spec.numpy_dtype)
+    query = (
+        "SELECT segments.id, gates.crc, gates.data FROM segments LEFT JOIN gates ON gates.id = segments.id"
+        " WHERE namespace_id = ? ORDER BY segments.id"
+    )
+    for i, (segment_id, crc, data) in enumerate(conn.execute(query, (namespace,))):
+        ids[i] = segment_id
+        gates[i] = from_bytes(data or b"", crc, gates.dtype, shape, f"gate key of segment {segment_id}")
+    return ids, gates
 
 
 def _integers(text: str, segment_id: SegmentId) -> tuple[int, ...]:

@@ -78,6 +78,7 @@ class SQLiteStore:
         segments: Iterable[EncodedSegment],
         *,
         replaces: SegmentId | None = None,
+        kv_budget: int | None = None,
     ) -> list[SegmentId]:
         """See `BlockStore.append`. Holds one segment in memory at a time."""
         check_namespace(namespace)
@@ -97,14 +98,20 @@ class SQLiteStore:
             rows.insert_messages(conn, known, new)
             if replaces is not None:
                 rows.delete_segment(conn, self.spec, replaces)
-            page_size = self._connections.page_size
-            return [rows.insert_segment(conn, self.spec, page_size, known, segment) for segment in segments]
+            page_size, ids = self._connections.page_size, []
+            for segment in segments:
+                ids.append(rows.insert_segment(conn, self.spec, page_size, known, segment))
+                rows.keep_kv_budget(conn, self.spec, known, kv_budget)
+            rows.keep_kv_budget(conn, self.spec, known, kv_budget)
+        return ids
 
     def rewrite(
         self,
         namespace: str,
         remove: Sequence[MessageId],
         segments: Iterable[tuple[SegmentId, EncodedSegment | None]],
+        *,
+        kv_budget: int | None = None,
     ) -> None:
         """See `BlockStore.rewrite`. A replaced segment keeps its id, and so do its blocks.
 
@@ -127,12 +134,14 @@ class SQLiteStore:
                 rows.delete_segment(conn, self.spec, segment_id)
                 if segment is not None:
                     rows.insert_segment(conn, self.spec, self._connections.page_size, known, segment, segment_id)
+                    rows.keep_kv_budget(conn, self.spec, known, kv_budget)
             for message_id, row in removed.items():
                 if conn.execute("SELECT 1 FROM runs WHERE message = ?", (row,)).fetchone():
                     raise InvalidArgument(
                         f"a segment still holds tokens of message {message_id!r}: rewrite every segment whose runs "
                         "name it"
                     )
+            rows.keep_kv_budget(conn, self.spec, known, kv_budget)
             if removed:
                 self._drop_empty_namespace(conn, known)
                 rows.rebuild_text(conn)
@@ -166,6 +175,16 @@ class SQLiteStore:
             known = rows.find_namespace(conn, namespace)
             return known is not None and rows.find_message(conn, known, message_id) is not None
 
+    def unencoded(self, namespace: str) -> list[MessageId]:
+        """See `BlockStore.unencoded`. Reads two indexes, no text."""
+        query = (
+            "SELECT message_id FROM messages WHERE namespace_id = ?"
+            " AND NOT EXISTS (SELECT 1 FROM runs WHERE message = messages.id) ORDER BY id"
+        )
+        with self._reading() as conn:
+            known = rows.namespace_id(conn, namespace)
+            return [json.loads(key) for (key,) in conn.execute(query, (known,))]
+
     def segments(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> list[SegmentRecord]:
         """See `BlockStore.segments`. Raises `KeyError` for an id that is not in the namespace."""
         with self._reading() as conn:
@@ -193,40 +212,44 @@ class SQLiteStore:
 
     def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
         """See `BlockStore.gate_keys`."""
-        shape = (self.spec.layers, self.spec.kv_heads, self.spec.head_dim)
+        with self._reading() as conn:
+            return rows.gate_keys(conn, self.spec, rows.namespace_id(conn, namespace))
+
+    def index(self, namespace: str) -> tuple[list[SegmentRecord], np.ndarray]:
+        """See `BlockStore.index`."""
         with self._reading() as conn:
             known = rows.namespace_id(conn, namespace)
-            count = conn.execute("SELECT count(*) FROM segments WHERE namespace_id = ?", (known,)).fetchone()[0]
-            ids = np.empty(count, np.int64)
-            gates = np.empty((count, *shape), self.spec.numpy_dtype)
-            query = (
-                "SELECT segments.id, gates.crc, gates.data FROM segments LEFT JOIN gates ON gates.id = segments.id"
-                " WHERE namespace_id = ? ORDER BY segments.id"
-            )
-            for i, (segment_id, crc, data) in enumerate(conn.execute(query, (known,))):
-                ids[i] = segment_id
-                gates[i] = from_bytes(data or b"", crc, gates.dtype, shape, f"gate key of segment {segment_id}")
-        return ids, gates
+            return rows.segment_records(conn, known), rows.gate_keys(conn, self.spec, known)[1]
 
-    def landmark_keys(self, segment_ids: Sequence[SegmentId]) -> list[np.ndarray]:
-        """See `BlockStore.landmark_keys`. Raises `KeyError` for an unknown segment, `StoreCorrupt`."""
+    def landmark_keys(
+        self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
+    ) -> list[np.ndarray]:
+        """See `BlockStore.landmark_keys`. Raises also `StoreCorrupt`."""
         spec, found = self.spec, []
+        wanted: Sequence[int | None] = [None] * len(segment_ids) if versions is None else versions
         with self._reading() as conn:
-            for segment_id in segment_ids:
-                shape = (rows.require_segment(conn, segment_id), spec.layers, spec.kv_heads, spec.head_dim)
+            for segment_id, version in zip(segment_ids, wanted, strict=True):
+                n_blocks = rows.require_segment(conn, segment_id, version=version)
+                shape = (n_blocks, spec.layers, spec.kv_heads, spec.head_dim)
                 query = "SELECT crc, data FROM landmarks WHERE id = ?"
                 crc, data = conn.execute(query, (int(segment_id),)).fetchone() or (0, b"")
                 what = f"landmark keys of segment {segment_id}"
                 found.append(from_bytes(data, crc, spec.numpy_dtype, shape, what).astype(spec.numpy_dtype))
         return found
 
-    def read_blocks(self, layer: int, block_ids: Sequence[BlockId]) -> np.ndarray:
+    def read_blocks(
+        self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
+    ) -> np.ndarray:
         """See `BlockStore.read_blocks`."""
         check_layer(self.spec, layer)
         spec = self.spec
         shape = (2, spec.kv_heads, spec.block_size, spec.head_dim)
         out = np.empty((len(block_ids), *shape), spec.numpy_dtype)
         with self._reading() as conn:
+            if versions is not None:
+                segments = [int(block_id) // spec.blocks_per_segment for block_id in block_ids]
+                for segment_id, version in set(zip(segments, versions, strict=True)):
+                    rows.require_segment(conn, segment_id, version=version)
             for i, block_id in enumerate(block_ids):
                 row_id, found = int(block_id) * spec.layers + layer, None
                 if 0 <= row_id <= rows.MAX_ID:

@@ -3,7 +3,8 @@
 import pytest
 
 from hierlandmark import Memory, MemoryConfig, Message
-from hierlandmark.errors import InvalidArgument, InvalidMessage
+from hierlandmark.errors import InvalidMessage
+from hierlandmark.model import RetrievalHead
 from hierlandmark.testing import tiny_model
 
 CHAT = [Message(id=f"m{i}", content=f"{i}: word{i} " * (1 + i % 5)) for i in range(24)]
@@ -58,6 +59,54 @@ def test_cost_counts_all_windows(memory):
     assert short.cost.gate_keys > 0
 
 
+def test_bytes_read_are_the_gates_and_landmarks_and_blocks_that_were_fetched():
+    with remembering() as memory:
+        store = memory._open_store()
+        records, gates = store.index("default")
+        landmarks = sum(array.nbytes for array in store.landmark_keys([record.id for record in records]))
+        first, again = (memory.search("word7", 3, mode="flat").cost for _ in range(2))
+        assert first.bytes_read == gates.nbytes + landmarks
+        assert again.bytes_read == first.blocks_read == again.blocks_read == 0
+        asked = memory.complete("word7", max_new_tokens=4, mode="flat").cost
+        assert 0 < asked.bytes_read <= store.stats("default").kv_bytes
+        memory.add([Message(id="new", content="x")])
+        changed = memory.complete("word7", max_new_tokens=1, mode="flat").cost
+        stats = store.stats("default")
+        assert stats.key_bytes < changed.bytes_read <= stats.key_bytes + stats.kv_bytes
+
+
+def test_a_window_that_is_remembered_for_the_answer_only_is_not_fetched():
+    with Memory.open(":memory:", model=tiny_model()) as memory:
+        memory.add([Message(id=1, content="x")])
+        stats = memory.stats()
+        cost = memory.complete(LONG, max_new_tokens=1, mode="flat").cost
+        assert cost.blocks_read > 2 * stats.blocks
+        assert cost.bytes_read <= stats.key_bytes + stats.kv_bytes
+
+
+def test_blocks_are_counted_at_each_step_that_reads_them():
+    with remembering() as memory:
+        few, many = (memory.complete("word7", max_new_tokens=n).cost.blocks_read for n in (1, 9))
+        assert few < many
+        assert memory.complete("word7", max_new_tokens=9).cost.blocks_read == many
+
+
+def test_dropped_segments_are_encoded_once_for_a_question(monkeypatch):
+    model = tiny_model(seed=1)
+    made = []
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add([Message(id=i, content=f"{i}: word{i} " * 4) for i in range(16)])
+        store = memory._open_store()
+        store.drop_kv("default", [record.id for record in store.segments("default")])
+        plain = model._encode_again
+        monkeypatch.setattr(model, "_encode_again", lambda record: made.append(record.id) or plain(record))
+        # outgrows its window, so that the view of the store is made anew on the way
+        assert len(memory.complete(LONG, max_new_tokens=20, mode="flat").tokens) > model.layout.segment_capacity // 2
+        # more than any small number of segments kept would hold
+        assert len(set(made)) > 12
+        assert len(made) == len(set(made))
+
+
 def test_a_trace_names_only_what_is_in_the_store(memory):
     with remembering(1) as other:
         for one in (memory, other):
@@ -89,16 +138,19 @@ def test_every_trace_mass_is_named_when_few_segments_hold_it_all():
                 assert sum(b.mass for b in trace.blocks) == pytest.approx(1, abs=1e-4)
 
 
-def test_an_unknown_mode_is_refused(memory):
-    for call in (memory.search, memory.ask, memory.complete):
-        with pytest.raises(InvalidArgument, match="hierarchical"):
-            call("x", mode="bogus")
-
-
-@pytest.mark.parametrize("k", [0, -1, 2.5, "3", None])
-def test_k_is_a_whole_number_of_at_least_one(memory, k):
-    with pytest.raises(InvalidArgument, match="k of at least 1"):
-        memory.search("x", k)
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_the_masses_of_all_heads_are_the_mass(memory, monkeypatch, mode):
+    monkeypatch.setattr("hierlandmark.memory.trace._HEADS", 99)
+    weighted = (RetrievalHead(layer=0, head=1, weight=3.0), RetrievalHead(layer=1, head=2, weight=1.0))
+    monkeypatch.setattr(memory.model, "retrieval", weighted)
+    asked, found = memory.ask("word7?", max_new_tokens=3, mode=mode).trace, memory.search("word7", 3, mode=mode).trace
+    for trace in (asked, found):
+        for one in (*trace.segments, *trace.blocks):
+            assert one.heads and sum(head.mass for head in one.heads) == pytest.approx(one.mass, rel=1e-4)
+            assert [head.mass for head in one.heads] == sorted((head.mass for head in one.heads), reverse=True)
+        assert sum(s.mass for s in trace.segments) <= 1 + 1e-5
+        assert sum(b.mass for b in trace.blocks) <= 1 + 1e-5
+    assert {(h.layer, h.head) for s in found.segments for h in s.heads} == {(0, 1), (1, 2)}
 
 
 def test_a_huge_question_is_refused(memory):

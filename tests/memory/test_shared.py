@@ -7,6 +7,8 @@ import pytest
 
 from hierlandmark import Memory, MemoryConfig, Message
 from hierlandmark.errors import NamespaceNotFound
+from hierlandmark.memory.text import to_tokens
+from hierlandmark.store import SQLiteStore
 from hierlandmark.testing import tiny_model
 
 
@@ -145,8 +147,6 @@ def test_one_model_in_several_threads(model, tmp_path):
 
 
 def test_two_who_take_over_a_reset_file_encode_it_once(model, tmp_path, monkeypatch):
-    from hierlandmark.store import SQLiteStore
-
     path, later = tmp_path / "m.db", tiny_model(seed=3)
     with Memory.open(path, model=model) as memory:
         memory.add(chat("a", "b"))
@@ -156,6 +156,27 @@ def test_two_who_take_over_a_reset_file_encode_it_once(model, tmp_path, monkeypa
         meanwhile(monkeypatch, one._open_store(), "append", lambda: other.search("word"))
         assert len(one.search("word").hits) == 2
         whole(one, "ab")
+
+
+def test_an_add_while_the_keys_are_reset_loses_no_older_text(two, model, monkeypatch):
+    one, _ = two
+    one.add(chat("a", "b"))
+    # a `reencode` with the same model, between reading the tail and writing
+    meanwhile(monkeypatch, one._open_store(), "append", lambda: SQLiteStore.reset_keys(one.path, model.kv_spec))
+    one.add(chat("c"))
+    whole(one, "abc")
+
+
+def test_text_that_has_no_segment_is_encoded_in_its_place(two, model):
+    one, _ = two
+    one.add(chat("a", "b", "c"))
+    store = one._open_store()
+    store.rewrite("default", [], [(record.id, None) for record in store.segments("default")])
+    only = chat("c")
+    store.append("default", [], model.encode(*to_tokens(model, only)))
+    assert store.unencoded("default") == ["a", "b"]
+    assert {hit.message_ids[0] for hit in one.search("word", 9).hits} == set("abc")
+    whole(one, "abc")
 
 
 def test_a_budget_holds_after_every_add(model, tmp_path):
@@ -174,8 +195,26 @@ def test_a_budget_holds_after_every_add(model, tmp_path):
             assert [(h.message_ids, h.score) for h in found] == [(h.message_ids, h.score) for h in best]
         memory.forget(["a"])
         free.forget(["a"])
+        assert memory.stats().kv_bytes <= budget
         assert memory.ask("who?", max_new_tokens=4).tokens == free.ask("who?", max_new_tokens=4).tokens
         whole(memory, "bcdef")
+
+
+def test_a_budget_holds_after_forgetting_from_many_segments_and_after_reencoding(model, tmp_path):
+    path, budget = tmp_path / "m.db", 20_000
+    config = MemoryConfig(kv_budget_bytes=budget)
+    with Memory.open(path, model=model, config=config) as memory:
+        memory.add(chat(*"abcdefgh"))
+        memory.forget(["a", "c", "e"])
+        assert 0 < memory.stats().kv_bytes <= budget
+    Memory.reencode(path, model=model, config=config)
+    with Memory.open(path, model=model, config=config) as memory:
+        assert 0 < memory.stats().kv_bytes <= budget
+        whole(memory, "bdfgh")
+    SQLiteStore.reset_keys(path, model.kv_spec)
+    with Memory.open(path, model=model, config=config) as memory:
+        memory.search("word")
+        assert 0 < memory.stats().kv_bytes <= budget
 
 
 def test_forgetting_the_last_message_leaves_no_trace_of_it_in_any_key(model, tmp_path):

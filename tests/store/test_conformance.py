@@ -139,6 +139,7 @@ def test_unknown_namespace(store):
             lambda: store.messages(name),  # noqa: B023
             lambda: store.segments(name),  # noqa: B023
             lambda: store.gate_keys(name),  # noqa: B023
+            lambda: store.index(name),  # noqa: B023
             lambda: store.search_text(name, "x", 1),  # noqa: B023
             lambda: store.stats(name),  # noqa: B023
             lambda: store.drop_kv(name, []),  # noqa: B023
@@ -320,6 +321,17 @@ def test_append_segments_to_messages_that_are_there(store):
     assert_segment(store, "n", segment_id, segment("a"))
 
 
+def test_unencoded_messages_are_those_without_a_run(store):
+    store.append("n", [message(i) for i in ("b", 1, "1", "a")], [segment("1")])
+    assert store.unencoded("n") == ["b", 1, "a"]
+    (last,) = store.append("n", [], [segment("b", 1, "a", seed=1)])
+    assert store.unencoded("n") == []
+    store.rewrite("n", [], [(last, None)])
+    assert store.unencoded("n") == ["b", 1, "a"]
+    with pytest.raises(NamespaceNotFound):
+        store.unencoded("other")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -438,8 +450,10 @@ def test_close(store):
         lambda: store.messages("n"),
         lambda: store.has_message("n", "a"),
         lambda: store.segments("n"),
+        lambda: store.unencoded("n"),
         lambda: store.tail("n"),
         lambda: store.gate_keys("n"),
+        lambda: store.index("n"),
         lambda: store.landmark_keys([1]),
         lambda: store.read_blocks(0, [1]),
         lambda: store.drop_kv("n", []),

@@ -1,0 +1,38 @@
+"""Arguments of `Memory`'s verbs, checked before any work; each raises `InvalidArgument`."""
+
+import os
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from hierlandmark.config import Mode
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.messages import MessageId
+
+
+def check_path(path: Any) -> None:
+    """A file's name, or ":memory:"."""
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidArgument(f"expected path to name a file, or ':memory:', got {path!r}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """A whole number of at least 1; a bool is none."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidArgument(f"expected {name} of at least 1, got {value!r}")
+
+
+def check_mode(mode: Any) -> None:
+    """A mode, or None for the configured one."""
+    if mode is not None and mode not in get_args(Mode):
+        raise InvalidArgument(f"expected mode to be one of {', '.join(get_args(Mode))}, got {mode!r}")
+
+
+def checked_ids(ids: Any) -> list[MessageId]:
+    """Ids in the order given. One string is no list of ids, though Python would take it for one."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidArgument(f"expected a list of message ids, got {ids!r}; put one id into a list")
+    found = list(ids)
+    for one in found:
+        if not isinstance(one, int | str) or isinstance(one, bool):
+            raise InvalidArgument(f"expected message ids to be integers or strings, got {one!r}")
+    return found

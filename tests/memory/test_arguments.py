@@ -1,0 +1,65 @@
+"""Arguments of the wrong type or range: a named error before any work, and nothing changed."""
+
+import pytest
+
+from hierlandmark import InvalidArgument, InvalidMessage, Memory, Message
+from hierlandmark.testing import tiny_model
+
+
+@pytest.fixture(scope="module")
+def memory():
+    with Memory.open(":memory:", model=tiny_model()) as one:
+        one.add([Message(id=i, content=f"says {i}") for i in ("1", "7", "17", 1)])
+        yield one
+
+
+@pytest.mark.parametrize("ids", ["17", b"17", [b"x"], [object()], [None], [1.0], [True], [["1"]], 7], ids=repr)
+def test_ids_are_a_list_of_integers_and_strings(memory, ids):
+    for call in (memory.forget, memory.messages):
+        with pytest.raises(InvalidArgument, match="message ids"):
+            call(ids)
+    assert [m.id for m in memory.messages()] == ["1", "7", "17", 1]
+
+
+def test_none_names_no_message_to_forget(memory):
+    with pytest.raises(InvalidArgument, match="None"):
+        memory.forget(None)
+    assert len(memory.messages(None)) == 4
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "3", None, True], ids=repr)
+def test_counts_are_whole_numbers_of_at_least_one(memory, count):
+    with pytest.raises(InvalidArgument, match="k of at least 1"):
+        memory.search("x", count)
+    for call in (memory.ask, memory.complete):
+        with pytest.raises(InvalidArgument, match="max_new_tokens of at least 1"):
+            call("x", max_new_tokens=count)
+
+
+@pytest.mark.parametrize("mode", ["bogus", "", 3, ["flat"]], ids=repr)
+def test_an_unknown_mode_is_refused(memory, mode):
+    for call in (memory.search, memory.ask, memory.complete):
+        with pytest.raises(InvalidArgument, match="hierarchical"):
+            call("x", mode=mode)
+
+
+@pytest.mark.parametrize("namespace", ["", "\ud800", 5, b"x", None], ids=ascii)
+def test_a_namespace_is_a_name(tmp_path, namespace):
+    for path in (":memory:", tmp_path / "m.db"):
+        with pytest.raises(InvalidArgument, match="namespace"):
+            Memory.open(path, namespace)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"m.db"], ids=repr)
+def test_a_path_is_a_path(path):
+    with pytest.raises(InvalidArgument, match="path"):
+        Memory.open(path)
+
+
+@pytest.mark.parametrize(
+    "messages", [None, 7, "text", Message(id=9, content="alone")], ids=["none", "int", "str", "one"]
+)
+def test_messages_are_a_list(memory, messages):
+    with pytest.raises(InvalidMessage):
+        memory.add(messages)
+    assert len(memory.messages()) == 4

@@ -1,0 +1,253 @@
+"""`Recall.read` beside the same choice and the same three softmaxes written out, one head and one token at a time."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hierlandmark.config import RecallConfig
+from hierlandmark.layout import content_mask, gate_position, landmark_positions
+from hierlandmark.messages import Message
+from hierlandmark.ops.rope import rotate
+from hierlandmark.recall import Source
+from hierlandmark.store import InMemoryStore, MessageRun, SQLiteStore
+from hierlandmark.testing import tiny_model
+
+GRANULARITIES = ("head_token", "head", "token")
+MODES = ("hierarchical", "flat")
+H, T, D, LAYER, SCALE = 4, 5, 8, 1, 8**-0.5
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def store(model):
+    """Six segments, some of them short."""
+    rng, made = np.random.default_rng(0), InMemoryStore(model.kv_spec)
+    capacity = model.layout.segment_capacity
+    for i, n in enumerate((capacity, 9, capacity, 3, 17, capacity)):
+        segments = model.encode(rng.integers(0, 256, n).astype(np.int32), [MessageRun(i, n)])
+        made.append("n", [Message(id=i, content="x")], segments)
+    return made
+
+
+def recalling(model, store, **options):
+    config = RecallConfig(**{"threshold": 0.0, **options})
+    return model.recall([Source(store, store.segments("n"), store.gate_keys("n")[1])], config)
+
+
+def questions(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    # far from even, so that choosing matters
+    return 2 * torch.randn(H, T, D, generator=generator), torch.randn(H, T, generator=generator)
+
+
+def softmax(values):
+    most = max(values)
+    parts = [math.exp(v - most) for v in values]
+    return [p / sum(parts) for p in parts]
+
+
+def lse(values):
+    return max(values) + math.log(sum(math.exp(v - max(values)) for v in values)) if values else -math.inf
+
+
+class Reference:
+    """Logits of gates, landmarks and content for one layer, and the choice among them."""
+
+    def __init__(self, model, store, q, near, config):
+        self.config, self.near = config, near.tolist()
+        rope, layout = model.core.rope, model.layout
+        group = H // model.kv_spec.kv_heads
+        self.gates, self.landmarks, self.content, self.values = {}, {}, {}, {}
+        _, raw = store.gate_keys("n")
+        for s, record in enumerate(store.segments("n")):
+            counts = record.block_content
+            (marks,) = store.landmark_keys([record.id])
+            ids = [record.id * layout.blocks_per_segment + b for b in range(len(counts))]
+            kv = torch.from_numpy(store.read_blocks(LAYER, ids))
+            mask = content_mask(counts, layout)
+
+            def turned(keys, where):
+                return rotate(keys.float(), torch.as_tensor(where), rope.inv_freq[LAYER], rope.scaling[LAYER])
+
+            gate = turned(torch.from_numpy(raw[s, LAYER])[:, None], [gate_position(counts, layout)])
+            mark = turned(torch.from_numpy(marks[:, LAYER]).transpose(0, 1), landmark_positions(counts, layout))
+            for h in range(H):
+                for t in range(T):
+                    ask = q[h, t]
+                    self.gates[h, t, s] = float(ask @ gate[h // group, 0]) * SCALE
+                    for b in range(len(counts)):
+                        self.landmarks[h, t, s, b] = float(ask @ mark[h // group, b]) * SCALE
+                        where = b * layout.block_size + np.arange(layout.block_size)
+                        keys = turned(kv[b, 0, h // group], where)[mask[b]]
+                        self.content[h, t, s, b] = (keys @ ask * SCALE).tolist()
+                        self.values[h, s, b] = kv[b, 1, h // group][mask[b]]
+        self.G = len(raw)
+        self.places = sorted({(s, b) for _, _, s, b in self.landmarks})
+
+    def together(self, h, t):
+        """Who shares a choice with this head and token."""
+        heads = range(H) if self.config.granularity == "token" else [h]
+        tokens = range(T) if self.config.granularity == "head" else [t]
+        return [(g, u) for g in heads for u in tokens if self.active(g, u)]
+
+    def first(self, h, t):
+        """Logits of what stands beside the local window: gates, or every landmark."""
+        if self.config.mode == "flat":
+            return {place: self.landmarks[h, t, *place] for place in self.places}
+        return {s: self.gates[h, t, s] for s in range(self.G)}
+
+    def mass(self, h, t):
+        logits = self.first(h, t)
+        total = lse([*logits.values(), self.near[h][t]])
+        return {at: math.exp(a - total) for at, a in logits.items()}
+
+    def active(self, h, t):
+        return sum(self.mass(h, t).values()) > self.config.threshold
+
+    def best(self, h, t, k, masses):
+        """The k of greatest mass, given by any who chooses together."""
+        shared = {}
+        for g, u in self.together(h, t):
+            for at, value in masses(g, u).items():
+                shared[at] = max(shared.get(at, 0.0), value)
+        return sorted(shared, key=lambda at: -shared[at])[:k]
+
+    def weighed(self, h, t):
+        """Mass of the blocks in opened segments: P0 times P1."""
+        mass, out = self.mass(h, t), {}
+        for s in self.best(h, t, self.config.segments, self.mass):
+            blocks = [b for r, b in self.places if r == s]
+            for b, p1 in zip(blocks, softmax([self.landmarks[h, t, s, b] for b in blocks]), strict=True):
+                out[s, b] = mass[s] * p1
+        return out
+
+    def read(self, h, t):
+        """Output (D,) and log-sum-exp."""
+        if not self.active(h, t):
+            return torch.zeros(D), -math.inf
+        if self.config.mode == "flat":
+            chosen = self.best(h, t, self.config.blocks, self.mass)
+            weights = dict(zip(chosen, softmax([self.landmarks[h, t, *at] for at in chosen]), strict=True))
+            total = lse([self.landmarks[h, t, *at] for at in chosen])
+        else:
+            chosen = self.best(h, t, self.config.blocks, self.weighed)
+            opened = sorted({s for s, _ in chosen})
+            weights, total = {}, lse([self.gates[h, t, s] for s in opened])
+            for s, p0 in zip(opened, softmax([self.gates[h, t, s] for s in opened]), strict=True):
+                blocks = [b for r, b in chosen if r == s]
+                for b, p1 in zip(blocks, softmax([self.landmarks[h, t, s, b] for b in blocks]), strict=True):
+                    weights[s, b] = p0 * p1
+        out = torch.zeros(D)
+        for (s, b), weight in weights.items():
+            out += weight * (torch.tensor(softmax(self.content[h, t, s, b])) @ self.values[h, s, b])
+        return out, total
+
+
+def assert_as_written_out(model, store, q, near, **options):
+    recall = recalling(model, store, **options)
+    reference = Reference(model, store, q, near, recall.config)
+    wanted = [[reference.read(h, t) for t in range(T)] for h in range(H)]
+    lses = torch.tensor([[total for _, total in row] for row in wanted])
+    found = recall.read(LAYER, q, near, SCALE)
+    if found is None:
+        assert (lses == -math.inf).all()
+        return lses
+    torch.testing.assert_close(found[0], torch.stack([torch.stack([o for o, _ in row]) for row in wanted]), **TOLERANCE)
+    torch.testing.assert_close(found[1], lses, **TOLERANCE)
+    return lses
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("segments", "blocks"), [(1, 1), (2, 3), (4, 2), (99, 99)])
+def test_the_best_segments_and_blocks_are_read(model, store, mode, granularity, segments, blocks):
+    for seed in range(2):
+        options = {"mode": mode, "granularity": granularity, "segments": segments, "blocks": blocks}
+        assert_as_written_out(model, store, *questions(seed), **options)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("mode", MODES)
+def test_under_the_threshold_a_head_and_token_reads_nothing(model, store, mode, granularity):
+    q, near = questions()
+    options = {"mode": mode, "granularity": granularity, "segments": 2, "blocks": 2}
+    reference = Reference(model, store, q, near, RecallConfig(mode=mode))
+    masses = sorted(sum(reference.mass(h, t).values()) for h in range(H) for t in range(T))
+    for at in (3, 10, 16):
+        threshold = (masses[at] + masses[at + 1]) / 2
+        lses = assert_as_written_out(model, store, q, near, threshold=threshold, **options)
+        assert int((lses == -math.inf).sum()) == at + 1
+    q, near = questions()
+    assert (assert_as_written_out(model, store, q, near + 50, threshold=0.5, **options) == -math.inf).all()
+
+
+def removed(store):
+    """The last segment goes with its message."""
+    last = store.segments("n")[-1]
+    store.rewrite("n", [last.runs[0].message_id], [(last.id, None)])
+
+
+def rewritten(model):
+    """The first segment has another text under its id, in as many blocks."""
+
+    def act(store):
+        record = store.segments("n")[0]
+        (other,) = model.encode((record.tokens + 1) % 256, record.runs)
+        store.rewrite("n", [], [(record.id, other)])
+
+    return act
+
+
+def dropped(store):
+    store.drop_kv("n", [record.id for record in store.segments("n")[1:3]])
+
+
+@pytest.mark.parametrize("kind", ["in_memory", "sqlite"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("late", [False, True], ids=["before", "between-layers"])
+@pytest.mark.parametrize("change", ["removed", "rewritten", "dropped"])
+def test_segments_are_read_as_they_were_listed(model, store, tmp_path, kind, mode, late, change):
+    q, near = questions()
+    options = {"mode": mode, "segments": 99, "blocks": 99, "cached_blocks": 1}
+    mine = InMemoryStore(model.kv_spec) if kind == "in_memory" else SQLiteStore(tmp_path / "m.db", model.kv_spec)
+    for record in store.segments("n"):
+        (copy,) = model.encode(record.tokens, record.runs)
+        mine.append("n", store.messages("n", [record.runs[0].message_id]), [copy])
+    wanted = [recalling(model, store, **options).read(layer, q, near, SCALE) for layer in range(2)]
+    recall = recalling(model, mine, **options)
+    if late:
+        recall.read(0, q, near, SCALE)
+    {"removed": removed, "rewritten": rewritten(model), "dropped": dropped}[change](mine)
+    for layer, (out, total) in enumerate(wanted):
+        found = recall.read(layer, q, near, SCALE)
+        torch.testing.assert_close(found[0], out, **TOLERANCE)
+        torch.testing.assert_close(found[1], total, **TOLERANCE)
+    mine.close()
+
+
+@pytest.mark.parametrize("limit", [0, 20_000, 2**30])
+def test_segments_encoded_again_are_kept_up_to_a_bound(model, store, monkeypatch, limit):
+    mine, made = InMemoryStore(model.kv_spec), []
+    mine.append("n", store.messages("n"), [model._encode_again(record) for record in store.segments("n")])
+    mine.drop_kv("n", [record.id for record in mine.segments("n")])
+    plain = model._encode_again
+    monkeypatch.setattr(model, "_encode_again", lambda record: made.append(record.id) or plain(record))
+    q, near = questions()
+    options = {"segments": 99, "blocks": 99, "cached_blocks": 1}
+    recall, whole = recalling(model, mine, restored_bytes=limit, **options), recalling(model, store, **options)
+    for layer in (0, 1, 0, 1):
+        found, wanted = (one.read(layer, q, near, SCALE) for one in (recall, whole))
+        torch.testing.assert_close(found[0], wanted[0], **TOLERANCE)
+    # those that were kept were made once, the others once in each layer's read, and not once a block
+    assert {made.count(i) for i in set(made)} == {0: {4}, 20_000: {1, 4}, 2**30: {1}}[limit]
+    assert recall._restored._bytes <= limit
+    recall.begin()
+    recall.read(0, q, near, SCALE)
+    assert {made.count(i) for i in set(made)} <= {0: {5}, 20_000: {1, 2, 5, 6}, 2**30: {1}}[limit]
