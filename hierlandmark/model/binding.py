@@ -43,7 +43,7 @@ def register() -> None:
 
 
 # what surrounds it may be compiled; a layout's tables are not for a compiler to trace
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attention(
     module: Any,
     query: Tensor,

@@ -42,7 +42,7 @@ def landmark_attention(
             in v's dtype, sums and softmaxes in fp32 at least.
         scale: factor on the logits, by default 1 / sqrt(D).
         q_far: (B, H, T, D), the queries rotated for looking into other segments; by default q.
-        impl: None chooses "fused" (Triton) on a GPU where it can take the tensors, else "blockwise".
+        impl: None chooses "fused" (Triton) on a GPU in half precision where it can take the tensors, else "blockwise".
 
     Returns:
         (B, H, T, D) in q's dtype; zero where the query is padding.
@@ -58,7 +58,9 @@ def landmark_attention(
     out_dtype = q.dtype
     # autocast leaves values in half precision and rotates queries and keys to single
     q, q_far, k = (x.to(v.dtype) for x in (q, q_far, k))
-    attend = _IMPLS[impl or ("fused" if q.is_cuda and why_not(q, layout) is None else "blockwise")]
+    # in single precision the kernels could not use the matrix units
+    fused = v.is_cuda and v.dtype in (torch.bfloat16, torch.float16) and why_not(v, layout) is None
+    attend = _IMPLS[impl or ("fused" if fused else "blockwise")]
     with torch.autocast(q.device.type, enabled=False):
         if (layout.kinds != Kind.PAD).all():
             return attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far).to(out_dtype)

@@ -1,7 +1,6 @@
 """The same attention in fused kernels, forward and backward: memory linear in the text, for GPUs."""
 
 import math
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -138,19 +137,21 @@ def group_slots(blocks: int) -> int:
     return max(16, 1 << blocks.bit_length())
 
 
-@lru_cache
-def _tile_of(kernel: str, size: int, blocks: int, width: int, wide: bool) -> Tile:
-    largest = 64 if wide or width > 64 else 128
-    queries = size
-    # a tile lies within one segment
-    while queries < largest and blocks % (2 * queries // size) == 0:
-        queries *= 2
-    return Tile(queries, 4, 1 if wide else 2)
+# fastest of those tried on an H100 at a block size of 64 (docs/log.md): kernel and whether heads are wider than 64
+_TILES = {
+    ("forward", False): Tile(128, 4, 3), ("query", False): Tile(64, 4, 3), ("key", False): Tile(64, 4, 3),
+    ("forward", True): Tile(128, 8, 3), ("query", True): Tile(128, 8, 3), ("key", True): Tile(128, 8, 2),
+}  # fmt: skip
 
 
 def _tile(kernel: str, layout: Layout, width: int, dtype: torch.dtype) -> Tile:
     config = layout.config
-    return _tile_of(kernel, config.block_size, config.blocks_per_segment, width, dtype == torch.float32)
+    best = Tile(64, 4, 1) if dtype == torch.float32 else _TILES[kernel, width > 64]
+    queries = config.block_size
+    # a tile lies within one segment
+    while queries < best.queries and config.segment_size % (2 * queries) == 0:
+        queries *= 2
+    return best._replace(queries=queries)
 
 
 _TABLES: WeakKeyDictionary[Layout, dict[torch.device, Tables]] = WeakKeyDictionary()
@@ -178,7 +179,10 @@ def _make_tables(layout: Layout, device: torch.device) -> Tables:
     lists = (*_lists(reads), *_lists(reads.swapaxes(1, 2)))
     arrays = (layout.kinds.reshape(B, S * P), groups, *lists)
     ranges = _are_ranges(*lists[:2]) and _are_ranges(*lists[2:])
-    return Tables(*(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays), ranges)
+    kinds, slots, read, counts, readers, reader_counts = (
+        torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays
+    )
+    return Tables(kinds, slots, read, counts, readers, reader_counts, ranges)
 
 
 def _lists(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

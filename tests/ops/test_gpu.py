@@ -23,12 +23,24 @@ def test_blockwise_is_the_fp64_reference_within_the_table(case: Case, mode: Mode
     assert_all_near(actual, reference(case, mode), dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
-@pytest.mark.parametrize("index", range(8))
+@pytest.mark.parametrize(
+    ("index", "dtype"), [*((i, torch.float32) for i in range(6)), *((i, torch.bfloat16) for i in range(8))]
+)
 def test_fused_kernels_are_the_fp64_reference_within_the_table(index: int, mode: Mode, dtype: torch.dtype) -> None:
     fused = pytest.importorskip("tests.ops.fused", reason="triton is not installed")
     fused.compare_fused((fused.FUSED_CASES + fused.WIDE_CASES)[index], mode, dtype, "cuda")
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_queries_in_single_and_values_in_half_precision_are_taken(mode: Mode) -> None:
+    """As a model in training hands them over: rotated in fp32 beside bf16 values."""
+    case = DEFAULT_GRID
+    tensors, grad = random_tensors(case, torch.float32)
+    there = Tensors(*(tensor.cuda() for tensor in tensors))
+    mixed = there._replace(v=there.v.bfloat16())
+    actual = run(mixed, case.layout, grad.cuda(), mode=mode)
+    assert_all_near(actual, reference(case, mode), torch.bfloat16)
 
 
 @dtypes
