@@ -19,6 +19,7 @@ from hierlandmark.model.encode import encode_runs
 from hierlandmark.model.fingerprint import fingerprint, weights_digest
 from hierlandmark.model.full import complete_full, load_full, nll_full, nll_landmark
 from hierlandmark.model.prompts import ask_prompt, tokenize
+from hierlandmark.model.shared import shared
 from hierlandmark.model.window import Window
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import Answer
@@ -52,7 +53,7 @@ class LandmarkModel:
         load_base: Callable[[], Any] | None = None,
     ) -> None:
         self.core = core.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.tokenizer = shared(tokenizer)
         self.kv_dtype = kv_dtype
         self.retrieval = tuple(retrieval)
         self.base_folder, self.load_base = base_folder, load_base
