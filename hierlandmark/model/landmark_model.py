@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.errors import InvalidArgument, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, RetrievalHead
-from hierlandmark.model.base import base_folder, default_base
+from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.check import check_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.encode import encode_runs
@@ -88,7 +88,7 @@ class LandmarkModel:
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        wanted = _dtype(dtype)
+        wanted, device = _dtype(dtype), checked_device(device or "cpu")
         if base is None:
             name = str(default_base())
             if adapter == "default":
@@ -125,7 +125,7 @@ class LandmarkModel:
             core.rows.data.copy_(loaded.rows.float())
         digest = fingerprint(base_digest, network.config, loaded.digest if loaded else "none", layout, sink)
         retrieval = loaded.meta.retrieval if loaded else ()
-        return cls(core.to(device or "cpu"), tokenizer, digest, retrieval=retrieval, base_folder=str(folder))
+        return cls(core.to(device), tokenizer, digest, retrieval=retrieval, base_folder=str(folder))
 
     @property
     def layout(self) -> LayoutConfig:
