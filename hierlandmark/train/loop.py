@@ -68,9 +68,7 @@ class TrainConfig:
 
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("steps tokens rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
-    # one to remember, one that reads
-    ("longest", lambda x: x >= 2, "at least 2"),
+    ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
     ("learning_rate votes seed", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds", lambda x: x > 0, "more than 0"),
     ("flat_share stream_share", lambda x: 0 <= x <= 1, "from 0 to 1"),

@@ -82,7 +82,7 @@ def test_nothing_to_resume(cli, called: dict[str, Any]) -> None:
         "--seconds 0",
         "--seconds nan",
         "--tokens 0",
-        "--longest 1",
+        "--longest 0",
         "--learning-rate -1",
         "--learning-rate inf",
         "--rank 0",
