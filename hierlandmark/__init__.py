@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hierlandmark.errors import StoreCorrupt as StoreCorrupt
     from hierlandmark.errors import StoreNotWritable as StoreNotWritable
     from hierlandmark.errors import StoreTooNew as StoreTooNew
+    from hierlandmark.errors import TrainingDiverged as TrainingDiverged
     from hierlandmark.errors import UnsupportedModel as UnsupportedModel
     from hierlandmark.memory import Memory as Memory
     from hierlandmark.messages import Message as Message
@@ -52,6 +53,7 @@ _HOME = {
     "StoreCorrupt": "errors",
     "StoreNotWritable": "errors",
     "StoreTooNew": "errors",
+    "TrainingDiverged": "errors",
     "UnsupportedModel": "errors",
 }
 

@@ -59,3 +59,7 @@ class MissingExtra(HierLandmarkError, ImportError):
 
 class UnsupportedModel(HierLandmarkError):
     """The base model has a kind of attention that landmarks cannot replace."""
+
+
+class TrainingDiverged(HierLandmarkError):
+    """The gradient norm spiked again and again; the last good checkpoint is kept."""

@@ -9,6 +9,7 @@ They prove mechanics only: what such a model finds and answers is noise. For you
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -66,6 +67,21 @@ def tiny_base(family: Family = "llama", *, seed: int = 0) -> Any:
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
+
+
+def save_tiny(folder: Path, family: Family = "llama", *, seed: int = 0) -> Path:
+    """`tiny_base` and a fast tokenizer of bytes in a folder, as transformers saves them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(["<s>", "</s>"])
+    PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    tiny_base(family, seed=seed).save_pretrained(folder)
+    return folder
 
 
 def tiny_model(family: Family = "llama", *, layout: LayoutConfig = SMALL, seed: int = 0) -> LandmarkModel:

@@ -82,6 +82,27 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_sections_that_are_cited_exist() -> None:
+    numbers = set(re.findall(r"^## (\d)\. ", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), re.MULTILINE))
+    files = [ROOT / "pyproject.toml", *(ROOT / "hierlandmark").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    cited = {
+        (path.name, number)
+        for path in files
+        for number in re.findall(r"docs/design\.md, section (\d)", path.read_text(encoding="utf-8"))
+    }
+    assert cited and {number for _, number in cited} <= numbers, cited
+
+
+def test_where_transformers_is_imported_is_said() -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    importing = re.compile(r"^( *)(?:from|import) transformers\b", re.MULTILINE)
+    for path in (ROOT / "hierlandmark").rglob("*.py"):
+        indents = importing.findall(path.read_text(encoding="utf-8"))
+        assert all(indents), f"{path} imports transformers when it is imported"
+        name = path.relative_to(ROOT / "hierlandmark").as_posix()
+        assert bool(indents) == (f"`{name}`" in page.split("transformers is imported in")[1].split(", each time")[0])
+
+
 def test_changelog_names_this_version() -> None:
     import hierlandmark
 

@@ -25,7 +25,7 @@ def demo(
     db: Annotated[Path | None, typer.Option("--db", metavar="FILE", help="Database; a new one if not given.")] = None,
     question: Annotated[list[str] | None, typer.Option("--question", help="Ask this; may be repeated.")] = None,
     questions: Annotated[int, typer.Option("--questions", help="Else, how many of the file's questions to ask.")] = 2,
-    reread: Annotated[int, typer.Option("--reread", help="Tokens to read again for comparison.")] = 4096,
+    reread: Annotated[int, typer.Option("--reread", help="Most tokens to read again for comparison.")] = 4096,
     second: Annotated[bool, typer.Option("--second-process", hidden=True)] = False,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
@@ -67,7 +67,7 @@ def write(file: Path, db: Path, model: "LandmarkModel") -> None:
 
 
 def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread: int) -> None:
-    """Search and answer, say why, and compare the time to the first token with reading the text again."""
+    """Search and answer, say why, and compare the time to the first token with reading everything again."""
     first: list[float] = []
     for one in questions:
         typer.echo(f"? {one}\n")
@@ -79,19 +79,42 @@ def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread:
         typer.echo(f"\n= {short(answer.text, 400)}\n\nwhy: of the attention that went to the past")
         show_trace(answer.trace, 3)
         typer.echo(f"first token after {answer.first_token_s:.2f} s, from stored keys and values\n")
-    if not first:
-        return
+    if first:
+        compare(memory, model, questions[-1], reread, sum(first) / len(first))
+
+
+def compare(memory: "Memory", model: "LandmarkModel", question: str, reread: int, first_token_s: float) -> None:
+    """Measure reading parts of the memory's text again, estimate reading all of it, and print both beside the store."""
     text = "\n".join(f"{one.role}: {one.content}" for one in memory.messages())
     total = len(model.tokenize(text))
-    again = min(total, reread)
-    # characters stand for tokens: near enough for a measure of time
-    part = text[: len(text) * again // max(1, total)]
-    seconds = model.complete_full(f"{part}\n{questions[-1]}", max_new_tokens=1).first_token_s
-    mean = sum(first) / len(first)
+    typer.echo(f"time to the first token, measured: {first_token_s:.2f} s from the store, which holds {total:,} tokens")
+    if reread < 2:
+        return
+    # the first pass of a process is slower than others
+    model.complete_full(question, max_new_tokens=1)
+    measured: dict[int, float] = {}
+    for length in sorted({min(total, reread // 2), min(total, reread)}):
+        # characters stand for tokens: near enough, and what is read is counted
+        prompt = f"{text[: len(text) * length // max(1, total)]}\n{question}"
+        tokens = len(model.tokenize(prompt))
+        measured[tokens] = model.complete_full(prompt, max_new_tokens=1).first_token_s
+        typer.echo(f"  {measured[tokens]:.1f} s when reading {tokens:,} tokens again")
+    if total <= max(measured):
+        return
+    seconds = estimate(measured, total)
     typer.echo(
-        f"time to the first token: {mean:.2f} s from the store; {seconds:.1f} s when reading {again:,} of the "
-        f"{total:,} tokens again, {seconds / max(mean, 1e-9):,.0f} times as long"
+        f"an estimate from those two (seconds = a n + b n^2): {seconds:,.0f} s when reading all {total:,} tokens "
+        f"again, {seconds / max(first_token_s, 1e-9):,.0f} times as long as from the store"
     )
+
+
+def estimate(measured: dict[int, float], n: int) -> float:
+    """Seconds to read n tokens, from seconds at one or two lengths: a n + b n^2, no part of it negative."""
+    (low, fast), (high, slow) = min(measured.items()), max(measured.items())
+    b = (slow / high - fast / low) / (high - low) if high > low else 0.0
+    # two measurements of a busy machine may bend either way
+    b = min(max(b, 0.0), slow / high**2)
+    return (slow / high - b * high) * n + b * n * n
 
 
 def _questions(file: Path, n: int) -> list[str]:

@@ -59,10 +59,10 @@ def retrieval(
             mode=mode,
             on_question=lambda so_far: update(len(so_far.asked), total),
         )
-    write_json(report.as_json(), out)
     if str(out) != "-":
         typer.echo("  ".join(f"{name} {value:.3f}" for name, value in report.results().items() if name != "n"))
         typer.echo(f"over {report.results()['n']:,} questions with evidence, {len(report.asked):,} asked, mode {mode}")
+    write_json(report.as_json(), out)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def _run(
             last[row["length"]] = row
             update(done, total)
     results = list(last.values())
-    write_json({"results": results}, out)
     if str(out) != "-":
         for row in results:
             typer.echo(f"{row['length']:>8,} tokens, mode {row['mode']}: {show(row)}")
+    write_json({"results": results}, out)

@@ -1,5 +1,6 @@
 """Options that several commands share, and the memory they name."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,8 +30,20 @@ ModeOption = Annotated[Mode, typer.Option("--mode", help="Gates, then landmarks;
 AnyModeOption = Annotated[AnyMode, typer.Option("--mode", help="As in search; `full` is plain attention, no memory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WhyOption = Annotated[bool, typer.Option("--why", help="Show which gates and blocks got the attention.")]
+
+
+def _writable(out: Path | None) -> Path | None:
+    """Checked while options are read: figures of an hour must not end in a path that is not there."""
+    if out is None or str(out) == "-":
+        return out
+    if out.is_dir() or not out.parent.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise InvalidArgument(f"expected --json to name a file that can be written, got {str(out)!r}")
+    return out
+
+
 OutOption = Annotated[
-    Path | None, typer.Option("--json", metavar="OUT", help="Write JSON to this file, `-` for standard output.")
+    Path | None,
+    typer.Option("--json", metavar="OUT", help="Write JSON to this file, `-` for standard output.", callback=_writable),
 ]
 LengthsOption = Annotated[str, typer.Option("--lengths", help="Lengths in tokens, separated by commas.")]
 

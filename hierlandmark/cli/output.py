@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hierlandmark.errors import InvalidArgument
+
 if TYPE_CHECKING:
     from hierlandmark.results import Cost, Hit, Trace
 
@@ -22,9 +24,16 @@ def print_json(value: Any) -> None:
 
 
 def write_json(value: Any, out: Path | None) -> None:
-    """JSON to a file, to standard output for `-`, or nowhere."""
+    """JSON to a file, to standard output for `-`, or nowhere.
+
+    Raises:
+        InvalidArgument: the file cannot be written.
+    """
     if out and str(out) != "-":
-        out.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        try:
+            out.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InvalidArgument(f"{str(out)!r} cannot be written: {error}") from error
     elif out:
         print_json(value)
 

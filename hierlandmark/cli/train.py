@@ -25,7 +25,7 @@ def train(
     workers: Annotated[int, typer.Option("--workers", help="Processes that make batches.")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cuda or cpu; the best there is if not given.")] = None,
     init: Annotated[Path | None, typer.Option("--init", help="Adapter folder to start from.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its options.")] = False,
 ) -> None:
     """Train an adapter, so that a base model's landmarks and gates mean something."""
     if not texts and not chats:
@@ -33,8 +33,7 @@ def train(
     from rich.console import Console
     from rich.progress import Progress
 
-    from hierlandmark.train.loop import TrainConfig
-    from hierlandmark.train.run import train_adapter
+    from hierlandmark.train.run import run_config, train_adapter
 
     given: dict[str, Any] = {
         "steps": steps,
@@ -46,7 +45,7 @@ def train(
         "votes": votes,
         "seed": seed,
     }
-    config = TrainConfig(**{name: value for name, value in given.items() if value is not None})
+    config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=config.seconds or config.steps)

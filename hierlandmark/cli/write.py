@@ -55,7 +55,7 @@ def forget(
 ) -> None:
     """Remove messages and every trace of them, keys and values included."""
     with existing_memory(db, namespace, model, adapter) as memory:
-        found = [_identify(memory, one, ids_are) for one in ids]
+        found = list(dict.fromkeys(_identify(memory, one, ids_are) for one in ids))
         memory.forget(found)
     typer.echo(f"forgot {len(found):,} of {namespace!r} in {db}")
 
@@ -73,7 +73,8 @@ def reencode(db: DbOption, model: ModelOption = None, adapter: AdapterOption = "
 
 def _identify(memory: "Memory", text: str, ids_are: Ids) -> "MessageId":
     """The id that a word of the command line means; 7 and "7" may both be there, and the wrong one must not go."""
-    integer: list[MessageId] = [int(text)] if re.fullmatch(r"-?[0-9]{1,4000}", text) else []
+    # 05 is the text 05, not the integer 5
+    integer: list[MessageId] = [int(text)] if re.fullmatch(r"0|-?[1-9][0-9]{0,3999}", text) else []
     candidates: dict[Ids, list[MessageId]] = {"auto": [text, *integer], "string": [text], "integer": integer}
     present = [one for one in candidates[ids_are] if _holds(memory, one)]
     if len(present) == 1:

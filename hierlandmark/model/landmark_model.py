@@ -4,21 +4,24 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from hierlandmark.config import LayoutConfig, RecallConfig
-from hierlandmark.errors import ModelUnavailable
+from hierlandmark.errors import InvalidArgument, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, RetrievalHead
-from hierlandmark.model.base import default_base
+from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.check import check_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.encode import encode_runs
 from hierlandmark.model.fingerprint import fingerprint, weights_digest
 from hierlandmark.model.full import complete_full, load_full, nll_full, nll_landmark
 from hierlandmark.model.prompts import ask_prompt, tokenize
+from hierlandmark.model.shared import shared
 from hierlandmark.model.window import Window
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import Answer
@@ -52,7 +55,7 @@ class LandmarkModel:
         load_base: Callable[[], Any] | None = None,
     ) -> None:
         self.core = core.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.tokenizer = shared(tokenizer)
         self.kv_dtype = kv_dtype
         self.retrieval = tuple(retrieval)
         self.base_folder, self.load_base = base_folder, load_base
@@ -77,39 +80,40 @@ class LandmarkModel:
             device: by default "cpu".
 
         Raises:
-            ModelUnavailable: the base model is not there.
+            ModelUnavailable: the base model is not there, or a file of it cannot be read.
+            InvalidArgument: no such dtype or device.
             AdapterInvalid: the adapter folder cannot be read or does not fit.
             ModelMismatch: the adapter was trained on other weights.
             UnsupportedModel: the base model's attention cannot be replaced.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        wanted = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype or _native_dtype())
+        wanted, device = _dtype(dtype), checked_device(device or "cpu")
         if base is None:
-            folder = str(default_base())
+            name = str(default_base())
             if adapter == "default":
                 adapter = SHIPPED
         else:
-            folder = str(base)
+            name = str(base)
             adapter = None if adapter == "default" else adapter
+        folder = base_folder(name)
+        # a hub id may move on between two calls
+        pinned = {} if Path(name).is_dir() else {"revision": folder.name}
         try:
-            network = AutoModelForCausalLM.from_pretrained(folder, dtype=wanted)
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise ModelUnavailable(
-                f"no base model at {folder!r}, neither a folder nor a reachable hub id: {error}"
-            ) from error
+            network = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, **pinned)
+            tokenizer = AutoTokenizer.from_pretrained(name, **pinned)
+        except (OSError, ValueError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+            raise ModelUnavailable(f"the base model at {name!r} cannot be loaded: {error}") from error
         loaded = Adapter.load(Path(adapter)) if adapter is not None else None
-        where = Path(folder) if Path(folder).is_dir() else Path(network.config._name_or_path)
-        base_digest = weights_digest(where) if any(where.glob("*.safetensors")) else _module_digest(network)
+        base_digest = weights_digest(folder)
         layout = loaded.meta.layout if loaded else LayoutConfig()
         sink = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id or 0
         if loaded:
-            loaded.check_base(base_digest, folder)
+            loaded.check_base(base_digest, name)
             loaded.merge_into(network)
         else:
             warnings.warn(
-                f"{folder!r} is loaded without an adapter: its landmark and gate tokens are untrained, so it will "
+                f"{name!r} is loaded without an adapter: its landmark and gate tokens are untrained, so it will "
                 "find and answer badly; train one with `hierlandmark train`",
                 stacklevel=2,
             )
@@ -121,7 +125,7 @@ class LandmarkModel:
             core.rows.data.copy_(loaded.rows.float())
         digest = fingerprint(base_digest, network.config, loaded.digest if loaded else "none", layout, sink)
         retrieval = loaded.meta.retrieval if loaded else ()
-        return cls(core.to(device or "cpu"), tokenizer, digest, retrieval=retrieval, base_folder=folder)
+        return cls(core.to(device), tokenizer, digest, retrieval=retrieval, base_folder=str(folder))
 
     @property
     def layout(self) -> LayoutConfig:
@@ -207,16 +211,11 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _native_dtype() -> str:
-    """bfloat16 where the processor has matrix units for it (three times float32's speed), else float32."""
-    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
-
-
-def _module_digest(network: Any) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _dtype(wanted: str | torch.dtype | None) -> torch.dtype:
+    """By default bfloat16 where the processor has matrix units for it (three times float32's speed), else float32."""
+    if wanted is None:
+        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+    found = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InvalidArgument(f"expected a dtype such as 'float32' or 'bfloat16', got {wanted!r}")
+    return found

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hierlandmark.config import LayoutConfig, Mode
-from hierlandmark.errors import HierLandmarkError
+from hierlandmark.errors import InvalidArgument, TrainingDiverged
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
 from hierlandmark.train.corpus import Corpus
@@ -28,13 +28,13 @@ from hierlandmark.train.loss import batch_loss
 LOG = "log.jsonl"
 
 
-class TrainingDiverged(HierLandmarkError):
-    """The gradient norm spiked again and again; the last good checkpoint is kept."""
-
-
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. Defaults made the shipped adapter."""
+    """One run. What the shipped adapter's two runs were given stands in its `hierlandmark.json`, under `training`.
+
+    Raises:
+        InvalidArgument: a value is outside its range.
+    """
 
     steps: int = 2000
     # tokens a step, padding included; batches of every shape come to about this many
@@ -58,6 +58,21 @@ class TrainConfig:
     checkpoint_every: int = 250
     # wall-clock budget in seconds; the schedule then follows time instead of steps
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for names, right, wanted in _RANGES:
+            for name in names.split():
+                value = getattr(self, name)
+                if not (value is None and name == "seconds") and not (math.isfinite(value) and right(value)):
+                    raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
+
+
+_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
+    ("learning_rate votes seed", lambda x: x >= 0, "0 or more"),
+    ("clip spike seconds", lambda x: x > 0, "more than 0"),
+    ("flat_share stream_share", lambda x: 0 <= x <= 1, "from 0 to 1"),
+)
 
 
 def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np.random.Generator) -> Shape:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hierlandmark.chats import read_chats, read_texts
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save_adapter
-from hierlandmark.model.base import default_base
+from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.fingerprint import weights_digest
@@ -49,41 +49,46 @@ def train_adapter(
         texts: `.txt`, `.md`, or `.jsonl`(`.xz`) with `text` on every line.
         chats: chat files.
         folder: takes checkpoints, `log.jsonl` and the adapter.
-        resume: go on from the checkpoint in `folder`.
+        layout: by default that of the run to resume, else that of the adapter to start from.
+        resume: go on from the checkpoint in `folder`; `run_config` gives its own configuration.
         init: adapter folder whose weights a new run starts from; its layout is used.
 
     Raises:
         MissingExtra: peft is not installed.
-        InvalidArgument: no text, a folder with another run's checkpoint, nothing to resume, or an adapter to start from
-            of another rank or shape.
+        InvalidArgument: no text, no such device, a folder with another run's checkpoint, nothing to resume, or an
+            adapter to start from of another rank or shape.
         AdapterInvalid: the adapter to start from cannot be read.
         ModelMismatch: it was trained on another base.
         ModelUnavailable: the base model is not there.
         TrainingDiverged: see `train`.
     """
+    if workers < 0:
+        raise InvalidArgument(f"expected workers to be 0 or more, got {workers!r}")
+    device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     start = Adapter.load(init) if init is not None else None
-    layout = layout or (start.meta.layout if start else LayoutConfig())
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    state = read_state(folder)
-    if resume and state is None:
-        raise InvalidArgument(f"nothing to resume in {str(folder)!r}: no state.json; leave --resume out")
-    if not resume and state is not None:
-        raise InvalidArgument(f"{str(folder)!r} holds a run of {state['step']} steps; give --resume, or another --out")
+    state = _resumed(folder) if resume else None
+    if not resume and (found := read_state(folder)) is not None:
+        raise InvalidArgument(f"{str(folder)!r} holds a run of {found['step']} steps; give --resume, or another --out")
+    if layout is None:
+        of_run = LayoutConfig.model_validate(state["layout"]) if state and state.get("layout") else None
+        layout = of_run or (start.meta.layout if start else LayoutConfig())
+    started = {"adapter": start.digest, "training": start.meta.training} if start is not None else None
+    if state is not None:
+        started = _started(folder, state, started)
     where = str(base) if base is not None else str(default_base())
     torch.manual_seed(config.seed)
     core, tokenizer, name = load_trainable(where, layout, config.rank, device)
-    digest = weights_digest(Path(where)) if Path(where).is_dir() else None
-    note = {"base": digest or where, "layout": layout.model_dump()}
+    digest = weights_digest(base_folder(where))
+    bound = {"base": digest, "layout": layout.model_dump()}
     if state is not None:
-        _check_same(folder, state, {"rank": config.rank, **note})
+        _check_same(folder, state, {"rank": config.rank, **bound})
     elif start is not None:
-        if digest is not None:
-            start.check_base(digest, where)
+        start.check_base(digest, where)
         start_from(core, start)
     read, talks = read_tokens(tokenizer, texts, chats)
     corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)
     source = BatchSource(corpus, config, layout)
-    rows = train(core, source, folder, resume=resume, workers=workers, on_step=on_step, note=note)
+    rows = train(core, source, folder, resume=resume, workers=workers, on_step=on_step, note={**bound, "init": started})
     heads = tuple(
         RetrievalHead(layer=layer, head=head)
         for layer, members in retrieval_heads(core, config.retrieval_layers).items()
@@ -102,12 +107,25 @@ def train_adapter(
         },
         "losses": final_losses(rows),
     }
-    if start is not None:
-        training["init"] = {"adapter": start.digest, "training": start.meta.training}
+    if started is not None:
+        training["init"] = started
     meta = AdapterMeta(layout=layout, base=digest, retrieval=heads, training=training)
     out = folder / "adapter"
     save_adapter(out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=2 * config.rank)
     return out
+
+
+def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainConfig:
+    """The options given, and for the others the resumed run's own, or the defaults.
+
+    Raises:
+        InvalidArgument: a value is outside its range, or there is nothing to resume.
+    """
+    kept = _resumed(folder)["config"] if resume else {}
+    known = {field.name for field in fields(TrainConfig)}
+    if not isinstance(kept, dict) or not kept.keys() <= known:
+        raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version; give another --out")
+    return TrainConfig(**{**kept, **given})
 
 
 def start_from(core: LandmarkCore, adapter: Adapter) -> None:
@@ -132,6 +150,21 @@ def final_losses(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
             if name in LOGGED and math.isfinite(value):
                 parts.setdefault(name, []).append(value)
     return {name: round(sum(values) / len(values), 4) for name, values in parts.items()}
+
+
+def _resumed(folder: Path) -> dict[str, Any]:
+    state = read_state(folder)
+    if state is None:
+        raise InvalidArgument(f"nothing to resume in {str(folder)!r}: no state.json; leave --resume out")
+    return state
+
+
+def _started(folder: Path, state: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a resumed run started from; `InvalidArgument` when that is not the adapter given now."""
+    found: dict[str, Any] | None = state.get("init", given)
+    if given is not None and (found or {}).get("adapter") != given["adapter"]:
+        raise InvalidArgument(f"the run in {str(folder)!r} did not start from this adapter; resume it without --init")
+    return found
 
 
 def _check_same(folder: Path, state: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from hierlandmark.results import Cost
 from tests.fake_memory import FakeMemory, FakeModel
 
@@ -68,3 +70,40 @@ def test_perplexity_json(cli) -> None:
     assert set(first) == {"length", "windows", "tokens", "perplexity", "mode", "cost"}
     assert (first["windows"], first["tokens"]) == (2, 198)
     assert round(second["perplexity"], 3) == 7.389
+
+
+COMMANDS = {
+    "retrieval": ["c.jsonl"],
+    "passkey": ["--lengths", "600", "--trials", "2"],
+    "perplexity": ["book.txt", "--lengths", "100", "--limit", "2"],
+}
+
+
+@pytest.fixture
+def evaluate(cli, chat_file: Path):
+    Path("book.txt").write_text("a word and " * 100)
+    chat_file.rename("c.jsonl")
+    return lambda name, *more: cli("eval", name, *COMMANDS[name], *more)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("out", ["missing/out.json", "."])
+def test_a_path_that_cannot_be_written_is_named_before_the_work(evaluate, name: str, out: str) -> None:
+    done = evaluate(name, "--json", out)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"hierlandmark: InvalidArgument: expected --json to name a file that can be written, got {out!r}\n"
+    )
+    assert FakeModel.loaded == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    done = evaluate(name, "--json", "out.json")
+    assert done.exit_code == 2
+    assert "InvalidArgument: 'out.json' cannot be written" in done.stderr
+    assert any(figure in done.stdout for figure in ("recall@1 1.000", "tokens, mode hierarchical"))

@@ -1,12 +1,13 @@
 """`train`: options become the configuration of one run."""
 
-import sys
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from hierlandmark.train import run
 from hierlandmark.train.loop import TrainConfig
 
 
@@ -20,9 +21,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         given["on_step"]({"step": 0, "loss": 1.0, "norm": 0.5, "tokens_per_s": 10.0})
         return given["folder"] / "adapter"
 
-    module = ModuleType("hierlandmark.train.run")
-    module.train_adapter = train_adapter
-    monkeypatch.setitem(sys.modules, "hierlandmark.train.run", module)
+    monkeypatch.setattr(run, "train_adapter", train_adapter)
     return seen
 
 
@@ -40,7 +39,6 @@ def test_train(cli, called: dict[str, Any]) -> None:
         7,
         "--seed",
         3,
-        "--resume",
     ]
     done = cli("train", *words, "--learning-rate", "0.001", "--model", "base")
     assert done.exit_code == 0
@@ -48,9 +46,59 @@ def test_train(cli, called: dict[str, Any]) -> None:
     assert called["texts"] == [Path("a.txt"), Path("b.txt")]
     assert called["chats"] == [Path("c.jsonl")]
     assert called["config"] == TrainConfig(steps=7, seed=3, learning_rate=0.001)
-    assert (called["base"], called["folder"], called["resume"]) == ("base", Path("o"), True)
+    assert (called["base"], called["folder"], called["resume"]) == ("base", Path("o"), False)
 
 
-def test_defaults_are_those_of_the_shipped_adapter(cli, called: dict[str, Any]) -> None:
+def test_options_not_given_keep_their_defaults(cli, called: dict[str, Any]) -> None:
     cli("train", "--out", "o", "--text", "a.txt")
     assert called["config"] == TrainConfig()
+
+
+def test_a_resumed_run_keeps_its_own_options(cli, called: dict[str, Any]) -> None:
+    own = TrainConfig(steps=70, tokens=512, learning_rate=1e-3, seed=9, longest=7, votes=1.0, warmup=3, seconds=50.0)
+    state = {"checkpoint": "step-000004", "step": 4, "updates": 4, "config": asdict(own)}
+    Path("o").mkdir()
+    Path("o/state.json").write_text(json.dumps(state))
+    assert cli("train", "--out", "o", "--text", "a.txt", "--resume").exit_code == 0
+    assert called["config"] == own
+    assert cli("train", "--out", "o", "--text", "a.txt", "--resume", "--steps", 90, "--votes", 0).exit_code == 0
+    assert called["config"] == replace(own, steps=90, votes=0.0)
+    Path("o/state.json").write_text(json.dumps({**state, "config": {"later_option": 1}}))
+    done = cli("train", "--out", "o", "--text", "a.txt", "--resume")
+    assert (done.exit_code, "of another version" in done.stderr) == (2, True)
+
+
+def test_nothing_to_resume(cli, called: dict[str, Any]) -> None:
+    done = cli("train", "--out", "o", "--text", "a.txt", "--resume")
+    assert (done.exit_code, "nothing to resume" in done.stderr) == (2, True)
+    assert called == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--steps 0",
+        "--steps -3",
+        "--seconds 0",
+        "--seconds nan",
+        "--tokens 0",
+        "--longest 0",
+        "--learning-rate -1",
+        "--learning-rate inf",
+        "--rank 0",
+        "--votes -0.5",
+        "--seed -1",
+    ],
+)
+def test_a_value_outside_its_range_is_named(cli, called: dict[str, Any], words: str) -> None:
+    done = cli("train", "--out", "o", "--text", "a.txt", *words.split())
+    assert done.exit_code == 2
+    assert done.stderr.startswith("hierlandmark: InvalidArgument: expected ")
+    assert called == {}
+
+
+@pytest.mark.parametrize("words", ["--device nope", "--device cuda:99", "--workers -1"])
+def test_a_device_that_is_not_there_is_named(cli, words: str) -> None:
+    done = cli("train", "--out", "o", "--text", "a.txt", "--model", "none", *words.split())
+    assert done.exit_code == 2
+    assert done.stderr.startswith("hierlandmark: InvalidArgument: expected ")

@@ -40,10 +40,17 @@ def test_model_and_adapter(cli, chat_file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "gone"),
-    [(["1"], {1}), (["x", "1"], {"x", 1}), (["2", "--ids", "integer"], {2}), (["2", "--ids", "string"], {"2"})],
+    [
+        (["1"], {1}),
+        (["x", "1"], {"x", 1}),
+        (["2", "--ids", "integer"], {2}),
+        (["2", "--ids", "string"], {"2"}),
+        (["1", "x", "1"], {1, "x"}),
+    ],
 )
 def test_forget(filled, words: list[str], gone: set) -> None:
-    assert filled("forget", *words, "--db", "m.db").exit_code == 0
+    done = filled("forget", *words, "--db", "m.db")
+    assert done.stdout == f"forgot {len(gone)} of 'default' in m.db\n"
     assert set(held()) == {1, 2, "2", "x"} - gone
 
 
@@ -54,10 +61,15 @@ def test_forget(filled, words: list[str], gone: set) -> None:
         (["1", "9"], "MessageNotFound: no message with id '9'"),
         (["1", "--ids", "string"], "MessageNotFound: no message with id '1'"),
         (["1", "-n", "none"], "NamespaceNotFound"),
+        # not the integer 1, written otherwise
+        (["01"], "MessageNotFound: no message with id '01'"),
+        (["01", "--ids", "integer"], "MessageNotFound: no message with id '01'"),
+        (["--", "-0"], "MessageNotFound"),
+        (["١"], "MessageNotFound"),
     ],
 )
 def test_forget_refuses_what_it_cannot_be_sure_of(filled, words: list[str], said: str) -> None:
-    done = filled("forget", *words, "--db", "m.db")
+    done = filled("forget", "--db", "m.db", *words)
     assert done.exit_code == 2
     assert said in done.stderr
     assert len(held()) == 4

@@ -12,7 +12,7 @@ from hierlandmark.errors import AdapterInvalid, ModelMismatch, ModelUnavailable
 from hierlandmark.model import Adapter, AdapterMeta, LandmarkModel, RetrievalHead, save_adapter
 from hierlandmark.model.adapter import LORA_CONFIG, LORA_FILE, META_FILE, ROWS_FILE
 from hierlandmark.model.fingerprint import weights_digest
-from hierlandmark.testing import SMALL, tiny_base
+from hierlandmark.testing import SMALL, save_tiny, tiny_base
 
 RANK, ALPHA = 4, 8
 TARGET = "model.layers.1.self_attn.q_proj"
@@ -22,18 +22,7 @@ TARGET = "model.layers.1.self_attn.q_proj"
 def base(tmp_path, monkeypatch):
     """A tiny base model in a folder, with a tokenizer of its own."""
     monkeypatch.setenv("HIERLANDMARK_CACHE", str(tmp_path / "cache"))
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    folder = tmp_path / "base"
-    tiny_base().save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
+    return save_tiny(tmp_path / "base")
 
 
 def tensors(seed=0):
@@ -172,15 +161,3 @@ def test_what_changes_keys_changes_the_fingerprint(base, tmp_path):
     found = [digest(weights), digest(rope), *(digest(adapter=a) for a in (one, two, other))]
     assert len({plain, *found}) == 6
     assert digest(adapter=one) == found[2]
-
-
-@pytest.mark.filterwarnings("ignore:.*untrained")
-def test_weights_in_another_file_format_have_a_fingerprint_of_their_own(base, tmp_path):
-    def digest(seed):
-        folder = tmp_path / f"bin{seed}"
-        shutil.copytree(base, folder)
-        (folder / "model.safetensors").unlink()
-        torch.save(tiny_base(seed=seed).state_dict(), folder / "pytorch_model.bin")
-        return LandmarkModel.from_pretrained(folder, dtype="float32").kv_spec.fingerprint
-
-    assert digest(0) != digest(1)

@@ -4,19 +4,22 @@ import json
 import shutil
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from hierlandmark import LandmarkModel, LayoutConfig, Memory, Message
 from hierlandmark.cli import app
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelMismatch, ModelUnavailable
+from hierlandmark.model.adapter import Adapter
+from hierlandmark.model.landmark_model import SHIPPED
 from hierlandmark.testing import tiny_base
 from hierlandmark.train.loop import TrainConfig
-from hierlandmark.train.run import train_adapter
+from hierlandmark.train.run import run_config, train_adapter
+from tests.model.hub import as_hub_id
 
 LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
 CONFIG = TrainConfig(steps=24, tokens=512, rank=4, warmup=4, learning_rate=4e-3, longest=7, retrieval_layers=2)
@@ -150,6 +153,13 @@ def test_an_adapter_of_another_base_is_refused(base_folder, texts, tmp_path):
         LandmarkModel.from_pretrained(base_folder, adapter=None)
 
 
+def test_an_adapter_trained_from_a_hub_id_is_bound_to_its_weights(base_folder, texts, tmp_path, monkeypatch):
+    adapter = run(as_hub_id(base_folder, tmp_path, monkeypatch), texts, tmp_path / "run", replace(CONFIG, steps=1))
+    assert LandmarkModel.from_pretrained(base_folder, adapter=adapter).layout == LAYOUT
+    with pytest.raises(ModelMismatch):
+        LandmarkModel.from_pretrained(another_base(base_folder, tmp_path), adapter=adapter)
+
+
 def test_what_is_missing_is_named(base_folder, texts, tmp_path, monkeypatch):
     with pytest.raises(ModelUnavailable, match="no base model"):
         run(tmp_path / "nowhere", texts, tmp_path / "run")
@@ -172,9 +182,12 @@ def test_the_command_trains_an_adapter_that_loads(base_folder, texts, tmp_path):
     assert LandmarkModel.from_pretrained(base_folder, adapter=out / "adapter").layout == LayoutConfig()
     again = CliRunner().invoke(app, [str(word) for word in words])
     assert again.exit_code == 2 and "--resume" in again.stderr
-    more = CliRunner().invoke(app, [*(str(word) for word in words), "--steps", "3", "--resume"])
+    bare = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--device", "cpu", "--resume"]
+    more = CliRunner().invoke(app, [*(str(word) for word in bare), "--steps", "3"])
     assert more.exit_code == 0, more.output
     assert [row["step"] for row in rows(out)] == [0, 1, 2]
+    told = json.loads((out / "adapter" / "hierlandmark.json").read_text())["training"]["config"]
+    assert (told["steps"], told["tokens"], told["rank"]) == (3, 1024, 2)
 
 
 def test_an_interrupted_run_keeps_its_last_step(base_folder, texts, tmp_path):
@@ -209,3 +222,22 @@ def test_a_run_starts_from_an_adapter(base_folder, texts, tmp_path):
     assert told["training"]["steps"] == 2 and len(told["adapter"]) == 64
     with pytest.raises(InvalidArgument, match="rank"):
         run(base_folder, texts, tmp_path / "third", replace(config, rank=2), init=first)
+    # a resumed run still tells where it came from, and is of the same layout
+    longer = run_config(tmp_path / "second", {"steps": 3}, resume=True)
+    assert longer == replace(still, steps=3)
+    words = {"texts": [texts[0]], "chats": [], "folder": tmp_path / "second", "config": longer, "device": "cpu"}
+    again = train_adapter(str(base_folder), resume=True, **words)
+    assert json.loads((again / "hierlandmark.json").read_text())["training"]["init"] == told
+    other = tmp_path / "other"
+    shutil.copytree(first, other)
+    save_file({"landmark_rows": torch.ones(2, 32)}, other / "landmarks.safetensors")
+    with pytest.raises(InvalidArgument, match="did not start from"):
+        train_adapter(str(base_folder), resume=True, init=other, **words)
+
+
+def test_the_shipped_adapters_runs_can_be_configured_again():
+    training = Adapter.load(SHIPPED).meta.training
+    for one in (training, training["init"]["training"]):
+        # a weight that stood fixed in the first run is an option since
+        assert asdict(TrainConfig(**one["config"])).items() >= one["config"].items()
+        assert one["steps"] < one["config"]["steps"] and one["config"]["seconds"]
