@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Mode = Literal["hierarchical", "flat"]
+# a search may also fuse the hierarchical ranking with one by words (BM25)
+SearchMode = Literal["hierarchical", "flat", "hybrid"]
 Granularity = Literal["head_token", "head", "token"]
 # each segment on its own, so that its keys are a function of its text; encoding as a stream is not built yet
 Encode = Literal["segment"]

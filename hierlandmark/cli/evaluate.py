@@ -13,8 +13,8 @@ from hierlandmark.cli.options import (
     AnyModeOption,
     LengthsOption,
     ModelOption,
-    ModeOption,
     OutOption,
+    SearchModeOption,
     load_model,
     open_memory,
     parse_lengths,
@@ -32,7 +32,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure: is
 @app.command()
 def retrieval(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat file with questions and evidence.")],
-    mode: ModeOption = "hierarchical",
+    mode: SearchModeOption = "hierarchical",
     k: Annotated[int, typer.Option("-k", help="Messages to find; rankings hold 20 at least.")] = 10,
     out: OutOption = None,
     db: Annotated[

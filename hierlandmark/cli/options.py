@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # as config.Mode, without the cost of importing it for --help
 Mode = Literal["hierarchical", "flat"]
+SearchMode = Literal["hierarchical", "flat", "hybrid"]
 # the base model with plain causal attention, beside which the two modes are measured
 AnyMode = Literal["hierarchical", "flat", "full"]
 
@@ -27,6 +28,9 @@ AdapterOption = Annotated[
     str, typer.Option("--adapter", metavar="FOLDER", help="Adapter folder, `default` for the shipped one, or `none`.")
 ]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="Gates, then landmarks; or every landmark.")]
+SearchModeOption = Annotated[
+    SearchMode, typer.Option("--mode", help="Gates, then landmarks; every landmark; or gates fused with words (BM25).")
+]
 AnyModeOption = Annotated[AnyMode, typer.Option("--mode", help="As in search; `full` is plain attention, no memory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WhyOption = Annotated[bool, typer.Option("--why", help="Show which gates and blocks got the attention.")]

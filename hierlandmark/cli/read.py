@@ -9,8 +9,8 @@ from hierlandmark.cli.options import (
     DbOption,
     JsonOption,
     ModelOption,
-    ModeOption,
     NamespaceOption,
+    SearchModeOption,
     WhyOption,
     existing_memory,
 )
@@ -22,7 +22,7 @@ def search(
     db: DbOption,
     namespace: NamespaceOption = "default",
     k: Annotated[int, typer.Option("-k", help="Messages to find.")] = 10,
-    mode: ModeOption = "hierarchical",
+    mode: SearchModeOption = "hierarchical",
     why: WhyOption = False,
     json: JsonOption = False,
     model: ModelOption = None,

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hierlandmark.chats import Conversation, Question
-from hierlandmark.config import Mode
+from hierlandmark.config import SearchMode
 from hierlandmark.errors import InvalidArgument, NamespaceNotFound
 from hierlandmark.eval.metrics import CUTOFFS, mean_cost, ranked_ids, recall_at, reciprocal_rank
 from hierlandmark.messages import Message, MessageId
@@ -61,7 +61,7 @@ def evaluate_retrieval(
     open_memory: Callable[[str], "Memory"],
     *,
     k: int = 10,
-    mode: Mode | None = None,
+    mode: SearchMode | None = None,
     on_add: Callable[[int, int], None] | None = None,
     on_question: Callable[[RetrievalReport], None] | None = None,
 ) -> RetrievalReport:
@@ -85,7 +85,7 @@ def evaluate_retrieval(
     return report
 
 
-def rank(memory: "Memory", query: str, depth: int, mode: Mode | None) -> tuple[list[MessageId], Cost]:
+def rank(memory: "Memory", query: str, depth: int, mode: SearchMode | None) -> tuple[list[MessageId], Cost]:
     """The first `depth` distinct messages for a query, best first, and the cost of the search that gave them."""
     wanted = depth
     while True:

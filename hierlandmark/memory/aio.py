@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from hierlandmark.config import Mode
+from hierlandmark.config import Mode, SearchMode
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 
@@ -21,7 +21,7 @@ class AsyncVerbs:
         """See `Memory.add`."""
         return await asyncio.to_thread(self.add, messages, progress=progress)
 
-    async def asearch(self: Any, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult:
+    async def asearch(self: Any, query: str, k: int = 10, *, mode: SearchMode | None = None) -> SearchResult:
         """See `Memory.search`."""
         return await asyncio.to_thread(self.search, query, k, mode=mode)
 

@@ -21,10 +21,10 @@ def check_count(name: str, value: Any) -> None:
         raise InvalidArgument(f"expected {name} of at least 1, got {value!r}")
 
 
-def check_mode(mode: Any) -> None:
+def check_mode(mode: Any, known: Any = Mode) -> None:
     """A mode, or None for the configured one."""
-    if mode is not None and mode not in get_args(Mode):
-        raise InvalidArgument(f"expected mode to be one of {', '.join(get_args(Mode))}, got {mode!r}")
+    if mode is not None and mode not in get_args(known):
+        raise InvalidArgument(f"expected mode to be one of {', '.join(get_args(known))}, got {mode!r}")
 
 
 def checked_ids(ids: Any) -> list[MessageId]:

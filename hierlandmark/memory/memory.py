@@ -9,10 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from hierlandmark.config import MemoryConfig, Mode
+from hierlandmark.config import MemoryConfig, Mode, SearchMode
 from hierlandmark.errors import InvalidArgument, MessageNotFound, ModelMismatch, NamespaceNotFound, StoreNotWritable
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.arguments import check_count, check_mode, check_path, checked_ids
+from hierlandmark.memory.fuse import DEPTH, fuse
 from hierlandmark.memory.pieces import Pieces
 from hierlandmark.memory.rank import block_shares, rank_blocks, rank_messages
 from hierlandmark.memory.text import check_text, checked
@@ -156,10 +157,11 @@ class Memory(AsyncVerbs):
         seconds = time.perf_counter() - began
         return AddReport(messages=len(new), tokens=tokens, segments=len(ids), seconds=seconds)
 
-    def search(self, query: str, k: int = 10, *, mode: Mode | None = None) -> SearchResult:
+    def search(self, query: str, k: int = 10, *, mode: SearchMode | None = None) -> SearchResult:
         """The k messages that the model's attention points at, best first; all there are when there are fewer.
 
-        Only gate and landmark keys are looked at; no block is read. Scores compare within one search. A query longer
+        Only gate and landmark keys are looked at; no block is read. "hybrid" fuses the hierarchical ranking with BM25
+        over the text, by reciprocal ranks (`memory.fuse`). Scores compare within one search. A query longer
         than a segment (502 tokens in the shipped layout) is cut at its start: its last tokens search. A message that
         somebody else forgets meanwhile is left out.
 
@@ -169,21 +171,25 @@ class Memory(AsyncVerbs):
             NamespaceNotFound: nothing was ever added here.
         """
         check_count("k", k)
-        check_mode(mode)
+        check_mode(mode, SearchMode)
         check_text(query, "the query", self.config.max_message_bytes)
         began = time.perf_counter()
         with self._lock:
             model, store = self._ready()
-            recall = self._recall(model, store, mode)
-            mode = recall.config.mode
+            recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode)
+            words = None
+            if mode == "hybrid":
+                words = [message_id for message_id, _ in store.search_text(self.namespace, query, max(DEPTH, k))]
             window = model.window(None, collect=True)
             prompt = search_prompt(model.tokenizer, query)[-model.layout.segment_capacity :]
             push(model.core, window, prompt)
             queries, scale = window.queries or [], window.scale
             n_open = max(recall.config.segments, 2 * k)
             while True:
-                ranked = rank_blocks(recall, queries, model.retrieval, scale, mode, n_open)
+                ranked = rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open)
                 found = rank_messages(self._shares(recall, ranked.segments, ranked.block_scores))
+                if words is not None:
+                    found = fuse(recall, found, words)
                 hits = self._hits(store, found, k)
                 if len(hits) == k or len(ranked.segments) == recall.n_segments:
                     break

@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field, ValidationInfo, field_validator
 
-from hierlandmark.config import Mode
+from hierlandmark.config import SearchMode
 from hierlandmark.results import Hit
 from langchain_hierlandmark.memory import MemoryLike, opened
 
@@ -36,7 +36,7 @@ class HierLandmarkRetriever(BaseRetriever):
     """Memory to search; whoever passes it closes it. One opened from `path` is closed by `retriever.memory.close()`."""
     k: int = Field(default=10, ge=1)
     """Documents to return; `invoke(query, k=...)` overrides it."""
-    mode: Mode | None = None
+    mode: SearchMode | None = None
     """`hierarchical` or `flat`; the memory's own choice when absent."""
 
     @field_validator("memory", mode="before")
