@@ -50,6 +50,8 @@ class RecallConfig(BaseModel):
     mode: Mode = "hierarchical"
     # segments a query opens
     segments: int = Field(default=4, ge=1)
+    # segments a search opens at least: it ranks messages, and wants more to choose from than a head that reads
+    search_segments: int = Field(default=20, ge=1)
     # blocks a query reads, k of the paper's section 3.2
     blocks: int = Field(default=4, ge=1)
     # who chooses its own blocks: each head at each token, each head, or each token (the paper's Table 2)

@@ -307,6 +307,15 @@ class Recall:
         logits = q.reshape(H_kv, -1, D) @ keys.permute(1, 3, 0, 2).reshape(H_kv, D, S * N)
         return (logits.view(H, T, S, N) * scale).masked_fill(~self.present[list(segments)], NEG)
 
+    def content_logits(self, layer: int, q: Tensor, blocks: Sequence[tuple[int, int]], scale: float) -> Tensor:
+        """(H, T, D) and n blocks as (segment, block) -> (H, T, n, P) fp32, -inf where no content stands."""
+        keys, _, content = self._fetch(layer, blocks)  # (n, H_kv, P, D), (n, P)
+        self.tally.blocks_read += len(blocks)
+        n, H_kv, P, D = keys.shape
+        H, T, _ = q.shape
+        logits = q.reshape(H_kv, -1, D) @ keys.float().permute(1, 3, 0, 2).reshape(H_kv, D, n * P)
+        return (logits.view(H, T, n, P) * scale).masked_fill(~content, NEG)
+
     def _load_landmarks(self, segments: Sequence[int]) -> None:
         absent = [s for s in segments if s not in self._landmarks]
         for s in absent:
@@ -344,7 +353,7 @@ class Recall:
         N, limit = self.layout.blocks_per_segment, self.config.cached_blocks
         pool, cache = self._pooled(), self._caches[layer].slots
         names = [s * N + b for s, b in blocks]
-        content = torch.stack([self._content(s)[b] for s, b in blocks])
+        content = torch.stack([self.content(s)[b] for s, b in blocks])
         absent = [i for i, name in enumerate(names) if name not in cache]
         for name in names:
             if name in cache:
@@ -372,7 +381,7 @@ class Recall:
             self._pool = torch.zeros(shape, dtype=getattr(torch, spec.dtype))
         return self._pool
 
-    def _content(self, segment: int) -> Tensor:
+    def content(self, segment: int) -> Tensor:
         """Which positions of a segment's blocks hold content: (n, P) bool. Nearly all segments are full, and alike."""
         shape = self._where[segment][1].block_content
         if shape not in self._contents:

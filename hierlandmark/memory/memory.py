@@ -15,7 +15,7 @@ from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.arguments import check_count, check_mode, check_path, checked_ids
 from hierlandmark.memory.fuse import DEPTH, fuse
 from hierlandmark.memory.pieces import Pieces
-from hierlandmark.memory.rank import block_shares, rank_blocks, rank_messages
+from hierlandmark.memory.rank import message_shares, rank_blocks, rank_messages
 from hierlandmark.memory.text import check_text, checked
 from hierlandmark.memory.trace import attended_trace, ranked_trace
 from hierlandmark.memory.write import append, complete, forget
@@ -160,7 +160,8 @@ class Memory(AsyncVerbs):
     def search(self, query: str, k: int = 10, *, mode: SearchMode | None = None) -> SearchResult:
         """The k messages that the model's attention points at, best first; all there are when there are fewer.
 
-        Only gate and landmark keys are looked at; no block is read. "hybrid" fuses the hierarchical ranking with BM25
+        Gate and landmark keys are looked at; of blocks only the best that hold several messages are read, to tell these
+        apart. "hybrid" fuses the hierarchical ranking with BM25
         over the text, by reciprocal ranks (`memory.fuse`). Scores compare within one search. A query longer
         than a segment (502 tokens in the shipped layout) is cut at its start: its last tokens search. A message that
         somebody else forgets meanwhile is left out.
@@ -184,10 +185,10 @@ class Memory(AsyncVerbs):
             prompt = search_prompt(model.tokenizer, query)[-model.layout.segment_capacity :]
             push(model.core, window, prompt)
             queries, scale = window.queries or [], window.scale
-            n_open = max(recall.config.segments, 2 * k)
+            n_open = max(recall.config.search_segments, 2 * k)
             while True:
                 ranked = rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open)
-                found = rank_messages(self._shares(recall, ranked.segments, ranked.block_scores))
+                found = rank_messages(message_shares(recall, ranked, queries, scale, n_open))
                 if words is not None:
                     found = fuse(recall, found, words)
                 hits = self._hits(store, found, k)
@@ -198,16 +199,6 @@ class Memory(AsyncVerbs):
             trace = ranked_trace(recall, ranked, model.decode)
             cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
         return SearchResult(hits=hits, cost=cost, trace=trace)
-
-    def _shares(
-        self, recall: Recall, segments: Sequence[int], scores: Any
-    ) -> list[tuple[float, int, dict[MessageId, float]]]:
-        out = []
-        for at, s in enumerate(segments):
-            record, first = recall.block_of(s, 0)
-            for b, parts in enumerate(block_shares(record)):
-                out.append((float(scores[at, b]), first + b, parts))
-        return out
 
     def _hits(self, store: BlockStore, found: Sequence[tuple[MessageId, float, int]], k: int) -> list[Hit]:
         """The first k that are still there."""

@@ -23,8 +23,8 @@ class Ranked:
     segments: list[int]  # places in the recall, best first
     segment_scores: Tensor  # (G,)
     block_scores: Tensor  # (len(segments), N), 0 where a segment is shorter
-    gates: Tensor  # (heads, G), each head's mass of 1 times its weight
-    votes: Tensor  # (heads, len(segments), N), the part of it that went to the opened segments' blocks
+    gates: Tensor  # (heads, G), each head's mass of 1 over all segments, times its weight
+    votes: Tensor  # (heads, len(segments), N), each head's mass of 1 over the opened segments' blocks, times its weight
     heads: list[RetrievalHead]
 
 
@@ -36,7 +36,9 @@ def rank_blocks(
     mode: Mode,
     n_open: int,
 ) -> Ranked:
-    """Let heads vote: each spreads a mass of 1 over the past by its gates and landmarks, and the masses are summed.
+    """Let heads vote: each spreads a mass of 1 over the landmarks of the opened segments, and the masses are summed.
+
+    Gates choose what is opened, by the same vote among them, and rank nothing: landmarks know better (docs/log.md).
 
     Args:
         queries: for each layer (H, T, D), rotated as `Recall.read` takes them; the last position votes.
@@ -51,23 +53,19 @@ def rank_blocks(
     weight = torch.tensor([head.weight for head in heads])
     G = recall.n_segments
     last = [q[:, -1:].contiguous() for q in queries]
-    if mode == "flat":
-        opened = list(range(G))
-        logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, G, N)
-        votes = logits.flatten(1).softmax(-1).view_as(logits)
-        gates = votes.sum(-1)
-    else:
+    gates: Tensor | None = None
+    opened = list(range(G))
+    if mode == "hierarchical":
         gate_votes: list[Tensor] = [torch.empty(0)] * len(heads)
         for layer, members in by_layer.items():
             gate_logits = recall.gate_logits(layer, last[layer], scale)[:, 0]  # (H, G)
             for at in members:
                 gate_votes[at] = gate_logits[heads[at].head].softmax(-1)
         gates = torch.stack(gate_votes)  # (heads, G)
-        score = (weight[:, None] * gates).sum(0)
-        opened = score.sort(descending=True, stable=True).indices[: min(n_open, G)].tolist()
-        logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))
-        votes = gates[:, opened, None] * logits.softmax(-1)
-    gates, votes = weight[:, None] * gates, weight[:, None, None] * votes
+        opened = (weight[:, None] * gates).sum(0).sort(descending=True, stable=True).indices[: min(n_open, G)].tolist()
+    logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, len(opened), N)
+    votes = logits.flatten(1).softmax(-1).view_as(logits)
+    gates, votes = weight[:, None] * (votes.sum(-1) if gates is None else gates), weight[:, None, None] * votes
     return Ranked(opened, gates.sum(0), votes.sum(0), gates, votes, list(heads))
 
 
@@ -103,6 +101,65 @@ def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
                 block += 1
                 left = record.block_content[block]
     return shares
+
+
+@torch.inference_mode()
+def message_shares(
+    recall: Recall, ranked: Ranked, queries: Sequence[Tensor], scale: float, n_read: int
+) -> list[tuple[float, int, dict[MessageId, float]]]:
+    """Score, block id, and the messages' shares of every opened block that is there.
+
+    A share is that of the block's tokens; in the `n_read` best blocks that hold several messages it is that of the
+    voting heads' attention inside the block (P2), for which their keys are read. Dropped ones are not made again: that
+    takes a forward pass over the segment.
+    """
+    N = ranked.block_scores.shape[1]
+    out: dict[int, tuple[float, int, dict[MessageId, float]]] = {}
+    shared: list[tuple[float, int, int]] = []
+    for at, s in enumerate(ranked.segments):
+        record, first = recall.block_of(s, 0)
+        for b, parts in enumerate(block_shares(record)):
+            out[at * N + b] = (float(ranked.block_scores[at, b]), first + b, parts)
+            if len(parts) > 1 and record.has_kv:
+                shared.append((-float(ranked.block_scores[at, b]), at, b))
+    places = [(at, b) for _, at, b in sorted(shared)[:n_read]]
+    if places:
+        for (at, b), attended in zip(places, _attended(recall, ranked, queries, scale, places), strict=True):
+            record, _ = recall.block_of(ranked.segments[at], 0)
+            score, block, parts = out[at * N + b]
+            owners = _owners(record, b)
+            out[at * N + b] = (
+                score,
+                block,
+                {m: sum(x for x, o in zip(attended, owners, strict=True) if o == m) for m in parts},
+            )
+    return list(out.values())
+
+
+def _attended(
+    recall: Recall, ranked: Ranked, queries: Sequence[Tensor], scale: float, places: Sequence[tuple[int, int]]
+) -> list[list[float]]:
+    """For each block, the share of the voting heads' mass that each of its content tokens gets."""
+    blocks = [(ranked.segments[at], b) for at, b in places]
+    index = torch.tensor(places)
+    total: Tensor | None = None
+    for layer in sorted({head.layer for head in ranked.heads}):
+        p2 = recall.content_logits(layer, queries[layer][:, -1:], blocks, scale)[:, 0].softmax(-1)  # (H, n, P)
+        for i, head in enumerate(ranked.heads):
+            if head.layer == layer:
+                vote = ranked.votes[i, index[:, 0], index[:, 1]]
+                part = vote.unsqueeze(-1) * p2[head.head]
+                total = part if total is None else total + part
+    assert total is not None
+    total = total / total.sum(-1, keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
+    return [total[i, recall.content(s)[b]].tolist() for i, (s, b) in enumerate(blocks)]
+
+
+def _owners(record: SegmentRecord, block: int) -> list[MessageId]:
+    """Whose each content token of a block is."""
+    owners = [run.message_id for run in record.runs for _ in range(run.n_tokens)]
+    start = sum(record.block_content[:block])
+    return owners[start : start + record.block_content[block]]
 
 
 def rank_messages(

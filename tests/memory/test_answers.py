@@ -65,8 +65,10 @@ def test_bytes_read_are_the_gates_and_landmarks_and_blocks_that_were_fetched():
         records, gates = store.index("default")
         landmarks = sum(array.nbytes for array in store.landmark_keys([record.id for record in records]))
         first, again = (memory.search("word7", 3, mode="flat").cost for _ in range(2))
-        assert first.bytes_read == gates.nbytes + landmarks
-        assert again.bytes_read == first.blocks_read == again.blocks_read == 0
+        block = store.read_blocks(0, [records[0].id * store.spec.blocks_per_segment]).nbytes
+        assert first.blocks_read > 0
+        assert first.bytes_read == gates.nbytes + landmarks + first.blocks_read * block
+        assert (again.bytes_read, again.blocks_read) == (0, first.blocks_read)
         asked = memory.complete("word7", max_new_tokens=4, mode="flat").cost
         assert 0 < asked.bytes_read <= store.stats("default").kv_bytes
         memory.add([Message(id="new", content="x")])

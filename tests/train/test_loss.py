@@ -55,7 +55,7 @@ def test_a_probe_votes_as_a_search_does(family, mode):
     probe = Probe(heads, torch.zeros(n, dtype=torch.long), torch.full((n,), last), torch.eye(n, dtype=torch.bool))
     with torch.no_grad():
         core.hidden_dense(ids, layout, mode, probe=probe)
-    dense = torch.cat(probe.found, dim=-1)[0 if mode == "hierarchical" else 1].T.reshape(-1, M, N)
+    by_gates, by_landmarks = (found.T.reshape(-1, M, N) for found in torch.cat(probe.found, dim=-1))
 
     # a search: the same memory out of a store, read by the prompt in full
     store = InMemoryStore(model.kv_spec)
@@ -70,8 +70,11 @@ def test_a_probe_votes_as_a_search_does(family, mode):
     voters = [RetrievalHead(layer=layer, head=head) for layer in heads for head in heads[layer]]
     ranked = rank_blocks(recall, window.queries, voters, window.scale, mode, M)
     got = ranked.votes[:, np.argsort(ranked.segments)]
-    torch.testing.assert_close(got, dense, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got, by_landmarks, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got.sum((1, 2)), torch.ones(len(voters)))
+    # what opens segments: gates, or in flat mode their landmarks
+    segments = (by_gates if mode == "hierarchical" else by_landmarks).sum((0, 2))
+    torch.testing.assert_close(ranked.segment_scores, segments, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])

@@ -1,0 +1,82 @@
+"""Messages that share a block are told apart by the attention inside it."""
+
+import pytest
+import torch
+
+from hierlandmark import Memory, MemoryConfig, Message
+from hierlandmark.memory.rank import block_shares, message_shares, rank_blocks
+from hierlandmark.model.generate import push
+from hierlandmark.model.prompts import search_prompt
+from hierlandmark.testing import tiny_model
+
+CHAT = [Message(id=i, role="user", content=f"{chr(97 + i) * (3 + i)}!") for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def parts(memory, query, n_read=99):
+    """What `search` ranks, and the recall, votes and queries it comes from."""
+    model = memory.model
+    recall = memory._recall(model, memory._store, "hierarchical")
+    window = model.window(None, collect=True)
+    with torch.inference_mode():
+        push(model.core, window, search_prompt(model.tokenizer, query))
+    ranked = rank_blocks(recall, window.queries, model.retrieval, window.scale, "hierarchical", 99)
+    return message_shares(recall, ranked, window.queries, window.scale, n_read), recall, ranked, window
+
+
+@torch.inference_mode()
+def test_shares_are_the_voting_heads_attention_inside_the_block(model):
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add(CHAT)
+        found, recall, ranked, window = parts(memory, "ccccc")
+        record, first = recall.block_of(ranked.segments[0], 0)
+        (shares,) = [each for _, block, each in found if block == first]
+        content = recall.content(ranked.segments[0])[0]
+        assert {head.layer for head in ranked.heads} == {0, 1}
+        masses = torch.zeros(int(content.sum()))
+        for i, head in enumerate(ranked.heads):
+            keys = recall._fetch(head.layer, [(ranked.segments[0], 0)])[0][0]  # (H_kv, P, D)
+            group = head.head * keys.shape[0] // model.core.heads
+            logits = keys[group].float() @ window.queries[head.layer][head.head, -1] * window.scale
+            masses += ranked.votes[i, 0, 0] * logits[content].softmax(-1)
+        masses /= masses.sum()
+        at, wanted = 0, {}
+        for run in record.runs:
+            mass = float(masses[at : at + run.n_tokens].sum())
+            if mass:
+                wanted[run.message_id] = mass
+            at += run.n_tokens
+        assert shares == pytest.approx(wanted, rel=1e-4)
+        assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_query_decides_among_messages_of_one_block(model):
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add(CHAT)
+        block, shares = next((block, each) for _, block, each in parts(memory, "aaa")[0] if len(each) > 1)
+        others = next(each for _, found, each in parts(memory, "ccccc")[0] if found == block)
+        assert shares.keys() == others.keys() and shares != pytest.approx(others, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_read", [0, 1])
+def test_beyond_the_best_blocks_shares_are_those_of_tokens(model, n_read):
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add(CHAT)
+        found, recall, ranked, _ = parts(memory, "ccccc", n_read)
+        by_tokens = {}
+        for s in ranked.segments:
+            record, first = recall.block_of(s, 0)
+            by_tokens |= {first + b: shares for b, shares in enumerate(block_shares(record))}
+        differ = [block for _, block, shares in found if shares != pytest.approx(by_tokens[block])]
+        assert len(differ) == n_read
+
+
+def test_what_was_dropped_is_not_encoded_for_a_search(model, monkeypatch):
+    with Memory.open(":memory:", model=model, config=MemoryConfig(kv_budget_bytes=0)) as memory:
+        memory.add(CHAT)
+        monkeypatch.setattr(type(model), "encode", None)
+        assert len(memory.search("ccccc", 9).hits) == 9
