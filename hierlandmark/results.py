@@ -20,7 +20,7 @@ class Cost(_Frozen):
     # bytes of gates, landmarks, keys and values fetched from the database: gates by the first query after a change,
     # the rest unless a cache held them already
     bytes_read: int = 0
-    # wall time, milliseconds
+    # wall time, milliseconds, the loading of the model left out
     ms: float = 0.0
 
 

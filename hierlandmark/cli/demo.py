@@ -48,7 +48,8 @@ def demo(
     if code := subprocess.run(command, check=False).returncode:
         raise typer.Exit(code)
     typer.echo(
-        f"\nsearch it yourself: {Path(sys.executable).parent / 'hierlandmark'} search QUERY --db {db} -n {NAMESPACE}"
+        f"\nsearch it yourself: {Path(sys.executable).parent / 'hierlandmark'} search QUERY --db {db} -n {NAMESPACE}\n"
+        f"the database takes {db.stat().st_size / 1e6:,.0f} MB, most of it keys and values; delete it when you are done"
     )
 
 

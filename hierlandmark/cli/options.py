@@ -71,7 +71,12 @@ def existing_memory(db: Path, namespace: str, model: str | None = None, adapter:
     if not db.exists():
         raise InvalidArgument(f"no database at {str(db)!r}; make one with `hierlandmark add FILE --db {db}`")
     is_default = model is None and adapter == "default"
-    return open_memory(db, namespace, None if is_default else load_model(model, adapter))
+    loaded = None if is_default else load_model(model, adapter)
+    if os.access(db, os.W_OK) and os.access(db.parent, os.W_OK):
+        return open_memory(db, namespace, loaded)
+    from hierlandmark.memory import Memory
+
+    return Memory.open(db, namespace, model=loaded, read_only=True)
 
 
 def parse_lengths(text: str) -> list[int]:

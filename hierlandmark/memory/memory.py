@@ -174,9 +174,9 @@ class Memory(AsyncVerbs):
         check_count("k", k)
         check_mode(mode, SearchMode)
         check_text(query, "the query", self.config.max_message_bytes)
-        began = time.perf_counter()
         with self._lock:
             model, store = self._ready()
+            began = time.perf_counter()
             recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode)
             words = None
             if mode == "hybrid":
@@ -257,9 +257,9 @@ class Memory(AsyncVerbs):
     ) -> Answer:
         check_count("max_new_tokens", max_new_tokens)
         check_mode(mode)
-        began = time.perf_counter()
         with self._lock:
             model, store = self._ready()
+            began = time.perf_counter()
             recall = self._recall(model, store, mode)
             # what outgrows the window is remembered for this answer only
             scratch = InMemoryStore(store.spec)

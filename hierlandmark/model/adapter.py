@@ -113,6 +113,9 @@ def save_adapter(
     rows = half.pop("landmark_rows")
     save_file(half, folder / LORA_FILE, metadata={"format": "pt"})
     save_file({"landmark_rows": rows}, folder / ROWS_FILE, metadata={"format": "pt"})
+    for file in (LORA_FILE, ROWS_FILE):
+        # safetensors makes files for their owner only
+        (folder / file).chmod(0o644)
     modules = sorted({key.split(".")[-3] for key in half})
     config = {
         "peft_type": "LORA",

@@ -72,8 +72,11 @@ def default_base() -> Path:
     gguf = Path(wheel.submodule_search_locations[0]) / _GGUF
     if not gguf.exists():
         raise ModelUnavailable(f"{gguf.name} is not in the installed {DEFAULT_WHEEL}; reinstall it")
-    if find_spec("gguf") is None:
-        raise ModelUnavailable("converting the default model needs gguf; run: pip install 'hierlandmark[smollm2]'")
+    for needed in ("gguf", "accelerate"):
+        if find_spec(needed) is None:
+            raise ModelUnavailable(
+                f"converting the default model needs {needed}; run: pip install 'hierlandmark[smollm2]'"
+            )
     convert_gguf(gguf, folder)
     return folder
 

