@@ -1,6 +1,7 @@
 """`search`, `info` and `ask`: their JSON is a contract that others script against."""
 
 import json
+import os
 
 from hierlandmark.results import Cost
 from tests.fake_memory import FakeMemory
@@ -88,7 +89,8 @@ def test_a_file_that_may_not_be_written_is_opened_to_read(filled, monkeypatch) -
 
     monkeypatch.setattr(FakeMemory, "open", noting)
     assert filled("search", "tea", "--db", "m.db", "--json").exit_code == 0
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
     for words in (("search", "tea"), ("ask", "tea?"), ("info",)):
-        assert filled(*words, "--db", "m.db", "--json").exit_code == 0
+        done = filled(*words, "--db", "m.db", "--json")
+        assert done.exit_code == 0, done.output
     assert opened[0] is False and all(opened[1:]) and len(opened) >= 4
