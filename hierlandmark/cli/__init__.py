@@ -1,5 +1,7 @@
 """The `hierlandmark` command. Torch and transformers are imported inside commands: help stays fast."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -30,6 +32,10 @@ def main(
     ] = False,
 ) -> None:
     """A memory for local language models: the model's own attention is the index."""
+    # transformers reads these when it is first imported; where they are set, they stand
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 for command in (

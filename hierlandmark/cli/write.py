@@ -16,7 +16,7 @@ from hierlandmark.cli.options import (
     open_memory,
 )
 from hierlandmark.cli.output import progress
-from hierlandmark.errors import InvalidArgument, MessageNotFound
+from hierlandmark.errors import InvalidArgument, InvalidMessage, MessageNotFound
 
 if TYPE_CHECKING:
     from hierlandmark.memory import Memory
@@ -36,7 +36,13 @@ def add(
     from hierlandmark.chats import read_chats
 
     # every file is read before the model is loaded or the database touched
-    messages = [message for file in files for chat in read_chats(file) for message in chat.messages]
+    messages = []
+    for file in files:
+        for chat in read_chats(file):
+            for message in chat.messages:
+                if not message.content.strip():
+                    raise InvalidMessage(f"{file}: message {message.id!r} of conversation {chat.id!r} has no text")
+                messages.append(message)
     with open_memory(db, namespace, load_model(model, adapter)) as memory, progress("tokens") as update:
         report = memory.add(messages, progress=update)
     typer.echo(

@@ -98,3 +98,11 @@ def test_as_a_module() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+
+
+def test_a_message_without_text_is_named_with_its_file_and_nothing_is_made(cli, tmp_path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"id": "c", "messages": [{"id": 1, "role": "user", "content": " "}]}\n')
+    done = cli("add", "bad.jsonl", "--db", "m.db")
+    assert done.exit_code == 2
+    assert "bad.jsonl: message 1 of conversation 'c' has no text" in done.stderr
+    assert not (tmp_path / "m.db").exists()
