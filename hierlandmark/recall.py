@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
-from hierlandmark.ops.rope import rotate
+from hierlandmark.ops.rope import rotate, turn, turns
 from hierlandmark.results import Cost
 from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, SegmentRecord
@@ -164,6 +164,9 @@ class Recall:
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [_Cache() for _ in range(spec.layers)]
         self._pool: Tensor | None = None
+        # of each place in a segment: (N, 1, P, D / 2) twice a layer
+        places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, 1, layout.block_size)
+        self._turns = [turns(places, freq, scale) for freq, scale in zip(inv_freq, scaling, strict=True)]
         self._index()
 
     def _index(self) -> None:
@@ -408,9 +411,9 @@ class Recall:
             for i in again:
                 if blocks[i][0] == s:
                     out[i] = to_tensor(kv[blocks[i][1], layer], spec)
-        starts = torch.tensor([b * spec.block_size for _, b in blocks])
-        positions = starts[:, None, None] + torch.arange(spec.block_size)  # (n, 1, P)
-        out[:, 0] = rotate(out[:, 0], positions, self.inv_freq[layer], self.scaling[layer])
+        cos, sin = self._turns[layer]
+        which = [b for _, b in blocks]
+        out[:, 0] = turn(out[:, 0], cos[which], sin[which])
         return out
 
     def _read_stored(self, layer: int, blocks: Sequence[tuple[int, int]], members: list[int], out: Tensor) -> list[int]:

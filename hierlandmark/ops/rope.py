@@ -13,7 +13,16 @@ def rotate(x: Tensor, positions: Tensor, inv_freq: Tensor, scaling: float = 1.0)
         inv_freq: (D / 2,).
         scaling: factor on the result (YaRN's attention factor).
     """
-    angle = positions.to(torch.float32).unsqueeze(-1) * inv_freq.to(device=x.device, dtype=torch.float32)
-    cos, sin = angle.cos() * scaling, angle.sin() * scaling
+    return turn(x, *turns(positions, inv_freq.to(x.device), scaling))
+
+
+def turns(positions: Tensor, inv_freq: Tensor, scaling: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine for `turn`, fp32: (T,) positions, (D / 2,) frequencies -> (T, D / 2) twice."""
+    angle = positions.to(torch.float32).unsqueeze(-1) * inv_freq.to(torch.float32)
+    return angle.cos() * scaling, angle.sin() * scaling
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate` by angles made before: (..., T, D) and (T, D / 2) twice, or broadcastable."""
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)

@@ -16,6 +16,8 @@ Conn = sqlite3.Connection
 
 # largest key SQLite holds
 MAX_ID = 2**63 - 1
+# rows named in one statement: fewer than any build of SQLite takes
+_AT_ONCE = 500
 
 
 def find_namespace(conn: Conn, name: str) -> int | None:
@@ -183,6 +185,17 @@ def require_segment(conn: Conn, segment_id: SegmentId, namespace: int | None = N
     if version not in (None, found[2]):
         raise rewritten(segment_id)
     return int(found[0])
+
+
+def kv_rows(conn: Conn, row_ids: Sequence[int]) -> dict[int, tuple[int, bytes]]:
+    """Checksum and bytes of those rows of `kv` that are there."""
+    known = [row_id for row_id in dict.fromkeys(row_ids) if 0 <= row_id <= MAX_ID]
+    found: dict[int, tuple[int, bytes]] = {}
+    for start in range(0, len(known), _AT_ONCE):
+        part = known[start : start + _AT_ONCE]
+        query = f"SELECT id, crc, data FROM kv WHERE id IN ({','.join('?' * len(part))})"
+        found |= {row_id: (crc, data) for row_id, crc, data in conn.execute(query, part)}
+    return found
 
 
 def segment_records(

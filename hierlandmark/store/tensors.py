@@ -1,5 +1,6 @@
 """Arrays to bytes and back: raw, little-endian, C order, with a CRC-32; never pickled."""
 
+import math
 import zlib
 from typing import Any
 
@@ -23,7 +24,7 @@ def from_bytes(data: bytes, crc: int, dtype: np.dtype, shape: tuple[int, ...], w
 
     Raises `StoreCorrupt` when length or checksum differ; `what` names the array in the message.
     """
-    expected = dtype.itemsize * int(np.prod(shape))
+    expected = dtype.itemsize * math.prod(shape)
     if len(data) != expected:
         raise StoreCorrupt(f"{what} has {len(data)} bytes where {expected} are expected. {RECOVER}")
     if zlib.crc32(data) != crc:
