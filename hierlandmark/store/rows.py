@@ -16,8 +16,8 @@ Conn = sqlite3.Connection
 
 # largest key SQLite holds
 MAX_ID = 2**63 - 1
-# rows named in one statement: fewer than any build of SQLite takes
-_AT_ONCE = 500
+# blocks read in one statement: their bytes are in memory twice until they are copied out
+AT_ONCE = 32
 
 
 def find_namespace(conn: Conn, name: str) -> int | None:
@@ -188,14 +188,10 @@ def require_segment(conn: Conn, segment_id: SegmentId, namespace: int | None = N
 
 
 def kv_rows(conn: Conn, row_ids: Sequence[int]) -> dict[int, tuple[int, bytes]]:
-    """Checksum and bytes of those rows of `kv` that are there."""
-    known = [row_id for row_id in dict.fromkeys(row_ids) if 0 <= row_id <= MAX_ID]
-    found: dict[int, tuple[int, bytes]] = {}
-    for start in range(0, len(known), _AT_ONCE):
-        part = known[start : start + _AT_ONCE]
-        query = f"SELECT id, crc, data FROM kv WHERE id IN ({','.join('?' * len(part))})"
-        found |= {row_id: (crc, data) for row_id, crc, data in conn.execute(query, part)}
-    return found
+    """Checksum and bytes of those rows of `kv` that are there; `AT_ONCE` at most are asked for."""
+    known = [row_id for row_id in row_ids if 0 <= row_id <= MAX_ID]
+    query = f"SELECT id, crc, data FROM kv WHERE id IN ({','.join('?' * len(known))})"
+    return {row_id: (crc, data) for row_id, crc, data in conn.execute(query, known)}
 
 
 def segment_records(

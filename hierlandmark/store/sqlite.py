@@ -250,13 +250,17 @@ class SQLiteStore:
                 segments = [int(block_id) // spec.blocks_per_segment for block_id in block_ids]
                 for segment_id, version in set(zip(segments, versions, strict=True)):
                     rows.require_segment(conn, segment_id, version=version)
-            row_ids = [int(block_id) * spec.layers + layer for block_id in block_ids]
-            found = rows.kv_rows(conn, row_ids)
-            for i, (block_id, row_id) in enumerate(zip(block_ids, row_ids, strict=True)):
-                if row_id not in found:
-                    raise KeyError(f"block {block_id} is unknown, or its keys and values were dropped: encode it again")
-                crc, data = found[row_id]
-                out[i] = from_bytes(data, crc, out.dtype, shape, f"layer {layer} of block {block_id}")
+            for start in range(0, len(block_ids), rows.AT_ONCE):
+                part = block_ids[start : start + rows.AT_ONCE]
+                row_ids = [int(block_id) * spec.layers + layer for block_id in part]
+                found = rows.kv_rows(conn, row_ids)
+                for i, (block_id, row_id) in enumerate(zip(part, row_ids, strict=True), start):
+                    if row_id not in found:
+                        raise KeyError(
+                            f"block {block_id} is unknown, or its keys and values were dropped: encode it again"
+                        )
+                    crc, data = found[row_id]
+                    out[i] = from_bytes(data, crc, out.dtype, shape, f"layer {layer} of block {block_id}")
         return out
 
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:
