@@ -17,7 +17,7 @@ Conn = sqlite3.Connection
 # largest key SQLite holds
 MAX_ID = 2**63 - 1
 # blocks read in one statement: their bytes are in memory twice until they are copied out
-AT_ONCE = 32
+AT_ONCE = 8
 
 
 def find_namespace(conn: Conn, name: str) -> int | None:
