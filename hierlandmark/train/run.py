@@ -111,6 +111,8 @@ def train_adapter(
         training["init"] = started
     meta = AdapterMeta(layout=layout, base=digest, retrieval=heads, training=training)
     out = folder / "adapter"
+    # a folder by its name only: the rest of the path is this machine's
+    name = Path(name).name if Path(name).is_dir() else name
     save_adapter(out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=2 * config.rank)
     return out
 

@@ -51,6 +51,8 @@ def test_loss_falls_and_the_adapter_loads(base_folder, texts, tmp_path):
     assert told["files"][0]["bytes"] == texts[0].stat().st_size and told["tokens"].keys() == {"texts", "chats"}
     assert told["positions"] == sum(b * s * p for b, s, p in (row["shape"] for row in log))
     assert told["losses"]["loss"] == pytest.approx(sum(row["loss"] for row in log) / 24, abs=1e-3)
+    # no path of this machine goes along
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == base_folder.name
     with Memory.open(":memory:", model=model) as memory:
         memory.add([Message(id=1, content="The code is 4711.")])
         assert memory.search("code", 1).hits[0].message_ids == [1]
