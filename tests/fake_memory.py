@@ -51,7 +51,13 @@ class FakeMemory:
 
     @classmethod
     def open(
-        cls, path: str | Path, namespace: str = "default", *, model: Any = None, config: Any = None
+        cls,
+        path: str | Path,
+        namespace: str = "default",
+        *,
+        model: Any = None,
+        config: Any = None,
+        read_only: bool = False,
     ) -> "FakeMemory":
         Path(path).touch()
         return cls(path, namespace)

@@ -59,11 +59,11 @@ def load_model(base: str | None, adapter: str) -> "LandmarkModel":
     return LandmarkModel.from_pretrained(base, adapter=None if adapter == "none" else adapter)
 
 
-def open_memory(db: Path, namespace: str, model: "LandmarkModel | None" = None) -> "Memory":
+def open_memory(db: Path, namespace: str, model: "LandmarkModel | None" = None, *, read_only: bool = False) -> "Memory":
     """Open or create a database; without a model the default one is loaded when it is first needed."""
     from hierlandmark.memory import Memory
 
-    return Memory.open(db, namespace, model=model)
+    return Memory.open(db, namespace, model=model, read_only=read_only)
 
 
 def existing_memory(db: Path, namespace: str, model: str | None = None, adapter: str = "default") -> "Memory":
@@ -71,12 +71,8 @@ def existing_memory(db: Path, namespace: str, model: str | None = None, adapter:
     if not db.exists():
         raise InvalidArgument(f"no database at {str(db)!r}; make one with `hierlandmark add FILE --db {db}`")
     is_default = model is None and adapter == "default"
-    loaded = None if is_default else load_model(model, adapter)
-    if os.access(db, os.W_OK) and os.access(db.parent, os.W_OK):
-        return open_memory(db, namespace, loaded)
-    from hierlandmark.memory import Memory
-
-    return Memory.open(db, namespace, model=loaded, read_only=True)
+    writable = os.access(db, os.W_OK) and os.access(db.parent, os.W_OK)
+    return open_memory(db, namespace, None if is_default else load_model(model, adapter), read_only=not writable)
 
 
 def parse_lengths(text: str) -> list[int]:

@@ -62,9 +62,10 @@ def landmark_attention(
     fused = v.is_cuda and v.dtype in (torch.bfloat16, torch.float16) and why_not(v, layout) is None
     attend = _IMPLS[impl or ("fused" if fused else "blockwise")]
     with torch.autocast(q.device.type, enabled=False):
-        if (layout.kinds != Kind.PAD).all():
+        padding = layout.kinds == Kind.PAD
+        if not padding.any():
             return attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far).to(out_dtype)
-        pad = torch.from_numpy(layout.kinds == Kind.PAD).to(q.device).view(B, 1, T, 1)
+        pad = torch.from_numpy(padding).to(q.device).view(B, 1, T, 1)
         # padding may hold anything, NaN too
         q, q_far, k, v = (x.masked_fill(pad, 0.0) for x in (q, q_far, k, v))
         out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
