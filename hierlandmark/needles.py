@@ -55,7 +55,7 @@ class Needles:
     opening: str
     statements: tuple[str, ...]
     question: str
-    # starts with a space: the prompt to continue is `prompt`; in a chat the question is the turn, this opens the answer
+    # starts with a space; in a chat the question is the user's turn, and this opens the answer
     prefix: str
     # in the order in which they are told; the score is the share of them that the answer holds (`string_match_all`)
     answers: tuple[str, ...]
@@ -72,11 +72,9 @@ class Needles:
     @property
     def parts(self) -> tuple[str, ...]:
         """The answer behind the prefix, a piece for each of `answers`, each with what stands before it."""
-        if self.spec.chained:
-            # the prefix ends with a space; RULER's own example joins the variables with spaces
-            return (self.answers[0], *(f" {name}" for name in self.answers[1:]))
         last = len(self.answers) - 1
-        joins = ["" if i == 0 else ", and" if i == last else "," for i in range(last + 1)]
+        # RULER's own example joins the variables of a chain with spaces
+        joins = ["" if i == 0 or self.spec.chained else ", and" if i == last else "," for i in range(last + 1)]
         return tuple(f"{join} {value}" for join, value in zip(joins, self.answers, strict=True))
 
     def either(self, part: int) -> tuple[int, ...]:
@@ -120,7 +118,7 @@ def make_needles(
 
 
 def distractor(needles: Needles, rng: Random, words: Words | None = None) -> str:
-    """One more statement of the same kind, about something that is not asked: haystacks of needles are made of these."""
+    """One more statement of the same kind, not asked about: a haystack of needles is made of these."""
     if needles.spec.chained:
         return f"VAR {_fresh('variables', rng, set(needles.taken))} = {rng.randint(10_000, 99_998)}"
     key = _fresh(needles.spec.key_type, rng, set(needles.taken), words or (ADJECTIVES, NOUNS))
@@ -146,12 +144,12 @@ _ONE = (
     "What is the special magic {type} for {query} mentioned in the provided text?",
     " The special magic {type} for {query} mentioned in the provided text is",
 )
-# the misspelling is RULER's
+# the misspelling is RULER's; a space at the end is left out, since tokenizers would cut what follows unlike a text's
 _TRACK = (
     "Memorize and track the chain(s) of variable assignment hidden in the following text.\n",
     "Question: Find all variables that are assigned the value {query} in the text above.",
     " Answer: According to the chain(s) of variable assignment in the text above, {count} variables are assgined the "
-    "value {query}, they are: ",
+    "value {query}, they are:",
 )
 
 

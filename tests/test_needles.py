@@ -57,8 +57,8 @@ def test_a_chain_is_told_in_order_and_found_link_by_link():
     assert said[0] == f"VAR {made.answers[0]} = {value}"
     for before, after, told in zip(made.answers, made.answers[1:], said[1:], strict=False):
         assert told == f"VAR {after} = VAR {before}"
-    assert made.prefix.endswith(f"5 variables are assgined the value {value}, they are: ")
-    assert "".join(made.parts) == " ".join(made.answers)
+    assert made.prefix.endswith(f"5 variables are assgined the value {value}, they are:")
+    assert "".join(made.parts) == " " + " ".join(made.answers)
 
 
 @pytest.mark.parametrize("name", ["niah_multikey_2", "niah_multikey_3", "vt"])
