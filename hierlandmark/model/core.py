@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +10,7 @@ from hierlandmark.config import LayoutConfig, Mode
 from hierlandmark.errors import UnsupportedModel
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
+from hierlandmark.model.cached import BehindKept, KeptKeys
 from hierlandmark.model.dense import DenseAttention, Probe
 from hierlandmark.ops import Impl
 
@@ -73,13 +75,35 @@ class LandmarkCore(nn.Module):
         mode: Mode = "hierarchical",
         impl: Impl | None = None,
         probe: Probe | None = None,
+        positions: np.ndarray | None = None,
+        cached: int = 0,
     ) -> Tensor:
-        """Last hidden states of a batch on the grid, every block attended: (B, S, P) -> (B, S, P, hidden)."""
+        """Last hidden states of a batch on the grid, every block attended: (B, S, P) -> (B, S, P, hidden).
+
+        Args:
+            positions: (B, S, P) of each token in its segment, by default those of the grid.
+            cached: leading segments whose keys and values are made without gradient, as recall finds them; they are
+                left out of the result, (B, S - cached, P, hidden).
+        """
         B, S, P = ids.shape
-        kinds = torch.from_numpy(layout.kinds).to(ids.device).view(B, S * P)
-        positions = torch.arange(P, device=ids.device).repeat(B, S)
-        attend = DenseAttention(layout, self.rope, mode, impl, probe)
-        return self.hidden(ids.view(B, S * P), kinds, positions, attend).view(B, S, P, -1)
+        where = np.broadcast_to(np.arange(P), (B, S, P)) if positions is None else positions
+        # a far key has to stay before a near one, however far positions have jumped: a query moves on by the furthest
+        # of them, which is one segment where none has
+        reach = int(where.max()) + 1
+        dense = DenseAttention(layout, self.rope, mode, impl, probe, reach)
+        kinds, places = (torch.from_numpy(x.copy()).to(ids.device) for x in (layout.kinds, where))
+
+        def run(attend: Attend, start: int, end: int) -> Tensor:
+            some, kind, place = (x[:, start:end].reshape(B, (end - start) * P) for x in (ids, kinds, places))
+            return self.hidden(some, kind, place, attend).view(B, end - start, P, -1)
+
+        if not cached:
+            return run(dense, 0, S)
+        first = Layout(layout.config, layout.kinds[:, :cached], layout.reads[:, :cached, :cached])
+        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, reach))
+        with torch.no_grad():
+            run(kept, 0, cached)
+        return run(BehindKept(dense, kept.taken), cached, S)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits in fp32: (..., hidden) -> (..., vocabulary)."""

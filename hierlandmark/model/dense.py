@@ -48,20 +48,24 @@ class Probe:
 
 @dataclass
 class DenseAttention:
-    """Landmark attention over a layout; recalled blocks stand one segment before the query's own (stingy positions)."""
+    """Landmark attention over a layout; recalled blocks stand one segment before the query's own (stingy positions).
+
+    `reach`: positions that a query moves on by to look into other segments, by default those of a segment.
+    """
 
     layout: Layout
     rope: Rope
     mode: Mode = "hierarchical"
     impl: Impl | None = None
     probe: Probe | None = None
+    reach: int | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
         q_far = None
         if self.layout.reads.any():
-            # R(p + size) q = R(size) R(p) q: rotate what is rotated already by one segment more
-            offset = torch.tensor([self.layout.config.segment_size], device=q.device)
+            # R(p + reach) q = R(reach) R(p) q: rotate what is rotated already by one segment more
+            offset = torch.tensor([self.reach or self.layout.config.segment_size], device=q.device)
             q_far = rotate(q, offset, self.rope.inv_freq[layer])
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):

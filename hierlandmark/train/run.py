@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from hierlandmark.chats import read_chats, read_texts
 from hierlandmark.config import LayoutConfig
@@ -20,7 +21,7 @@ from hierlandmark.model.fingerprint import weights_digest
 from hierlandmark.model.prompts import ask_prompt, tokenize
 from hierlandmark.train.checkpoint import read_state, trained_tensors
 from hierlandmark.train.corpus import Turn, build_corpus
-from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, train
+from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, shape_of, train
 
 # what of a step's row is a loss or a share
 LOGGED = ("loss", "facts", "passages", "text", "right", "right_passages", "votes", "votes_gates", "votes_flat")
@@ -51,12 +52,12 @@ def train_adapter(
         folder: takes checkpoints, `log.jsonl` and the adapter.
         layout: by default that of the run to resume, else that of the adapter to start from.
         resume: go on from the checkpoint in `folder`; `run_config` gives its own configuration.
-        init: adapter folder whose weights a new run starts from; its layout is used.
+        init: adapter folder whose weights a new run starts from; its layout is kept.
 
     Raises:
         MissingExtra: peft is not installed.
-        InvalidArgument: no text, no such device, a folder with another run's checkpoint, nothing to resume, or an
-            adapter to start from of another rank or shape.
+        InvalidArgument: no text, no such device, a folder with another run's checkpoint, nothing to resume, an
+            adapter to start from of another rank, shape or layout, or lengths that are not whole segments.
         AdapterInvalid: the adapter to start from cannot be read.
         ModelMismatch: it was trained on another base.
         ModelUnavailable: the base model is not there.
@@ -72,6 +73,13 @@ def train_adapter(
     if layout is None:
         of_run = LayoutConfig.model_validate(state["layout"]) if state and state.get("layout") else None
         layout = of_run or (start.meta.layout if start else LayoutConfig())
+    elif start is not None and layout != start.meta.layout:
+        raise InvalidArgument(
+            f"the adapter to start from has the layout {start.meta.layout.model_dump()}, not {layout.model_dump()}: "
+            "its rows would not stand for what they were trained to; leave the layout out, or start without it"
+        )
+    # lengths that do not fit are told before anything is loaded
+    shape_of(config, layout, 0.0, np.random.default_rng(0))
     started = {"adapter": start.digest, "training": start.meta.training} if start is not None else None
     if state is not None:
         started = _started(folder, state, started)
@@ -124,10 +132,21 @@ def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainCon
         InvalidArgument: a value is outside its range, or there is nothing to resume.
     """
     kept = _resumed(folder)["config"] if resume else {}
+    if resume and isinstance(kept, dict):
+        # a run begun before there were needles goes on without
+        kept = {"needles": 0.0, **kept}
     known = {field.name for field in fields(TrainConfig)}
     if not isinstance(kept, dict) or not kept.keys() <= known:
         raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version; give another --out")
     return TrainConfig(**{**kept, **given})
+
+
+def layout_config(given: dict[str, Any]) -> LayoutConfig | None:
+    """The layout with the sizes given, None where none is. Raises `InvalidArgument` where they leave no room."""
+    try:
+        return LayoutConfig.model_validate(given) if given else None
+    except ValidationError as error:
+        raise InvalidArgument(f"no such layout: {error.errors(include_url=False)[0]['msg']}, got {given!r}") from error
 
 
 def start_from(core: LandmarkCore, adapter: Adapter) -> None:
