@@ -52,7 +52,10 @@ def make_readers(
     rest = [one for one, passkey in zip(asked, passkeys, strict=True) if not passkey]
     rng.shuffle(rest)  # type: ignore[arg-type]
     out = []
+    again = [one for one in rest if isinstance(one, PlacedNeedles)] if text is None else []
     for _ in range(count):
+        # a reader knows nothing of what another was asked
+        rest = rest or list(again)
         tokens: list[int] = []
         weights: list[float] = []
         looks: list[Look] = []

@@ -15,6 +15,8 @@ from hierlandmark.train.words import ADJECTIVES, NOUNS
 Span = tuple[int, int]
 
 _WORDS: Words = (ADJECTIVES, NOUNS)
+# what has several answers comes twice as often
+_NAMES = [name for name, spec in SPECS.items() for _ in range(2 if spec.values * spec.queries > 1 else 1)]
 # weights of an answer's tokens: the first of a value must be looked up, more of a uuid follows from those before it
 _VALUE, _REST, _LED, _END, _SURE = 4.0, 1.0, 0.4, 1.0, 8
 # more than readers get to ask about
@@ -47,7 +49,7 @@ def needle_text(
     None where not even one task fits.
     """
     draw = Random(int(rng.integers(0, 2**63)))
-    name = draw.choice(list(SPECS))
+    name = draw.choice(_NAMES)
     haystack = SPECS[name].haystack
     if haystack != "needle":
         haystack = draw.choice(("noise", "essay", "essay"))
@@ -84,7 +86,7 @@ def _make(
     corpus: Corpus, name: str, total: int, alone: bool, inline: bool, draw: Random
 ) -> list[tuple[Needles, list[np.ndarray]]]:
     """Tasks with tokens for each statement, at most half of the text between them."""
-    count = 1 if draw.random() < 0.25 else draw.randint(2, _MOST)
+    count = 1 if draw.random() < 0.25 and not alone else draw.randint(2, _MOST)
     mixed = not alone and draw.random() < 0.25
     others = [other for other, spec in SPECS.items() if spec.haystack != "needle"]
     form = " {}" if inline else "\n{}" if alone else "\n{}\n"
