@@ -9,7 +9,7 @@ from hierlandmark.config import LayoutConfig, Mode
 from hierlandmark.errors import UnsupportedModel
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
-from hierlandmark.model.dense import DenseAttention, Probe
+from hierlandmark.model.dense import DenseAttention, Prepare, Probe
 from hierlandmark.ops import Impl
 
 
@@ -33,6 +33,7 @@ class LandmarkCore(nn.Module):
         self.layout = layout
         self.sink_id = sink_id
         self.residual_dtype = residual_dtype
+        self.prepare: Prepare | None = None
         table = base.get_input_embeddings().weight
         # rows stand in the space of embedded tokens, so that no vocabulary is resized; fp32 for the optimizer's sake
         start = table.detach().float().mean(0)
@@ -78,7 +79,7 @@ class LandmarkCore(nn.Module):
         B, S, P = ids.shape
         kinds = torch.from_numpy(layout.kinds).to(ids.device).view(B, S * P)
         positions = torch.arange(P, device=ids.device).repeat(B, S)
-        attend = DenseAttention(layout, self.rope, mode, impl, probe)
+        attend = DenseAttention(layout, self.rope, mode, impl, probe, self.prepare)
         return self.hidden(ids.view(B, S * P), kinds, positions, attend).view(B, S, P, -1)
 
     def logits(self, hidden: Tensor) -> Tensor:
