@@ -11,7 +11,7 @@ from hierlandmark.errors import UnsupportedModel
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
 from hierlandmark.model.cached import BehindKept, KeptKeys
-from hierlandmark.model.dense import DenseAttention, Probe
+from hierlandmark.model.dense import DenseAttention, Prepare, Probe
 from hierlandmark.ops import Impl
 
 
@@ -35,6 +35,7 @@ class LandmarkCore(nn.Module):
         self.layout = layout
         self.sink_id = sink_id
         self.residual_dtype = residual_dtype
+        self.prepare: Prepare | None = None
         table = base.get_input_embeddings().weight
         # rows stand in the space of embedded tokens, so that no vocabulary is resized; fp32 for the optimizer's sake
         start = table.detach().float().mean(0)
@@ -90,7 +91,7 @@ class LandmarkCore(nn.Module):
         # a far key has to stay before a near one, however far positions have jumped: a query moves on by the furthest
         # of them, which is one segment where none has
         reach = int(where.max()) + 1
-        dense = DenseAttention(layout, self.rope, mode, impl, probe, reach)
+        dense = DenseAttention(layout, self.rope, mode, impl, probe, reach, self.prepare)
         kinds, places = (torch.from_numpy(x.copy()).to(ids.device) for x in (layout.kinds, where))
 
         def run(attend: Attend, start: int, end: int) -> Tensor:
@@ -100,7 +101,7 @@ class LandmarkCore(nn.Module):
         if not cached:
             return run(dense, 0, S)
         first = Layout(layout.config, layout.kinds[:, :cached], layout.reads[:, :cached, :cached])
-        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, reach))
+        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, reach, self.prepare))
         with torch.no_grad():
             run(kept, 0, cached)
         return run(BehindKept(dense, kept.taken), cached, S)
