@@ -84,6 +84,7 @@ Prepare = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tenso
 def far_queries(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, queries turned for looking into other segments, and keys, all in the values' dtype.
 
-    R(p + size) q = R(size) R(p) q: what is rotated already is rotated by one segment more, or as far as positions have jumped.
+    R(p + size) q = R(size) R(p) q: what is rotated already is rotated by one segment more, or as far as
+    positions have jumped.
     """
     return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), k.to(v.dtype)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from hierlandmark.chats import read_chats, read_texts
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save_adapter
@@ -19,15 +18,14 @@ from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import far_queries
 from hierlandmark.model.fingerprint import weights_digest
-from hierlandmark.model.prompts import ask_prompt, tokenize
+from hierlandmark.model.prompts import ask_prompt
 from hierlandmark.train.checkpoint import read_state, trained_tensors
-from hierlandmark.train.corpus import Turn, build_corpus
+from hierlandmark.train.corpus import build_corpus
 from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, shape_of, train
+from hierlandmark.train.tokens import read_tokens
 
 # what of a step's row is a loss or a share
 LOGGED = ("loss", "facts", "passages", "text", "right", "right_passages", "votes", "votes_gates", "votes_flat")
-# what a part of a text may have, so that a tokenizer is never given a whole library at once
-_CHARS = 1_000_000
 
 
 def train_adapter(
@@ -237,30 +235,3 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
             layer.compile(dynamic=True)
         core.prepare = torch.compile(far_queries, dynamic=True)
     return core, tokenizer, where
-
-
-def read_tokens(
-    tokenizer: Any, texts: Sequence[Path], chats: Sequence[Path]
-) -> tuple[dict[str, np.ndarray], list[list[Turn]]]:
-    """Token ids of all texts as one array (n,) uint32 named "texts", if there are any; and of each chat's messages.
-
-    Raises:
-        InvalidArgument: neither has a token.
-    """
-
-    def ids(text: str) -> np.ndarray:
-        return np.asarray(tokenize(tokenizer, text), dtype=np.uint32)
-
-    pieces = [
-        ids(text[i : i + _CHARS]) for path in texts for text in read_texts(path) for i in range(0, len(text), _CHARS)
-    ]
-    talks = [
-        [Turn(message.role, ids(f" {message.content}")) for message in chat.messages if message.content]
-        for path in chats
-        for chat in read_chats(path)
-    ]
-    talks = [talk for talk in talks if talk]
-    read = {"texts": np.concatenate(pieces)} if sum(map(len, pieces)) else {}
-    if not read and not talks:
-        raise InvalidArgument("expected some text to train on, the files hold none")
-    return read, talks
