@@ -17,6 +17,7 @@ from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.dense import far_queries
 from hierlandmark.model.fingerprint import weights_digest
 from hierlandmark.model.prompts import ask_prompt, tokenize
 from hierlandmark.train.checkpoint import read_state, trained_tensors
@@ -234,6 +235,7 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
         for layer in decoder_of(wrapped).layers:
             # a small model's time goes into what stands between its matrix products
             layer.compile(dynamic=True)
+        core.prepare = torch.compile(far_queries, dynamic=True)
     return core, tokenizer, where
 
 
