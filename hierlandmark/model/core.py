@@ -14,6 +14,9 @@ from hierlandmark.model.cached import BehindKept, KeptKeys
 from hierlandmark.model.dense import DenseAttention, Prepare, Probe
 from hierlandmark.ops import Impl
 
+# in which the reach of far queries grows, where positions jump
+_STEP = 32
+
 
 class LandmarkCore(nn.Module):
     """The network: base model, two embedding rows, and its attention replaced.
@@ -87,12 +90,15 @@ class LandmarkCore(nn.Module):
                 left out of the result, (B, S - cached, P, hidden).
         """
         B, S, P = ids.shape
-        where = np.broadcast_to(np.arange(P), (B, S, P)) if positions is None else positions
-        # a far key has to stay before a near one, however far positions have jumped: a query moves on by the furthest
-        # of them, which is one segment where none has
-        reach = int(where.max()) + 1
-        dense = DenseAttention(layout, self.rope, mode, impl, probe, reach, self.prepare)
-        kinds, places = (torch.from_numpy(x.copy()).to(ids.device) for x in (layout.kinds, where))
+        kinds = torch.from_numpy(layout.kinds).to(ids.device)
+        if positions is None:
+            places, ahead = torch.arange(P, device=ids.device).expand(B, S, P), 0
+        else:
+            places, ahead = torch.from_numpy(positions).to(ids.device), max(0, int(positions.max()) + 1 - P)
+        # a far key has to stay before a near one, however far positions have jumped: a query moves on by one segment
+        # and as much as the furthest jumped, in steps, so that few angles are made and small distances stay frequent
+        reach = P + -(-ahead // _STEP) * _STEP
+        dense = DenseAttention(layout, self.rope, mode, impl, probe, self.prepare, reach)
 
         def run(attend: Attend, start: int, end: int) -> Tensor:
             some, kind, place = (x[:, start:end].reshape(B, (end - start) * P) for x in (ids, kinds, places))
@@ -101,7 +107,7 @@ class LandmarkCore(nn.Module):
         if not cached:
             return run(dense, 0, S)
         first = Layout(layout.config, layout.kinds[:, :cached], layout.reads[:, :cached, :cached])
-        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, reach, self.prepare))
+        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, self.prepare, reach))
         with torch.no_grad():
             run(kept, 0, cached)
         return run(BehindKept(dense, kept.taken), cached, S)

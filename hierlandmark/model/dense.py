@@ -59,9 +59,9 @@ class DenseAttention:
     mode: Mode = "hierarchical"
     impl: Impl | None = None
     probe: Probe | None = None
-    reach: int | None = None
     # far_queries, or the same compiled
     prepare: "Prepare | None" = None
+    reach: int | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
@@ -84,7 +84,6 @@ Prepare = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tenso
 def far_queries(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, queries turned for looking into other segments, and keys, all in the values' dtype.
 
-    R(p + size) q = R(size) R(p) q: what is rotated already is rotated by one segment more, or as far as
-    positions have jumped.
+    R(p + reach) q = R(reach) R(p) q: what is rotated already is rotated by one segment more.
     """
     return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), k.to(v.dtype)
