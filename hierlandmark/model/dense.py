@@ -49,7 +49,10 @@ class Probe:
 
 @dataclass
 class DenseAttention:
-    """Landmark attention over a layout; recalled blocks stand one segment before the query's own (stingy positions)."""
+    """Landmark attention over a layout; recalled blocks stand one segment before the query's own (stingy positions).
+
+    `reach`: positions that a query moves on by to look into other segments, by default those of a segment.
+    """
 
     layout: Layout
     rope: Rope
@@ -58,12 +61,13 @@ class DenseAttention:
     probe: Probe | None = None
     # far_queries, or the same compiled
     prepare: "Prepare | None" = None
+    reach: int | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
         q_far = None
         if self.layout.reads.any():
-            angles = self.rope.angles(layer, self.layout.config.segment_size, q.device)
+            angles = self.rope.angles(layer, self.reach or self.layout.config.segment_size, q.device)
             q, q_far, k = (self.prepare or far_queries)(q, k, v, *angles)
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):
@@ -80,6 +84,6 @@ Prepare = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tenso
 def far_queries(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, queries turned for looking into other segments, and keys, all in the values' dtype.
 
-    R(p + size) q = R(size) R(p) q: what is rotated already is rotated by one segment more.
+    R(p + reach) q = R(reach) R(p) q: what is rotated already is rotated by one segment more.
     """
     return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), k.to(v.dtype)
