@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hierlandmark.config import Mode
 from hierlandmark.layout import Layout
-from hierlandmark.ops.fused import Tables, _group_keys, _sizes, _strides, _tile, group_slots, tables_of, why_not
+from hierlandmark.ops.fused import Tables, Tile, _group_keys, _sizes, _strides, _tile, group_slots, tables_of, why_not
 from hierlandmark.ops.inputs import inputs_of
 from hierlandmark.ops.sparse_reference import sparse_reference
 
@@ -61,7 +61,8 @@ def landmark_attention_sparse(
     As recall does for a store (Mohtashami & Jaggi 2023, section 3.2): the segments of greatest P0 are opened, and of
     their blocks those of greatest P0 P1 are read, P0 and P1 made anew among the chosen. In flat mode the landmarks of
     greatest P0. One choice serves a block of `block_size` queries and the query heads of one key-value head: a
-    candidate counts by its greatest mass for any of them, so reading is by whole tiles. Forward only.
+    candidate counts by its greatest mass for any of them, so reading is by whole tiles. So what a query reads, though
+    not what it may see, also depends on later queries of its own block. Forward only.
 
     Args:
         q, k, v, scale, q_far: as `landmark_attention` takes them.
@@ -119,6 +120,10 @@ LAUNCHES: dict[bool, Launches] = {
     False: {"candidates": Launch(64, 4, 2), "landmarks": Launch(1, 4, 2), "chosen": Launch(1, 4, 3)},
     True: {"candidates": Launch(64, 4, 2), "landmarks": Launch(1, 4, 2), "chosen": Launch(2, 8, 3)},
 }
+# tiles of twice the bytes, for tests
+_SINGLE: Launches = {
+    kernel: Launch(size, 4, 1) for kernel, size in (("candidates", 32), ("landmarks", 1), ("chosen", 1))
+}
 
 
 class Sparse:
@@ -144,10 +149,10 @@ class Sparse:
         self.tables: Tables = tables_of(layout, k.device)
         self.groups = _group_keys(k, self.tables)
         self.qk_scale = scale * math.log2(math.e)
-        self.launches = launches or LAUNCHES[k.shape[-1] > 64]
+        self.launches = launches or (_SINGLE if k.dtype == torch.float32 else LAUNCHES[k.shape[-1] > 64])
 
-    def near(self, q: Tensor) -> Near:
-        """The local window: the dense kernel with nothing to read."""
+    def near(self, q: Tensor, tile: Tile | None = None) -> Near:
+        """The local window: the dense kernel with nothing to read, compiled as for that unless `tile` is given."""
         from hierlandmark.ops.fused_triton import forward_kernel
 
         q = q if q.stride(-1) == 1 else q.contiguous()
@@ -156,7 +161,7 @@ class Sparse:
         # heads beside each other, as the projection that follows takes them
         out = torch.empty(B, T, H, D, dtype=q.dtype, device=q.device).transpose(1, 2)
         lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
-        tile = _tile("forward", self.layout, D, q.dtype)
+        tile = tile or _tile("forward", self.layout, D, q.dtype)
         forward_kernel[(T // tile.queries, B * H)](
             q, q, k, v, self.groups, out, lse, tables.kinds, tables.groups, tables.reads,
             torch.zeros_like(tables.counts), self.qk_scale, *_strides(q, q, k, v, out),

@@ -31,7 +31,7 @@ def candidates_kernel(
     QF, GROUP, LSE, TOTAL, SCORE, KIND, LG, READS, COUNT, qk_scale, threshold, sfb, sfh, sft, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BC: tl.constexpr, PER: tl.constexpr,
 ):  # fmt: skip
-    """P0 of a tile's candidates, each at its greatest: SCORE (B, H, tiles, C), 0 where there is none; TOTAL (B, H, T)."""
+    """P0 of a tile's candidates, each at its greatest: SCORE (B, H, tiles, C), not written where none; TOTAL."""
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
     rows, segment = tile * BS + tl.arange(0, BS), tile // N

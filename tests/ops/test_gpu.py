@@ -41,11 +41,11 @@ def test_sparse_kernels_choose_and_give_what_the_fp64_reference_does(index: int,
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
-@pytest.mark.parametrize("blocks", [1, 8, 16, 1000])
+@pytest.mark.parametrize("blocks", [8, 1000])
 @pytest.mark.parametrize("width", [0, 1], ids=["D64", "D128"])
 def test_sparse_kernels_in_half_precision_at_the_shipped_grid(width: int, blocks: int, mode: Mode) -> None:
     sparse = pytest.importorskip("tests.ops.sparse", reason="triton is not installed")
-    choice = sparse.Choice(segments=min(blocks, 3) if blocks < 1000 else blocks, blocks=blocks)
+    choice = sparse.Choice(segments=max(2, blocks - 8), blocks=blocks)
     sparse.compare_sparse(sparse.WIDE[width], mode, choice, torch.bfloat16, "cuda")
 
 
