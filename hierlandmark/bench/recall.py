@@ -72,7 +72,7 @@ def _row(shape: Shape, length: int, mode: Mode, segments: int, blocks: int, repe
         row |= {"recall_selection_ms": round(parts[1], 3), "recall_attention_ms": round(parts[0] + parts[2], 3)}
         row |= {"recall_near_ms": round(parts[0], 3), "recall_chosen_ms": round(parts[2], 3)}
     return row | {
-        f"{name}_over_recall": round(taken[name][0] / taken["recall"][0], 2) for name in taken if name != "recall"
+        f"{name}_over_recall": round(taken[name][0] / taken["recall"][0], 3) for name in taken if name != "recall"
     }
 
 
