@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -16,15 +18,15 @@ def main() -> None:
     commands.add_parser("add", help="tokens/s, beside a plain forward pass")
     commands.add_parser("footprint", help="peak memory, 4K against 128K tokens")
     commands.add_parser("all", help="add, ask and footprint, one after the other")
-    commands.add_parser("attention", help="the kernels beside torch's fused attention; needs a GPU")
+    _attention_options(
+        commands.add_parser("attention", help="the kernels beside torch's fused attention; plain torch without a GPU")
+    )
     use = commands.add_parser("use", help="what footprint runs in a process of its own")
     use.add_argument("path", type=Path)
     use.add_argument("mode")
     given = parser.parse_args()
     if given.what == "attention":
-        from hierlandmark.bench.attention import bench_attention
-
-        for row in bench_attention():
+        for row in _attention(given, parser):
             _print(row)
         return
     from hierlandmark.bench import footprint, speed
@@ -42,6 +44,39 @@ def main() -> None:
         _print(speed.bench_ask(model, tokens=given.tokens, prefill=not given.no_prefill))
     if given.what in ("footprint", "all"):
         _print(footprint.bench_footprint(model))
+
+
+def _attention_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", choices=("dense", "recall"), help="dense: forward and backward; recall: forward")
+    parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="such as B8-H9/3-D64")
+    parser.add_argument("--lengths", nargs="+", type=int, metavar="T", help="positions, whole segments of 512")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--segments", type=int, default=8, help="recall: segments a block of queries opens")
+    parser.add_argument("--blocks", type=int, default=16, help="recall: blocks that it reads")
+    parser.add_argument("--sweep", action="store_true", help="recall: time each kernel's settings instead; needs a GPU")
+
+
+def _attention(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Iterator[dict[str, Any]]:
+    from hierlandmark.bench import attention, recall
+
+    sizes = {"segments": given.segments, "blocks": given.blocks}
+    chosen: dict[str, Any] = {"repeats": given.repeats}
+    try:
+        if given.shapes:
+            chosen["shapes"] = [attention.Shape.parse(each) for each in given.shapes]
+        for length in given.lengths or ():
+            attention.full_layout(1, length)
+    except ValueError as error:
+        parser.error(str(error))
+    if given.lengths:
+        chosen["lengths"] = given.lengths
+    if given.sweep:
+        yield from recall.sweep(**chosen, **sizes)
+        return
+    if given.only != "recall":
+        yield from attention.bench_attention(**chosen)
+    if given.only != "dense":
+        yield from recall.bench_recall(**chosen, **sizes)
 
 
 def _print(result: object) -> None:
