@@ -121,20 +121,24 @@ def fill(store: SQLiteStore, name: str, model: LandmarkModel, segments: int, enc
     ids = np.empty(0, dtype=np.int32)
     if have < real:
         ids = np.resize(np.asarray(model.tokenize(text_of(model, real * capacity, text)), np.int32), real * capacity)
-    for start in range(have, segments, AT_ONCE):
-        batch = range(start, min(start + AT_ONCE, segments))
-        new = [i for i in batch if i < encoded]
-        part = ids[new[0] * capacity : (new[-1] + 1) * capacity] if new else ids[:0]
-        made = list(model.encode(part, [MessageRun(i, capacity) for i in new]))
-        if len(new) < len(batch):
-            records, gates = store.index(name)
-            which = [(i, i % encoded) for i in batch if i >= encoded]
-            made += [copied(store, records[of], gates[of], i) for i, of in which]
-        messages = [
-            Message(id=i, role="document", content=model.decode(each.tokens.tolist()))
-            for i, each in zip(batch, made, strict=True)
-        ]
-        store.append(name, messages, made)
+    for start in range(have, real, AT_ONCE):
+        new = range(start, min(start + AT_ONCE, real))
+        part = ids[start * capacity : (new[-1] + 1) * capacity]
+        _append(store, name, model, list(model.encode(part, [MessageRun(i, capacity) for i in new])))
+    if segments <= real:
+        return
+    records, gates = store.index(name)
+    for start in range(max(have, real), segments, AT_ONCE):
+        more = range(start, min(start + AT_ONCE, segments))
+        _append(store, name, model, [copied(store, records[i % encoded], gates[i % encoded], i) for i in more])
+
+
+def _append(store: SQLiteStore, name: str, model: LandmarkModel, made: Sequence[EncodedSegment]) -> None:
+    messages = [
+        Message(id=each.runs[0].message_id, role="document", content=model.decode(each.tokens.tolist()))
+        for each in made
+    ]
+    store.append(name, messages, made)
 
 
 def copied(store: SQLiteStore, record: SegmentRecord, gate: np.ndarray, index: int) -> EncodedSegment:
