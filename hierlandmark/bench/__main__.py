@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hierlandmark.bench.decode import LENGTHS, MODES, bench_decode
+
 
 def main() -> None:
     """Run one measurement, or all of them."""
@@ -16,6 +18,14 @@ def main() -> None:
     ask.add_argument("--tokens", type=int, default=32_768)
     ask.add_argument("--no-prefill", action="store_true")
     commands.add_parser("add", help="tokens/s, beside a plain forward pass")
+    decode = commands.add_parser("decode", help="tokens/s over memories of many sizes, beside an empty one")
+    decode.add_argument("--lengths", type=_integers, default=LENGTHS, help="positions, with commas between them")
+    decode.add_argument("--modes", type=lambda text: text.split(","), default=MODES)
+    decode.add_argument("--db", type=Path, help="kept and used again; 12 MB a segment of 512 positions")
+    decode.add_argument("--text", type=Path, help="a file to encode instead of sentences of plain words")
+    decode.add_argument("--encode-all", action="store_true", help="encode every segment: minutes for every 64K")
+    decode.add_argument("--repeats", type=int, default=5)
+    decode.add_argument("--new-tokens", type=int, default=32)
     commands.add_parser("footprint", help="peak memory, 4K against 128K tokens")
     commands.add_parser("all", help="add, ask and footprint, one after the other")
     _attention_options(
@@ -36,6 +46,12 @@ def main() -> None:
         _print(footprint.use(given.path, given.mode))
         return
     model = LandmarkModel.from_pretrained()
+    if given.what == "decode":
+        options = vars(given)
+        del options["what"]
+        for row in bench_decode(model, **options):
+            _print(row)
+        return
     if given.what in ("add", "all"):
         _print(speed.bench_add(model))
     if given.what == "all":
@@ -77,6 +93,10 @@ def _attention(given: argparse.Namespace, parser: argparse.ArgumentParser) -> It
         yield from attention.bench_attention(**chosen)
     if given.only != "dense":
         yield from recall.bench_recall(**chosen, **sizes)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
 
 
 def _print(result: object) -> None:
