@@ -29,10 +29,14 @@ def needles(
     ] = None,
     haystacks: Annotated[int, typer.Option("--haystacks", help="Different haystacks of each kind.")] = 5,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", help="Longest answer; half as much again as a right one's.")
+        int | None,
+        typer.Option(
+            "--max-new-tokens",
+            help="Of an answer; if not given, 10 for passkeys, else a right one's, half as many again and 8.",
+        ),
     ] = None,
-    segments: Annotated[int | None, typer.Option("--segments", help="Segments a query opens.")] = None,
-    blocks: Annotated[int | None, typer.Option("--blocks", help="Blocks a query reads.")] = None,
+    segments: Annotated[int | None, typer.Option("--segments", help="Segments a query opens, if not 4.")] = None,
+    blocks: Annotated[int | None, typer.Option("--blocks", help="Blocks a query reads, if not 4.")] = None,
     beyond: Annotated[
         bool, typer.Option("--beyond", help="`full` also beyond the positions of the base model.")
     ] = False,

@@ -68,12 +68,12 @@ def table(found: Sequence[Row]) -> list[str]:
     """Lines for people."""
     shares = {(one["task"], one["filler"], one["length"]): one["landmark_share"] for one in ratios(found)}
     lines = [
-        f"{'task':<16} {'filler':<8} {'length':>9} {'mode':<12} {'n':>3} {'found':>6} {'95%':>11} {'gates':>10} "
+        f"{'task':<16} {'filler':<12} {'length':>9} {'mode':<12} {'n':>3} {'found':>6} {'95%':>11} {'gates':>10} "
         f"{'landmarks':>11} {'/flat':>6} {'blocks':>8} {'MB read':>8} {'first ms':>9}"
     ]
     for row in sorted(found, key=lambda row: (row["task"], row["filler"], row["length"])):
-        filler = row["filler"].rsplit("/", 1)[-1].split()[0][:8]
-        line = f"{row['task']:<16} {filler:<8} {row['length']:>9,} {row['mode']:<12} {row['trials']:>3} "
+        filler = row["filler"].rsplit("/", 1)[-1].split()[0][:12]
+        line = f"{row['task']:<16} {filler:<12} {row['length']:>9,} {row['mode']:<12} {row['trials']:>3} "
         if row["accuracy"] is None:
             lines.append(f"{line}not run: {row['why']}")
             continue

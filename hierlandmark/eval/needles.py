@@ -41,7 +41,7 @@ class Plan:
     haystacks: int = 5
     modes: Sequence[AnyMode] = MODES
     seed: int = 0
-    # None: what the answer needs and half as much again
+    # None: 10 for passkeys, else a right answer's, half as many again and 8
     max_new_tokens: int | None = None
     # the base model also where its positions end
     beyond: bool = False
