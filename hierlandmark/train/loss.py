@@ -29,7 +29,10 @@ def batch_loss(
     if heads and len(batch.asked):
         asked, targets = torch.from_numpy(batch.asked).to(device), torch.from_numpy(batch.targets).to(device)
         probe = Probe(heads, asked[:, 0], asked[:, 1], targets)
-    hidden = core.hidden_dense(ids, batch.layout, mode, probe=probe)
+    hidden = core.hidden_dense(
+        ids, batch.layout, mode, probe=probe, positions=batch.positions, cached=batch.cached
+    )  # (B, S - cached, P, hidden)
+    labels, weights = labels[:, batch.cached :], weights[:, batch.cached :]
     chosen = labels != NO_LABEL
     logits = core.logits(hidden[chosen])
     each = F.cross_entropy(logits, labels[chosen], reduction="none")
