@@ -18,6 +18,8 @@ from hierlandmark.store import InMemoryStore, SQLiteStore
 from hierlandmark.store.protocol import BlockStore, MessageRun, SegmentRecord
 
 NAMESPACE = "needles"
+# segments written in one transaction: the file's log grows as large as these, not as large as the file
+AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +42,14 @@ def distinct(pieces: Iterable[np.ndarray]) -> list[np.ndarray]:
 def write_segments(path: Path, model: LandmarkModel, pieces: Sequence[np.ndarray]) -> None:
     """Encode full segments into a file of their own."""
     with SQLiteStore(path, model.kv_spec) as store:
-        _append(store, model, pieces)
+        for start in range(0, len(pieces), AT_ONCE):
+            _append(store, model, pieces[start : start + AT_ONCE], start)
 
 
-def _append(store: BlockStore, model: LandmarkModel, pieces: Sequence[np.ndarray]) -> None:
+def _append(store: BlockStore, model: LandmarkModel, pieces: Sequence[np.ndarray], name: int = 0) -> None:
     tokens = np.concatenate(pieces)
-    document = Message(id=0, role="document", content=model.decode(tokens.tolist()) or " ")
-    store.append(NAMESPACE, [document], model.encode(tokens, [MessageRun(0, len(tokens))]))
+    document = Message(id=name, role="document", content=model.decode(tokens.tolist()) or " ")
+    store.append(NAMESPACE, [document], model.encode(tokens, [MessageRun(name, len(tokens))]))
 
 
 class SharedSegments:

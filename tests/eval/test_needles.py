@@ -13,6 +13,7 @@ from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval import trial as one_trial
 from hierlandmark.eval.haystack import Haystack
 from hierlandmark.eval.needles import MODES, Plan, evaluate_needles, key_of
+from hierlandmark.eval.segments import SharedSegments, cut, write_segments
 from hierlandmark.eval.tasks import make_trial
 from hierlandmark.testing import tiny_model
 
@@ -84,6 +85,22 @@ def test_shared_segments_equal_the_whole_document(
 def test_needles_change_the_answer(records: list[dict]) -> None:
     texts = {(r["task"], r["length"], r["filler"], r["mode"]): r["text"] for r in records if r["mode"] != "full"}
     assert len(set(texts.values())) > len(texts) // 2
+
+
+def test_files_of_several_transactions(tmp_path: Path) -> None:
+    model = make_model()
+    tokens = np.arange(WIDE.segment_capacity * 19, dtype=np.int32) * 7 % 250
+    pieces = cut(tokens, WIDE.segment_capacity)
+    for i, part in enumerate((pieces[:17], pieces[17:])):
+        write_segments(tmp_path / f"{i}.db", model, part)
+    shared = SharedSegments(model, [tmp_path / "0.db", tmp_path / "1.db"])
+    # in order, one of them twice, and a short one at the end
+    document = np.concatenate([tokens, pieces[3], pieces[0][:9]])
+    sources, encoded = shared.document(document)
+    assert encoded == 1
+    assert np.array_equal(np.concatenate([r.tokens for source in sources for r in source.records]), document)
+    assert [len(source.records) for source in sources] == [17, 2, 1, 1]
+    shared.close()
 
 
 def test_steps_are_forward_passes(records: list[dict]) -> None:
