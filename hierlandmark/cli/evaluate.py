@@ -1,4 +1,4 @@
-"""`eval`: retrieval over chats with evidence, passkeys, perplexity."""
+"""`eval`: retrieval over chats with evidence, passkeys, needles, perplexity."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hierlandmark.cli.needles import needles
 from hierlandmark.cli.options import (
     AdapterOption,
     AnyMode,
@@ -117,6 +118,9 @@ def perplexity(
     _run(
         rows, len(wanted) * limit, "windows", out, lambda row: f"{row['perplexity']:.2f} over {row['windows']} windows"
     )
+
+
+app.command()(needles)
 
 
 def _reader(model: "LandmarkModel", mode: AnyMode) -> "Reader":

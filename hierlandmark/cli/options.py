@@ -52,11 +52,14 @@ OutOption = Annotated[
 LengthsOption = Annotated[str, typer.Option("--lengths", help="Lengths in tokens, separated by commas.")]
 
 
-def load_model(base: str | None, adapter: str) -> "LandmarkModel":
+def load_model(
+    base: str | None, adapter: str, *, device: str | None = None, dtype: str | None = None
+) -> "LandmarkModel":
     """The model the options name."""
     from hierlandmark.model import LandmarkModel
 
-    return LandmarkModel.from_pretrained(base, adapter=None if adapter == "none" else adapter)
+    wanted = None if adapter == "none" else adapter
+    return LandmarkModel.from_pretrained(base, adapter=wanted, device=device, dtype=dtype)
 
 
 def open_memory(db: Path, namespace: str, model: "LandmarkModel | None" = None, *, read_only: bool = False) -> "Memory":
