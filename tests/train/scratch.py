@@ -1,4 +1,4 @@
-"""What a model needs to learn passkeys from nothing: a tokenizer of few words, texts that hide a key, a random network."""
+"""What a model needs to learn passkeys from nothing: a tokenizer of few words, texts with a key, a random network."""
 
 import re
 from random import Random
@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from hierlandmark.config import LayoutConfig
-from hierlandmark.eval.fillers import GRASS, Grass
 from hierlandmark.eval import passkey
+from hierlandmark.eval.fillers import GRASS, Grass
 from hierlandmark.eval.passkey import QUESTION, TASK
 from hierlandmark.layout import Kind, Layout
-from hierlandmark.model import LandmarkModel
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.train.episodes import NO_LABEL, Batch
 from hierlandmark.train.loop import BatchSource, TrainConfig
@@ -89,8 +88,8 @@ class Passkeys(BatchSource):
         asked, targets = [], []
         for b, (text, marks, where, reader, start) in enumerate(made):
             last = np.full(len(reader), 1.0)
-            last[: start] = 0.0
-            last[start :] = 4.0
+            last[:start] = 0.0
+            last[start:] = 4.0
             weight = np.concatenate((marks, last))
             # what comes after a token is its label
             following = np.append(np.asarray([*text, *reader])[1:], NO_LABEL)
@@ -130,15 +129,25 @@ class Passkeys(BatchSource):
         return text, marks, (at + first, at + first + digits), [*question, *answer], len(question)
 
 
-
 def random_core(family: str, tokenizer: WordTokenizer, seed: int, hidden=64, layers=3, heads=4) -> LandmarkCore:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
-        family, vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=WIDTH, max_position_embeddings=512,
-        bos_token_id=256, eos_token_id=257, pad_token_id=257, tie_word_embeddings=True, rope_theta=10000.0,
+        family,
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        head_dim=WIDTH,
+        max_position_embeddings=512,
+        bos_token_id=256,
+        eos_token_id=257,
+        pad_token_id=257,
+        tie_word_embeddings=True,
+        rope_theta=10000.0,
         initializer_range=STD,
     )
     with torch.random.fork_rng(devices=[]):
