@@ -14,6 +14,8 @@ import triton.language as tl
 
 # finite, so that rows and blocks with nothing in them stay finite
 _OFF = tl.constexpr(-1.0e30)
+# of a logit before its scale: small enough that where all are masked, a fused multiply-add leaves nothing of it
+_MASK = tl.constexpr(-1.0e6)
 _CONTENT, _LANDMARK, _GATE, _SINK = tl.constexpr(2), tl.constexpr(3), tl.constexpr(4), tl.constexpr(1)
 
 
@@ -61,7 +63,7 @@ def _column(x, j, NP: tl.constexpr):
 def _content(q, k, kind, qk_scale, BM: tl.constexpr, BS: tl.constexpr):
     """Unnormalised P2 of a past block, greatest 1 in every row: (BM, BS), 0 where no content stands."""
     # the mask is what the product starts from, and the scale goes into one multiply-add with the maximum
-    start = tl.broadcast_to(tl.where(kind == _CONTENT, 0.0, _OFF)[None, :], (BM, BS))
+    start = tl.broadcast_to(tl.where(kind == _CONTENT, 0.0, _MASK)[None, :], (BM, BS))
     s = tl.dot(q, tl.trans(k), start, input_precision="ieee")
     return tl.exp2(s * qk_scale - (tl.max(s, axis=1) * qk_scale)[:, None])
 

@@ -6,7 +6,7 @@ import torch
 from hierlandmark.config import Mode
 from tests.ops.blocks import BLOCK_CASES, BlockCase, by_autograd, by_block_attention, random_blocks
 from tests.ops.cases import CASES, DEFAULT_GRID, Case, Tensors, random_tensors, reference, run
-from tests.ops.compare import assert_all_near
+from tests.ops.compare import FUSED, assert_all_near
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -61,7 +61,7 @@ def test_queries_in_single_and_values_in_half_precision_are_taken(mode: Mode) ->
     there = Tensors(*(tensor.cuda() for tensor in tensors))
     mixed = there._replace(v=there.v.bfloat16())
     actual = run(mixed, case.layout, grad.cuda(), mode=mode)
-    assert_all_near(actual, reference(case, mode), torch.bfloat16)
+    assert_all_near(actual, reference(case, mode), torch.bfloat16, FUSED)
 
 
 @dtypes
