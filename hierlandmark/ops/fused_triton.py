@@ -14,8 +14,6 @@ import triton.language as tl
 
 # finite, so that rows and blocks with nothing in them stay finite
 _OFF = tl.constexpr(-1.0e30)
-# of a logit before its scale: small enough that where all are masked, a fused multiply-add leaves nothing of it
-_MASK = tl.constexpr(-1.0e6)
 _CONTENT, _LANDMARK, _GATE, _SINK = tl.constexpr(2), tl.constexpr(3), tl.constexpr(4), tl.constexpr(1)
 
 
@@ -57,15 +55,6 @@ def _shares(landmarks):
 @triton.jit
 def _column(x, j, NP: tl.constexpr):
     return tl.sum(tl.where(tl.arange(0, NP)[None, :] == j, x, 0.0), axis=1)
-
-
-@triton.jit
-def _content(q, k, kind, qk_scale, BM: tl.constexpr, BS: tl.constexpr):
-    """Unnormalised P2 of a past block, greatest 1 in every row: (BM, BS), 0 where no content stands."""
-    # the mask is what the product starts from, and the scale goes into one multiply-add with the maximum
-    start = tl.broadcast_to(tl.where(kind == _CONTENT, 0.0, _MASK)[None, :], (BM, BS))
-    s = tl.dot(q, tl.trans(k), start, input_precision="ieee")
-    return tl.exp2(s * qk_scale - (tl.max(s, axis=1) * qk_scale)[:, None])
 
 
 @triton.jit
@@ -144,7 +133,8 @@ def forward_kernel(
         for j in range(N):
             cols = (past * N + j) * BS + slot
             k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-            p = _content(qf, k, kind, qk_scale, BM, BS)
+            s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
+            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
             p = p * (_column(w, j, NP) / tl.sum(p, axis=1))[:, None]
             acc += _dot(p.to(v.dtype), v)
 
@@ -222,12 +212,12 @@ def query_grad_kernel(
         for j in range(N):
             cols = (past * N + j) * BS + slot
             k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-            p = _content(qf, k, kind, qk_scale, BM, BS)
+            s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
+            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
             over = 1.0 / tl.sum(p, axis=1)
             dp = _dot(do, tl.trans(v))
             mean = tl.sum(p * dp, axis=1) * over
-            factor = _column(w, j, NP) * over
-            ds = p * (dp * factor[:, None] - (mean * factor)[:, None])
+            ds = p * (dp - mean[:, None]) * (_column(w, j, NP) * over)[:, None]
             acc += _dot(ds.to(k.dtype), k)
             got = tl.where(index[None, :] == j, mean[:, None], got)
         if FLAT:
@@ -279,6 +269,7 @@ def key_grad_kernel(
     index = tl.arange(0, NP)
     there = tl.load(LG + (b * S + segment) * NP + index) >= 0
     group_keys = tl.load(_rows(GROUP, (tl.program_id(1).to(tl.int64) * S + segment) * NP + index, D, D))
+    bias = tl.where(kind == _CONTENT, 0.0, _OFF)
     per_reader = tiles * REP
     READERS += (b * S + segment) * S
     for n in range(tl.load(READER_COUNT + b * S + segment) * per_reader):
@@ -298,7 +289,8 @@ def key_grad_kernel(
             weight = tl.exp2(mark - top + gate - lse) / tl.sum(tl.exp2(landmarks - top[:, None]), axis=1)
         # a block that is not there: its softmax is of nothing
         weight = tl.where(mark > _OFF / 2, weight, 0.0)
-        p = _content(qf, k, kind, qk_scale, BM, BS)
+        s = _dot(qf, tl.trans(k)) * qk_scale + bias[None, :]
+        p = tl.exp2(s - tl.max(s, axis=1)[:, None])
         over = 1.0 / tl.sum(p, axis=1)
         dp = _dot(do, tl.trans(v))
         mean = tl.sum(p * dp, axis=1) * over
