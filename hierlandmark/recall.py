@@ -181,9 +181,7 @@ class Recall:
             self.present[s, : len(record.block_content)] = True
             self._masks[s, : len(record.block_content)] = self.content(s)
         # rotated; of segments never opened, memory that is never touched
-        self._landmarks = torch.empty(
-            spec.layers, spec.kv_heads, G, N, spec.head_dim, dtype=getattr(torch, spec.dtype)
-        )
+        self._landmarks = torch.empty(spec.layers, spec.kv_heads, G, N, spec.head_dim, dtype=getattr(torch, spec.dtype))
         if self._restore is not None:
             self._gone = {s for s, (_, record) in enumerate(self._where) if not record.has_kv}
         if not self._where:
