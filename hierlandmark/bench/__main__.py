@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hierlandmark.bench.decode import LENGTHS, MODES, bench_decode
+from hierlandmark.config import RecallConfig
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     decode.add_argument("--encode-all", action="store_true", help="encode every segment: minutes for every 64K")
     decode.add_argument("--repeats", type=int, default=5)
     decode.add_argument("--new-tokens", type=int, default=32)
+    decode.add_argument("--cached-blocks", type=int, default=RecallConfig().cached_blocks, help="of each layer")
     commands.add_parser("footprint", help="peak memory, 4K against 128K tokens")
     commands.add_parser("all", help="add, ask and footprint, one after the other")
     _attention_options(

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ Conn = sqlite3.Connection
 MAX_ID = 2**63 - 1
 # blocks read in one statement: their bytes are in memory twice until they are copied out
 AT_ONCE = 8
+# parameters of one statement that every build of SQLite takes
+_PARAMETERS = 500
 
 
 def find_namespace(conn: Conn, name: str) -> int | None:
@@ -185,6 +187,20 @@ def require_segment(conn: Conn, segment_id: SegmentId, namespace: int | None = N
     if version not in (None, found[2]):
         raise rewritten(segment_id)
     return int(found[0])
+
+
+def require_versions(conn: Conn, versions: Mapping[SegmentId, int]) -> None:
+    """`KeyError` where one of these segments is not there or has another version; one statement for many of them."""
+    found: dict[int, int] = {}
+    ids = [int(segment_id) for segment_id in versions if 0 <= segment_id <= MAX_ID]
+    for start in range(0, len(ids), _PARAMETERS):
+        part = ids[start : start + _PARAMETERS]
+        found |= dict(conn.execute(f"SELECT id, crc FROM segments WHERE id IN ({','.join('?' * len(part))})", part))
+    for segment_id, version in versions.items():
+        if segment_id not in found:
+            raise KeyError(f"segment {segment_id} is not in the store, or not in this namespace")
+        if version != found[segment_id]:
+            raise rewritten(segment_id)
 
 
 def kv_rows(conn: Conn, row_ids: Sequence[int]) -> dict[int, tuple[int, bytes]]:

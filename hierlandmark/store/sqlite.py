@@ -248,8 +248,7 @@ class SQLiteStore:
         with self._reading() as conn:
             if versions is not None:
                 segments = [int(block_id) // spec.blocks_per_segment for block_id in block_ids]
-                for segment_id, version in set(zip(segments, versions, strict=True)):
-                    rows.require_segment(conn, segment_id, version=version)
+                rows.require_versions(conn, dict(zip(segments, versions, strict=True)))
             for start in range(0, len(block_ids), rows.AT_ONCE):
                 part = block_ids[start : start + rows.AT_ONCE]
                 row_ids = [int(block_id) * spec.layers + layer for block_id in part]

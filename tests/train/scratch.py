@@ -1,27 +1,33 @@
-"""What a model needs to learn passkeys from nothing: a tokenizer of few words, texts with a key, a random network."""
+"""What learning passkeys from nothing takes: a tokenizer of few words, texts that hide a key, a random network."""
 
 import re
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 
 from hierlandmark.config import LayoutConfig
-from hierlandmark.eval import passkey
 from hierlandmark.eval.fillers import GRASS, Grass
 from hierlandmark.eval.passkey import QUESTION, TASK
 from hierlandmark.layout import Kind, Layout
+from hierlandmark.model import LandmarkModel
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.train.episodes import NO_LABEL, Batch
 from hierlandmark.train.loop import BatchSource, TrainConfig
 
 LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
-# segments of the longest text that is trained on
+# segments of the longest text that is trained on, and its content tokens
 SEGMENTS = 4
-GROW = 0.6
-DRILL = 0.0
-STD = 0.1
-WIDTH = 32
+LONGEST = SEGMENTS * LAYOUT.segment_capacity
+# keys of three digits: five take twice the steps
+LARGEST = 999
+# texts of one segment in a batch, fewer of longer ones
+TEXTS = 32
+# share of the steps that see texts of one segment only, on which copying is learned
+SHORT = 0.45
+CONFIG = TrainConfig(steps=260, learning_rate=3e-3, warmup=20, retrieval_layers=2, checkpoint_every=1000)
 
 
 class WordTokenizer:
@@ -54,105 +60,107 @@ class WordTokenizer:
         return b"".join(parts).decode(errors="replace")
 
 
+@dataclass(frozen=True)
+class Text:
+    """A text that hides a key, and its reader. Weights are those of tokens as they are predicted."""
+
+    memory: list[int]
+    weights: np.ndarray  # of the memory's tokens
+    key: tuple[int, int]  # its tokens in the memory, from and to
+    question: list[int]
+    answer: list[int]
+
+
 class Passkeys(BatchSource):
-    """Texts in the format of `eval.passkey`, of one segment to `SEGMENTS`, and a reader that is asked for the key."""
+    """Texts in the format of `eval.passkey` that fit into `SEGMENTS` segments, each with a reader that asks."""
 
-    def __init__(self, config: TrainConfig, tokenizer: WordTokenizer, texts: int) -> None:
+    def __init__(self, config: TrainConfig, tokenizer: WordTokenizer) -> None:
         super().__init__(None, config, LAYOUT)
-        self.tokenizer, self.texts = tokenizer, texts
-
-    def tokenize(self, text: str) -> list[int]:
-        return self.tokenizer(text)["input_ids"]
+        self.tokenizer = tokenizer
 
     def __getitem__(self, step: int):
         if step >= self.config.steps:
             raise IndexError(step)
         rng = Random(f"{self.config.seed}/{step}")
         mode = "flat" if rng.random() < self.config.flat_share else "hierarchical"
-        capacity = LAYOUT.segment_capacity
-        # copying is learned on the shortest texts; every batch has about as many positions
-        segments = 1 if step < GROW * self.config.steps else rng.randint(1, SEGMENTS)
-        made = [self.text(rng, segments) for _ in range(2 * self.texts // (segments + 1))]
-        longest = max(-(-len(text) // capacity) for text, *_ in made)
-        reads = np.zeros((longest + 1, longest + 1), dtype=bool)
-        reads[longest, :longest] = True
-        lengths = []
-        for text, _, _, reader, _ in made:
-            pieces = [min(capacity, max(0, len(text) - s * capacity)) for s in range(longest)]
-            lengths.append([*pieces, len(reader)])
-        layout = Layout.of(lengths, LAYOUT, reads=reads)
-        content = layout.kinds == Kind.CONTENT
-        ids = layout.place([np.asarray([*text, *reader]) for text, _, _, reader, _ in made])
-        labels = np.full(ids.shape, NO_LABEL, dtype=np.int64)
-        weights = np.zeros(ids.shape, dtype=np.float32)
-        asked, targets = [], []
-        for b, (text, marks, where, reader, start) in enumerate(made):
-            last = np.full(len(reader), 1.0)
-            last[:start] = 0.0
-            last[start:] = 4.0
-            weight = np.concatenate((marks, last))
-            # what comes after a token is its label
-            following = np.append(np.asarray([*text, *reader])[1:], NO_LABEL)
-            weight = np.append(weight[1:], 0.0)
-            # no segment of the memory tells what the next one starts with
-            ends = np.cumsum(lengths[b]) - 1
-            weight[ends] = 0.0
-            labels[b][content[b]] = np.where(weight > 0, following, NO_LABEL)
-            weights[b][content[b]] = weight
-            homes = np.flatnonzero(content[b, :longest].reshape(-1)) // LAYOUT.block_size
-            wanted = np.zeros(longest * LAYOUT.blocks_per_segment, dtype=bool)
-            wanted[np.unique(homes[where[0] : where[1]])] = True
-            place = np.flatnonzero(content[b, longest])[start - 1]
-            asked.append((b, longest * LAYOUT.segment_size + int(place)))
-            targets.append(wanted)
-        return Batch(ids, layout, labels, weights, np.asarray(asked), np.stack(targets)), mode
+        segments = 1 if step < SHORT * self.config.steps else rng.randint(1, SEGMENTS)
+        return batch_of([self.text(rng, segments) for _ in range(2 * TEXTS // (segments + 1))]), mode
 
-    def text(self, rng: Random, segments: int):
-        """Tokens, weight of each, place of the key, the reader's tokens and where its answer starts."""
-        key = rng.randint(1, passkey.LARGEST)
-        hidden = f"The pass key is {key}. Remember it. {key} is the pass key."
-        limit = segments * LAYOUT.segment_capacity
-        line = self.tokenize(hidden + "\n")
-        head = self.tokenize(TASK + "\n") if segments > 1 and rng.random() < 0.7 else []
-        room = limit - len(line) - len(head) - rng.randrange(20)
-        filler = np.resize(self.tokenize(Grass().take(0, len(GRASS) + 1)), max(room, 0)).tolist()
-        cut = rng.randrange(len(filler) + 1)
-        text = [*head, *filler[:cut], *line, *filler[cut:]][:limit]
-        at = len(head) + cut
-        marks = np.full(len(text), 0.05)
-        again = len(self.tokenize(f"The pass key is {key}. Remember it."))
+    def tokenize(self, text: str) -> list[int]:
+        return self.tokenizer(text)["input_ids"]
+
+    def text(self, rng: Random, segments: int) -> Text:
+        """Filler, the line with the key, filler; before them the task where there is room for it."""
+        key = rng.randint(1, LARGEST)
+        said = f"The pass key is {key}. Remember it."
+        head = f"{TASK}\n" if segments > 1 and rng.random() < 0.7 else ""
+        line = f"\n{said} {key} is the pass key.\n"
+        room = segments * LAYOUT.segment_capacity - len(self.tokenize(head + line)) - rng.randrange(20)
+        # three characters a token: the grass has nearly four
+        chars = max(0, 3 * room)
+        cut = rng.randint(0, chars)
+        before, after = (self.tokenize(Grass().take(0, n)) for n in (cut, chars - cut))
+        first = [*self.tokenize(head), *before]
+        memory = [*first, *self.tokenize(line), *after][: segments * LAYOUT.segment_capacity]
         digits = len(self.tokenize(f" {key}"))
-        marks[at + again : at + again + digits] = 1.0
-        answer = self.tokenize(f" {key}.")
-        question = self.tokenize(QUESTION)
-        first = len(self.tokenize("The pass key is"))
-        return text, marks, (at + first, at + first + digits), [*question, *answer], len(question)
+        start, again = (len(first) + len(self.tokenize(f"\n{text}")) for text in ("The pass key is", said))
+        weights = np.full(len(memory), 0.05)
+        # said a second time, it can be copied from nearby: the same skill
+        weights[again : again + digits] = 1.0
+        key_at = (start, start + digits)
+        return Text(memory, weights, key_at, self.tokenize(QUESTION), self.tokenize(f" {key}."))
 
 
-def random_core(family: str, tokenizer: WordTokenizer, seed: int, hidden=64, layers=3, heads=4) -> LandmarkCore:
-    import torch
+def batch_of(texts: list[Text]) -> Batch:
+    """Memory segments that do not see each other, and behind them one reader a text, which sees them all."""
+    capacity = LAYOUT.segment_capacity
+    M = max(-(-len(text.memory) // capacity) for text in texts)
+    reads = np.zeros((M + 1, M + 1), dtype=bool)
+    reads[M, :M] = True
+    tokens = [np.asarray([*text.memory, *text.question, *text.answer]) for text in texts]
+    lengths = [
+        [min(capacity, max(0, len(text.memory) - s * capacity)) for s in range(M)]
+        + [len(text.question) + len(text.answer)]
+        for text in texts
+    ]
+    layout = Layout.of(lengths, LAYOUT, reads=reads)
+    content = layout.kinds == Kind.CONTENT
+    ids = layout.place(tokens)
+    labels = np.full(ids.shape, NO_LABEL, dtype=np.int64)
+    weights = np.zeros(ids.shape, dtype=np.float32)
+    asked, targets = [], []
+    for b, text in enumerate(texts):
+        weight = np.concatenate((text.weights, np.zeros(len(text.question)), np.full(len(text.answer), 4.0)))
+        # a token's place holds the label and weight of the next one; the first of a segment is told by nothing
+        weight = np.append(weight[1:], 0.0)
+        weight[np.cumsum(lengths[b]) - 1] = 0.0
+        labels[b][content[b]] = np.where(weight > 0, np.append(tokens[b][1:], NO_LABEL), NO_LABEL)
+        weights[b][content[b]] = weight
+        homes = np.flatnonzero(content[b, :M]) // LAYOUT.block_size
+        wanted = np.zeros(M * LAYOUT.blocks_per_segment, dtype=bool)
+        wanted[homes[slice(*text.key)]] = True
+        targets.append(wanted)
+        asked.append((b, np.flatnonzero(content[b])[len(text.memory) + len(text.question) - 1]))
+    return Batch(ids, layout, labels, weights, np.asarray(asked), np.stack(targets))
+
+
+def random_core(family: str, tokenizer: WordTokenizer, seed: int) -> LandmarkCore:
+    """Three layers of width 64, four heads of 32 in two groups, every weight random and to be trained."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    # weights of 0.02 are for wide models: here nothing would move for a hundred steps
     config = AutoConfig.for_model(
-        family,
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 2,
-        head_dim=WIDTH,
-        max_position_embeddings=512,
-        bos_token_id=256,
-        eos_token_id=257,
-        pad_token_id=257,
-        tie_word_embeddings=True,
-        rope_theta=10000.0,
-        initializer_range=STD,
-    )
+        family, vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=32, max_position_embeddings=512, bos_token_id=256,
+        eos_token_id=257, pad_token_id=257, tie_word_embeddings=True, initializer_range=0.1,
+    )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        base = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        core = LandmarkCore(base, LAYOUT, tokenizer.bos_token_id)
-        torch.nn.init.normal_(core.rows, std=0.02)
+        core = LandmarkCore(AutoModelForCausalLM.from_config(config, dtype=torch.float32), LAYOUT, 256)
+        torch.nn.init.normal_(core.rows, std=0.1)
     return core
+
+
+def as_model(core: LandmarkCore, tokenizer: WordTokenizer) -> LandmarkModel:
+    """The same network, to remember and to answer."""
+    return LandmarkModel(core, tokenizer, "from-scratch", kv_dtype=torch.float32)
