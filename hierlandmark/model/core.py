@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hierlandmark.config import LayoutConfig, Mode
+from hierlandmark.config import LayoutConfig, Mode, RecallConfig
 from hierlandmark.errors import UnsupportedModel
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
-from hierlandmark.model.dense import DenseAttention, Probe
+from hierlandmark.model.dense import DenseAttention, PlainAttention, Probe
 from hierlandmark.ops import Impl
+from hierlandmark.ops.selected import Counts
 
 
 class LandmarkCore(nn.Module):
@@ -73,13 +74,24 @@ class LandmarkCore(nn.Module):
         mode: Mode = "hierarchical",
         impl: Impl | None = None,
         probe: Probe | None = None,
+        select: RecallConfig | None = None,
+        counts: Counts | None = None,
     ) -> Tensor:
-        """Last hidden states of a batch on the grid, every block attended: (B, S, P) -> (B, S, P, hidden)."""
+        """Last hidden states of a batch on the grid: (B, S, P) -> (B, S, P, hidden).
+
+        Every block is attended, or those that each query selects by `select`; then `counts` is added to.
+        """
         B, S, P = ids.shape
         kinds = torch.from_numpy(layout.kinds).to(ids.device).view(B, S * P)
         positions = torch.arange(P, device=ids.device).repeat(B, S)
-        attend = DenseAttention(layout, self.rope, mode, impl, probe)
+        attend = DenseAttention(layout, self.rope, mode, impl, probe, select, counts)
         return self.hidden(ids.view(B, S * P), kinds, positions, attend).view(B, S, P, -1)
+
+    def hidden_plain(self, ids: Tensor, window: int | None) -> Tensor:
+        """Last hidden states without landmarks, each token seeing the last `window`: (B, T) -> (B, T, hidden)."""
+        kinds = torch.full_like(ids, int(Kind.CONTENT))
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        return self.hidden(ids, kinds, positions, PlainAttention(window))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits in fp32: (..., hidden) -> (..., vocabulary)."""

@@ -1,16 +1,18 @@
-"""The dense form: a batch of texts on the grid, every block attended. Training, encoding and perplexity use it."""
+"""A batch of texts on the grid: every block attended, or those that queries select; or plain attention beside it."""
 
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from hierlandmark.config import Mode
+from hierlandmark.config import Mode, RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import Rope
 from hierlandmark.ops import Impl, landmark_attention
+from hierlandmark.ops.banded import banded_attention
 from hierlandmark.ops.blockwise import MASKED, pick
 from hierlandmark.ops.rope import rotate
+from hierlandmark.ops.selected import Counts, selected_attention
 
 
 @dataclass
@@ -55,6 +57,9 @@ class DenseAttention:
     mode: Mode = "hierarchical"
     impl: Impl | None = None
     probe: Probe | None = None
+    # what queries select of earlier segments; None for all of them. `select.mode` is not used
+    select: RecallConfig | None = None
+    counts: Counts | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
@@ -66,4 +71,24 @@ class DenseAttention:
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):
                     self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
-        return landmark_attention(q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl)
+        if self.select is None:
+            return landmark_attention(q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl)
+        return selected_attention(
+            q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl,
+            counts=self.counts,
+        )  # fmt: skip
+
+
+@dataclass
+class PlainAttention:
+    """Causal attention without landmarks, what landmarks are measured against; positions are those of the text.
+
+    Args:
+        window: tokens that a token sees, itself among them; None for all before it.
+    """
+
+    window: int | None = None
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See `Attend.attend`."""
+        return banded_attention(q, k, v, self.window, scale=scale)
