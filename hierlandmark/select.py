@@ -16,7 +16,7 @@ _MASKED = -1e30
 
 
 def top(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> Tensor:
-    """The k candidates of greatest mass, chosen by each head and token, each head, each token (the paper's Table 2), or all.
+    """The k candidates of greatest mass, by each head and token, each head, each token (the paper's Table 2), or all.
 
     Args:
         mass: (..., H, T, N), not negative; a candidate of mass 0 is never chosen.

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -52,11 +52,11 @@ OutOption = Annotated[
 LengthsOption = Annotated[str, typer.Option("--lengths", help="Lengths in tokens, separated by commas.")]
 
 
-def load_model(base: str | None, adapter: str) -> "LandmarkModel":
-    """The model the options name."""
+def load_model(base: str | None, adapter: str, **options: Any) -> "LandmarkModel":
+    """The model the options name; further options are those of `LandmarkModel.from_pretrained`."""
     from hierlandmark.model import LandmarkModel
 
-    return LandmarkModel.from_pretrained(base, adapter=None if adapter == "none" else adapter)
+    return LandmarkModel.from_pretrained(base, adapter=None if adapter == "none" else adapter, **options)
 
 
 def open_memory(db: Path, namespace: str, model: "LandmarkModel | None" = None, *, read_only: bool = False) -> "Memory":

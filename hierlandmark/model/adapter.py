@@ -44,7 +44,7 @@ class AdapterMeta(BaseModel):
     # digest of the base weights it was trained on; None fits any
     base: str | None = None
     retrieval: tuple[RetrievalHead, ...] = ()
-    # what it was trained under: landmarks, or as a peer to compare with plain attention to all or the last `window` tokens
+    # what it was trained under: landmarks, or as a peer plain attention, to all or to the last `window` tokens
     attention: Attention = "landmark"
     window: int | None = None
     training: dict[str, Any] = {}

@@ -114,8 +114,8 @@ class LandmarkModel:
         loaded = Adapter.load(Path(adapter)) if adapter is not None else None
         if loaded and not peer and loaded.meta.attention != "landmark":
             raise AdapterInvalid(
-                f"the adapter at {str(adapter)!r} was trained with --attention {loaded.meta.attention}, so its landmarks "
-                "mean nothing; it is for `hierlandmark eval perplexity --mode xl` or `full`"
+                f"the adapter at {str(adapter)!r} was trained with --attention {loaded.meta.attention}, so its "
+                "landmarks mean nothing; it is for `hierlandmark eval perplexity --mode xl` or `full`"
             )
         base_digest = weights_digest(folder)
         layout = loaded.meta.layout if loaded else LayoutConfig()

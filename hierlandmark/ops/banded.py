@@ -27,7 +27,8 @@ def banded_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None, *, sca
     """
     if window is not None and window < 1:
         raise ValueError(f"expected a window of at least 1 token, got {window!r}")
-    (B, H, T, D), dtype = q.shape, q.dtype
+    B, H, T, _ = q.shape
+    dtype = q.dtype
     q, k = q.to(v.dtype), k.to(v.dtype)
     with torch.autocast(q.device.type, enabled=False):
         if window is None or window >= T:
@@ -39,11 +40,11 @@ def banded_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None, *, sca
         n = -(-T // window)
         q, k, v = (F.pad(x, (0, 0, 0, n * window - T)).unflatten(2, (n, window)).transpose(1, 2) for x in (q, k, v))
         first = F.scaled_dot_product_attention(q[:, 0], k[:, 0], v[:, 0], is_causal=True, scale=scale)
-        pairs = (torch.cat((x[:, :-1], x[:, 1:]), dim=3).flatten(0, 1) for x in (k, v))  # (B * (n - 1), H, 2 W, D)
+        # (B * (n - 1), H, 2 W, D)
+        keys, values = (torch.cat((x[:, :-1], x[:, 1:]), dim=3).flatten(0, 1) for x in (k, v))
         place = torch.arange(2 * window, device=q.device)
         behind = place[window:, None] - place
-        rest = F.scaled_dot_product_attention(
-            q[:, 1:].flatten(0, 1), *pairs, attn_mask=(behind >= 0) & (behind < window), scale=scale
-        )
+        mask = (behind >= 0) & (behind < window)
+        rest = F.scaled_dot_product_attention(q[:, 1:].flatten(0, 1), keys, values, attn_mask=mask, scale=scale)
         out = torch.cat((first.unsqueeze(1), rest.unflatten(0, (B, n - 1))), dim=1)
         return out.transpose(1, 2).flatten(2, 3)[:, :, :T].to(dtype)

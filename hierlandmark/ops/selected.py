@@ -68,8 +68,8 @@ def selected_attention(
     scale = D**-0.5 if scale is None else scale
     alone = Layout(layout.config, layout.kinds, np.zeros_like(layout.reads))
     near = landmark_attention(q, k, v, alone, mode=mode, scale=scale, impl=impl)
-    readers = layout.reads.any((0, 2))
-    if not readers.any():
+    readers = np.any(layout.reads, axis=(0, 2)).tolist()
+    if not any(readers):
         return near
     q_far = q if q_far is None else q_far
     q, q_far, k = (x.to(v.dtype) for x in (q, q_far, k))
@@ -187,9 +187,7 @@ def _choose_flat(landmarks: Tensor, near_lse: Tensor, real: Tensor, select: Reca
     return picked, real.unsqueeze(-1).expand(*landmarks.shape[:-1])
 
 
-def _attend(
-    grid: _Grid, q: Tensor, weights: Tensor, chosen: Tensor, select: RecallConfig, scale: float
-) -> Tensor:
+def _attend(grid: _Grid, q: Tensor, weights: Tensor, chosen: Tensor, select: RecallConfig, scale: float) -> Tensor:
     """Weighted sum over blocks: q (B, H_kv, rep * P, D), weights and chosen (B, H, P, n) -> q's shape."""
     B, H_kv, rows, D = q.shape
     H, n, bs = chosen.shape[1], chosen.shape[-1], grid.keys.shape[4]
@@ -211,7 +209,8 @@ def _attend(
         content = grid.content.flatten(1, 2)[:, None, used].expand(B, H_kv, len(used), bs)
         weights = weights[..., used].reshape(B, H_kv, rows, -1)
     bias = torch.zeros(content.shape, dtype=weights.dtype, device=q.device).masked_fill(~content, MASKED)
-    out = block_attention(*(x.flatten(0, 1) for x in (q, keys, values, bias, weights)), scale)
+    q, keys, values, bias, weights = (x.flatten(0, 1) for x in (q, keys, values, bias, weights))
+    out = block_attention(q, keys, values, bias, weights, scale)
     return out.view(B, H_kv, rows, D)
 
 
