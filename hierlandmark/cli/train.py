@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hierlandmark.cli.options import ModelOption
+from hierlandmark.cli.options import ModelOption, parse_lengths
 from hierlandmark.errors import InvalidArgument
 
 
@@ -18,6 +18,20 @@ def train(
     seconds: Annotated[float | None, typer.Option("--seconds", help="Or time to spend.")] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", help="Tokens a step.")] = None,
     longest: Annotated[int | None, typer.Option("--longest", help="Segments of the longest texts.")] = None,
+    length: Annotated[
+        str | None, typer.Option("--length", metavar="N[,N...]", help="Positions of every text, one drawn a step.")
+    ] = None,
+    needles: Annotated[
+        float | None, typer.Option("--needles", help="Share of memories that hide RULER's needles.")
+    ] = None,
+    jump: Annotated[int | None, typer.Option("--jump", help="Furthest jump of positions behind a landmark.")] = None,
+    cached: Annotated[
+        float | None, typer.Option("--cached", help="Share of steps with gradients in the readers only.")
+    ] = None,
+    block_size: Annotated[int | None, typer.Option("--block-size", help="Positions in a block.")] = None,
+    blocks_per_segment: Annotated[
+        int | None, typer.Option("--blocks-per-segment", help="Blocks in a segment; a started or resumed run's stay.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA.")] = None,
     votes: Annotated[float | None, typer.Option("--votes", help="Weight of the loss that trains the search.")] = None,
@@ -27,6 +41,9 @@ def train(
     ] = None,
     window: Annotated[
         int | None, typer.Option("--window", help="Tokens a token sees, with --attention window.")
+    ] = None,
+    stream_share: Annotated[
+        float | None, typer.Option("--stream-share", help="Share of steps on plain text that is read in order.")
     ] = None,
     select_share: Annotated[
         float | None, typer.Option("--select-share", help="Share of steps that attend only to what they select.")
@@ -48,18 +65,23 @@ def train(
     from rich.console import Console
     from rich.progress import Progress
 
-    from hierlandmark.train.run import run_config, train_adapter
+    from hierlandmark.train.run import layout_config, run_config, train_adapter
 
     given: dict[str, Any] = {
         "steps": steps,
         "seconds": seconds,
         "tokens": tokens,
         "longest": longest,
+        "lengths": parse_lengths(length) if length is not None else None,
+        "needles": needles,
+        "jump": jump,
+        "cached": cached,
         "learning_rate": learning_rate,
         "rank": rank,
         "votes": votes,
         "attention": attention,
         "window": window,
+        "stream_share": stream_share,
         "select_share": select_share,
         "select_segments": select_segments,
         "select_blocks": select_blocks,
@@ -67,6 +89,8 @@ def train(
         "seed": seed,
     }
     config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
+    sizes = {"block_size": block_size, "blocks_per_segment": blocks_per_segment}
+    layout = layout_config({name: value for name, value in sizes.items() if value is not None})
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=config.seconds or config.steps)
@@ -85,6 +109,7 @@ def train(
                 chats=chats or [],
                 folder=out,
                 config=config,
+                layout=layout,
                 workers=workers,
                 device=device,
                 resume=resume,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hierlandmark.errors import UnsupportedModel
+from hierlandmark.ops.rope import turns
 
 NAME = "hierlandmark"
 
@@ -79,6 +80,15 @@ class Rope:
         prefix = [f"{kind}_" for kind in kinds] if per_kind else [""] * layers
         self.inv_freq: list[Tensor] = [getattr(rotary, f"{p}inv_freq").detach().float().clone() for p in prefix]
         self.scaling: list[float] = [float(getattr(rotary, f"{p}attention_scaling", 1.0)) for p in prefix]
+        self._angles: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def angles(self, layer: int, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of a turn by some positions, (1, D / 2) each; made once, since every pass asks for them."""
+        key = layer, positions, device
+        if key not in self._angles:
+            made = turns(torch.tensor([positions]), self.inv_freq[layer].cpu())
+            self._angles[key] = made[0].to(device), made[1].to(device)
+        return self._angles[key]
 
 
 class KeyTap:

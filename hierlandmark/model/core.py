@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -9,9 +10,13 @@ from hierlandmark.config import LayoutConfig, Mode, RecallConfig
 from hierlandmark.errors import UnsupportedModel
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
-from hierlandmark.model.dense import DenseAttention, PlainAttention, Probe
+from hierlandmark.model.cached import BehindKept, KeptKeys
+from hierlandmark.model.dense import DenseAttention, PlainAttention, Prepare, Probe
 from hierlandmark.ops import Impl
 from hierlandmark.ops.selected import Counts
+
+# in which the reach of far queries grows, where positions jump
+_STEP = 32
 
 
 class LandmarkCore(nn.Module):
@@ -34,6 +39,7 @@ class LandmarkCore(nn.Module):
         self.layout = layout
         self.sink_id = sink_id
         self.residual_dtype = residual_dtype
+        self.prepare: Prepare | None = None
         table = base.get_input_embeddings().weight
         # rows stand in the space of embedded tokens, so that no vocabulary is resized; fp32 for the optimizer's sake
         start = table.detach().float().mean(0)
@@ -74,18 +80,42 @@ class LandmarkCore(nn.Module):
         mode: Mode = "hierarchical",
         impl: Impl | None = None,
         probe: Probe | None = None,
+        positions: np.ndarray | None = None,
+        cached: int = 0,
         select: RecallConfig | None = None,
         counts: Counts | None = None,
     ) -> Tensor:
         """Last hidden states of a batch on the grid: (B, S, P) -> (B, S, P, hidden).
 
-        Every block is attended, or those that each query selects by `select`; then `counts` is added to.
+        Args:
+            positions: (B, S, P) of each token in its segment, by default those of the grid.
+            cached: leading segments whose keys and values are made without gradient, as recall finds them; they are
+                left out of the result, (B, S - cached, P, hidden).
+            select: what each query selects of earlier segments; by default every block is attended.
+            counts: the work of selecting is added to it.
         """
         B, S, P = ids.shape
-        kinds = torch.from_numpy(layout.kinds).to(ids.device).view(B, S * P)
-        positions = torch.arange(P, device=ids.device).repeat(B, S)
-        attend = DenseAttention(layout, self.rope, mode, impl, probe, select, counts)
-        return self.hidden(ids.view(B, S * P), kinds, positions, attend).view(B, S, P, -1)
+        kinds = torch.from_numpy(layout.kinds).to(ids.device)
+        if positions is None:
+            places, ahead = torch.arange(P, device=ids.device).expand(B, S, P), 0
+        else:
+            places, ahead = torch.from_numpy(positions).to(ids.device), max(0, int(positions.max()) + 1 - P)
+        # a far key has to stay before a near one, however far positions have jumped: a query moves on by one segment
+        # and as much as the furthest jumped, in steps, so that few angles are made and small distances stay frequent
+        reach = P + -(-ahead // _STEP) * _STEP
+        dense = DenseAttention(layout, self.rope, mode, impl, probe, self.prepare, reach, select, counts)
+
+        def run(attend: Attend, start: int, end: int) -> Tensor:
+            some, kind, place = (x[:, start:end].reshape(B, (end - start) * P) for x in (ids, kinds, places))
+            return self.hidden(some, kind, place, attend).view(B, end - start, P, -1)
+
+        if not cached:
+            return run(dense, 0, S)
+        first = Layout(layout.config, layout.kinds[:, :cached], layout.reads[:, :cached, :cached])
+        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, self.prepare, reach))
+        with torch.no_grad():
+            run(kept, 0, cached)
+        return run(BehindKept(dense, kept.taken), cached, S)
 
     def hidden_plain(self, ids: Tensor, window: int | None) -> Tensor:
         """Last hidden states without landmarks, each token seeing the last `window`: (B, T) -> (B, T, hidden)."""

@@ -1,5 +1,6 @@
 """A batch of texts on the grid: every block attended, or those that queries select; or plain attention beside it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +12,7 @@ from hierlandmark.model.binding import Rope
 from hierlandmark.ops import Impl, landmark_attention
 from hierlandmark.ops.banded import banded_attention
 from hierlandmark.ops.blockwise import MASKED, pick
-from hierlandmark.ops.rope import rotate
+from hierlandmark.ops.rope import turn
 from hierlandmark.ops.selected import Counts, selected_attention
 
 
@@ -34,11 +35,11 @@ class Probe:
         landmark = kinds.unflatten(-1, (N, size)) == Kind.LANDMARK  # (B, M, N, P)
         gate = kinds == Kind.GATE
         group = [head * k.shape[1] // q_far.shape[1] for head in heads]
-        past = k[:, group, : kinds[0].numel()].float()  # (B, h, M * N * P, D)
-        past = past.unflatten(2, (M, N, size))
-        landmark_k = pick(past, landmark).flatten(2, 3)[self.rows]  # (n, h, M * N, D)
-        gate_k = pick(past.flatten(3, 4), gate)[self.rows]  # (n, h, M, D)
-        q = q_far[self.rows][:, heads][torch.arange(len(self.rows)), :, self.places].float()  # (n, h, D)
+        past = k[:, :, : kinds[0].numel()].unflatten(2, (M, N, size))
+        # (n, h, M * N, D) and (n, h, M, D): few keys are picked first, and heads and texts chosen among those
+        landmark_k = pick(past, landmark).flatten(2, 3)[:, group][self.rows].float()
+        gate_k = pick(past.flatten(3, 4), gate)[:, group][self.rows].float()
+        q = q_far[self.rows[:, None], torch.tensor(heads, device=k.device), self.places[:, None]].float()  # (n, h, D)
         logits = torch.einsum("nhd,nhmd->nhm", q, landmark_k) * scale
         logits = logits.masked_fill(~landmark.any(-1).flatten(1)[self.rows].unsqueeze(1), MASKED)
         gates = torch.einsum("nhd,nhmd->nhm", q, gate_k) * scale
@@ -50,13 +51,19 @@ class Probe:
 
 @dataclass
 class DenseAttention:
-    """Landmark attention over a layout; recalled blocks stand one segment before the query's own (stingy positions)."""
+    """Landmark attention over a layout; recalled blocks stand one segment before the query's own (stingy positions).
+
+    `reach`: positions that a query moves on by to look into other segments, by default those of a segment.
+    """
 
     layout: Layout
     rope: Rope
     mode: Mode = "hierarchical"
     impl: Impl | None = None
     probe: Probe | None = None
+    # far_queries, or the same compiled
+    prepare: "Prepare | None" = None
+    reach: int | None = None
     # what queries select of earlier segments; None for all of them. `select.mode` is not used
     select: RecallConfig | None = None
     counts: Counts | None = None
@@ -65,18 +72,31 @@ class DenseAttention:
         """See `Attend.attend`; T covers the whole layout."""
         q_far = None
         if self.layout.reads.any():
-            # R(p + size) q = R(size) R(p) q: rotate what is rotated already by one segment more
-            offset = torch.tensor([self.layout.config.segment_size], device=q.device)
-            q_far = rotate(q, offset, self.rope.inv_freq[layer])
+            angles = self.rope.angles(layer, self.reach or self.layout.config.segment_size, q.device)
+            q, q_far, k = (self.prepare or far_queries)(q, k, v, *angles)
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):
                     self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
+        # hidden states at padding are those of some token: finite, and nobody looks at them
         if self.select is None:
-            return landmark_attention(q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl)
+            return landmark_attention(
+                q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl, finite=True
+            )
         return selected_attention(
             q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl,
-            counts=self.counts,
+            counts=self.counts, finite=True,
         )  # fmt: skip
+
+
+Prepare = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def far_queries(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, queries turned for looking into other segments, and keys, all in the values' dtype.
+
+    R(p + reach) q = R(reach) R(p) q: what is rotated already is rotated by one segment more.
+    """
+    return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), k.to(v.dtype)
 
 
 @dataclass

@@ -29,6 +29,7 @@ def landmark_attention(
     scale: float | None = None,
     q_far: Tensor | None = None,
     impl: Impl | None = None,
+    finite: bool = False,
 ) -> Tensor:
     """Hierarchical or flat landmark attention over texts laid out in segments (docs/design.md, section 3).
 
@@ -43,9 +44,10 @@ def landmark_attention(
         scale: factor on the logits, by default 1 / sqrt(D).
         q_far: (B, H, T, D), the queries rotated for looking into other segments; by default q.
         impl: None chooses "fused" (Triton) on a GPU in half precision where it can take the tensors, else "blockwise".
+        finite: padding holds finite numbers, and what comes out there does not matter: saves a copy of everything.
 
     Returns:
-        (B, H, T, D) in q's dtype; zero where the query is padding.
+        (B, H, T, D) in q's dtype; zero where the query is padding, unless `finite`.
 
     Raises:
         ValueError: T does not fit the layout, H is not a multiple of H_kv, or "fused" cannot take the tensors.
@@ -63,7 +65,7 @@ def landmark_attention(
     attend = _IMPLS[impl or ("fused" if fused else "blockwise")]
     with torch.autocast(q.device.type, enabled=False):
         padding = layout.kinds == Kind.PAD
-        if not padding.any():
+        if finite or not padding.any():
             return attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far).to(out_dtype)
         pad = torch.from_numpy(padding).to(q.device).view(B, 1, T, 1)
         # padding may hold anything, NaN too

@@ -58,6 +58,15 @@ def _column(x, j, NP: tl.constexpr):
 
 
 @triton.jit
+def _content(q, k, kind, qk_scale, BM: tl.constexpr, BS: tl.constexpr):
+    """Unnormalised P2 of a past block, greatest 1 in every row: (BM, BS), 0 where no content stands."""
+    # the mask is what the product starts from, and the scale goes into one multiply-add with the maximum
+    start = tl.broadcast_to(tl.where(kind == _CONTENT, 0.0, _OFF)[None, :], (BM, BS))
+    s = tl.dot(q, tl.trans(k), start, input_precision="ieee")
+    return tl.exp2(s * qk_scale - (tl.max(s, axis=1) * qk_scale)[:, None])
+
+
+@triton.jit
 def _near(s, kind, rows, cols, block, BS: tl.constexpr):
     """A block of the queries' own segment: unnormalised P2 (or own part of P0), its maximum and sum, and the masks."""
     own = rows // BS == block
@@ -133,8 +142,7 @@ def forward_kernel(
         for j in range(N):
             cols = (past * N + j) * BS + slot
             k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-            s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
-            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+            p = _content(qf, k, kind, qk_scale, BM, BS)
             p = p * (_column(w, j, NP) / tl.sum(p, axis=1))[:, None]
             acc += _dot(p.to(v.dtype), v)
 
@@ -212,12 +220,12 @@ def query_grad_kernel(
         for j in range(N):
             cols = (past * N + j) * BS + slot
             k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-            s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
-            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+            p = _content(qf, k, kind, qk_scale, BM, BS)
             over = 1.0 / tl.sum(p, axis=1)
             dp = _dot(do, tl.trans(v))
             mean = tl.sum(p * dp, axis=1) * over
-            ds = p * (dp - mean[:, None]) * (_column(w, j, NP) * over)[:, None]
+            factor = _column(w, j, NP) * over
+            ds = p * (dp * factor[:, None] - (mean * factor)[:, None])
             acc += _dot(ds.to(k.dtype), k)
             got = tl.where(index[None, :] == j, mean[:, None], got)
         if FLAT:
@@ -269,7 +277,6 @@ def key_grad_kernel(
     index = tl.arange(0, NP)
     there = tl.load(LG + (b * S + segment) * NP + index) >= 0
     group_keys = tl.load(_rows(GROUP, (tl.program_id(1).to(tl.int64) * S + segment) * NP + index, D, D))
-    bias = tl.where(kind == _CONTENT, 0.0, _OFF)
     per_reader = tiles * REP
     READERS += (b * S + segment) * S
     for n in range(tl.load(READER_COUNT + b * S + segment) * per_reader):
@@ -289,8 +296,7 @@ def key_grad_kernel(
             weight = tl.exp2(mark - top + gate - lse) / tl.sum(tl.exp2(landmarks - top[:, None]), axis=1)
         # a block that is not there: its softmax is of nothing
         weight = tl.where(mark > _OFF / 2, weight, 0.0)
-        s = _dot(qf, tl.trans(k)) * qk_scale + bias[None, :]
-        p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+        p = _content(qf, k, kind, qk_scale, BM, BS)
         over = 1.0 / tl.sum(p, axis=1)
         dp = _dot(do, tl.trans(v))
         mean = tl.sum(p * dp, axis=1) * over

@@ -54,6 +54,7 @@ def selected_attention(
     q_far: Tensor | None = None,
     impl: Impl | None = None,
     counts: Counts | None = None,
+    finite: bool = False,
 ) -> Tensor:
     """`landmark_attention` in which a query reads only what it selects of earlier segments.
 
@@ -62,18 +63,18 @@ def selected_attention(
         impl: of the attention inside segments.
         counts: added to.
 
-    Shapes and errors are those of `landmark_attention`; `mode` is the argument, not `select.mode`.
+    The rest is as in `landmark_attention`; `mode` is the argument, not `select.mode`.
     """
     D, dtype = q.shape[3], q.dtype
     scale = D**-0.5 if scale is None else scale
     alone = Layout(layout.config, layout.kinds, np.zeros_like(layout.reads))
-    near = landmark_attention(q, k, v, alone, mode=mode, scale=scale, impl=impl)
+    near = landmark_attention(q, k, v, alone, mode=mode, scale=scale, impl=impl, finite=finite)
     readers = np.any(layout.reads, axis=(0, 2)).tolist()
     if not any(readers):
         return near
     q_far = q if q_far is None else q_far
     q, q_far, k = (x.to(v.dtype) for x in (q, q_far, k))
-    if (layout.kinds == Kind.PAD).any():
+    if not finite and (layout.kinds == Kind.PAD).any():
         pad = torch.from_numpy(layout.kinds == Kind.PAD).to(q.device).flatten(1)[:, None, :, None]
         q, q_far, k, v = (x.masked_fill(pad, 0.0) for x in (q, q_far, k, v))
     with torch.autocast(q.device.type, enabled=False):
@@ -88,7 +89,8 @@ def selected_attention(
             past, lse = _read(grid, s, q_far[:, :, rows], near_lse, select, mode, scale, counts)
             total = torch.logaddexp(near_lse, lse)
             out = inside * (near_lse - total).exp().unsqueeze(-1) + past * (lse - total).exp().unsqueeze(-1)
-            parts.append(out.masked_fill(~grid.real[:, s, None, :, None], 0.0).to(dtype))
+            out = out if finite else out.masked_fill(~grid.real[:, s, None, :, None], 0.0)
+            parts.append(out.to(dtype))
         return torch.cat(parts, dim=2)
 
 

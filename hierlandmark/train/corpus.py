@@ -90,3 +90,35 @@ def _cut_chat(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarra
         if rng.random() < 0.15:
             day += timedelta(days=int(rng.integers(1, 6)))
     return np.concatenate(out)[:count]
+
+
+def hide(
+    corpus: Corpus, head: list[int], filler: np.ndarray, items: Sequence[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Items put into a filler in their order, at random places, best between sentences; the head stands before all.
+
+    Returns:
+        Text (n,) int64, and where in it each item stands (from, to).
+    """
+    room = len(filler)
+    cuts = [_sentence_end(corpus, filler, int(cut), room) for cut in np.sort(rng.integers(0, room + 1, len(items)))]
+    pieces, last, at = [np.asarray(head, dtype=np.int64)], 0, len(head)
+    spans = []
+    for cut, item in zip(cuts, items, strict=True):
+        pieces += [filler[last:cut], item]
+        at += cut - last
+        spans.append((int(at), int(at) + len(item)))
+        at += len(item)
+        last = cut
+    return np.concatenate([*pieces, filler[last:]]).astype(np.int64), spans
+
+
+def _sentence_end(corpus: Corpus, filler: np.ndarray, cut: int, room: int) -> int:
+    """The next place after a full stop, else before a word; the cut itself where neither is near.
+
+    Never before that of an earlier cut.
+    """
+    last = min(cut + 60, room)
+    words = cut + np.flatnonzero(corpus.word_start[filler[cut:last]])
+    ends = [i for i in words if i and filler[i - 1] == corpus.full_stop]
+    return int(ends[0] if ends else words[0] if len(words) else cut)

@@ -4,6 +4,7 @@ Memory segments are encoded on their own, as in `encode="segment"`; readers look
 plain text in which every segment looks into all earlier ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind, Layout, segment_kinds, split_blocks
 from hierlandmark.train import facts
-from hierlandmark.train.corpus import Corpus, cut_text
+from hierlandmark.train.corpus import Corpus, cut_text, hide
 from hierlandmark.train.facts import Fact
 from hierlandmark.train.readers import Placed, make_readers
+from hierlandmark.train.ruler import PlacedNeedles, needle_text
 
 NO_LABEL = -100
 
@@ -38,12 +40,52 @@ class Batch:
     # queries that look for something known: text, position in the text (n, 2); blocks that hold it (n, M * N) bool
     asked: np.ndarray
     targets: np.ndarray
+    # (B, S, P) int64, positions that are not those of the grid (`jumped`)
+    positions: np.ndarray | None = None
+    # leading segments whose keys and values are made without gradient, as recall finds them
+    cached: int = 0
 
 
-def build_batch(corpus: Corpus, config: LayoutConfig, shape: Shape, rng: np.random.Generator) -> Batch:
-    """A random batch of one shape."""
-    if not shape.readers:
-        return _stream_batch(corpus, config, shape, rng)
+def build_batch(
+    corpus: Corpus,
+    config: LayoutConfig,
+    shape: Shape,
+    rng: np.random.Generator,
+    *,
+    needles: float = 0.0,
+    jump: int = 0,
+    cached: bool = False,
+) -> Batch:
+    """A random batch of one shape.
+
+    Args:
+        needles: share of memories that hide RULER's needles.
+        jump: the furthest that positions jump ahead behind a landmark.
+        cached: memory segments are made without gradient; stream episodes have none.
+    """
+    batch = (
+        _memory_batch(corpus, config, shape, rng, needles)
+        if shape.readers
+        else _stream_batch(corpus, config, shape, rng)
+    )
+    if jump:
+        batch = replace(batch, positions=jumped(batch.layout, jump, rng))
+    return replace(batch, cached=shape.memory) if cached and shape.readers else batch
+
+
+def jumped(layout: Layout, jump: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions that go ahead by 0 to `jump` behind each landmark (Mohtashami & Jaggi 2023, appendix E): (B, S, P).
+
+    Each segment starts at 0 as ever, so that what is read from another one is still told apart by its place in it.
+    """
+    far = np.where(layout.kinds == Kind.LANDMARK, rng.integers(0, jump + 1, layout.kinds.shape), 0)
+    # a landmark stays where its block is: what follows it has jumped
+    return np.arange(layout.config.segment_size) + np.cumsum(far, axis=-1) - far
+
+
+def _memory_batch(
+    corpus: Corpus, config: LayoutConfig, shape: Shape, rng: np.random.Generator, needles: float
+) -> Batch:
     segments = shape.memory + shape.readers
     reads = np.zeros((segments, segments), dtype=bool)
     reads[shape.memory :, : shape.memory] = True
@@ -51,7 +93,7 @@ def build_batch(corpus: Corpus, config: LayoutConfig, shape: Shape, rng: np.rand
     asked_at: list[tuple[int, int]] = []
     targets: list[np.ndarray] = []
     for b in range(shape.batch):
-        memory, asked, passages = make_memory(corpus, config, shape.memory, rng)
+        memory, asked, passages = make_memory(corpus, config, shape.memory, rng, needles=needles)
         text = np.concatenate(memory) if passages else None
         homes = _homes([len(segment) for segment in memory], config)
         row_tokens, row_lengths, row_weights = [], [], []
@@ -64,11 +106,12 @@ def build_batch(corpus: Corpus, config: LayoutConfig, shape: Shape, rng: np.rand
             row_lengths.append(len(tokens))
             row_weights.append(weight)
             places = np.flatnonzero(segment_kinds(split_blocks(len(tokens), config), config) == Kind.CONTENT)
-            for at, (first, last) in looks:
+            for at, spans in looks:
                 if at < len(tokens):
                     asked_at.append((b, (shape.memory + r) * config.segment_size + int(places[at])))
                     wanted = np.zeros(shape.memory * config.blocks_per_segment, dtype=bool)
-                    wanted[np.unique(homes[first:last])] = True
+                    for first, last in spans:
+                        wanted[homes[first:last]] = True
                     targets.append(wanted)
         contents.append(row_tokens)
         lengths.append(row_lengths)
@@ -118,8 +161,8 @@ def _finish(layout: Layout, contents: list[list[np.ndarray]], marks: list[list[n
 
 
 def make_memory(
-    corpus: Corpus, config: LayoutConfig, segments: int, rng: np.random.Generator
-) -> tuple[list[np.ndarray], list[Placed], bool]:
+    corpus: Corpus, config: LayoutConfig, segments: int, rng: np.random.Generator, *, needles: float = 0.0
+) -> tuple[list[np.ndarray], Sequence[Placed | PlacedNeedles], bool]:
     """Segments of filler with facts in it, the facts, and whether passages of the filler can be told apart."""
     capacity = config.segment_capacity
     lengths = [capacity] * segments
@@ -130,6 +173,9 @@ def make_memory(
         if rng.random() < 0.3:
             lengths[rng.integers(0, segments)] = int(rng.integers(least, capacity + 1))
     total = sum(lengths)
+    if needles and rng.random() < needles and (made := needle_text(corpus, total, rng)):
+        hiding, tasks, told_apart = made
+        return np.split(hiding, np.cumsum(lengths)[:-1]), tasks, told_apart
     style = rng.random()
     hidden: list[Fact] = []
     head: list[int] = []
@@ -161,21 +207,12 @@ def make_memory(
     if room < 1:
         # a memory too small for the passkey's opening
         head, room = [], total
-    cuts = [_sentence_end(corpus, filler, int(cut), room) for cut in np.sort(rng.integers(0, room + 1, len(items)))]
-    order = _in_time([items[i] for i in rng.permutation(len(items))])
-    pieces, last, at = [np.asarray(head, dtype=np.int64)], 0, len(head)
-    said: dict[str, Placed] = {}
-    for cut, (fact, statement, _) in zip(cuts, order, strict=True):
-        pieces += [filler[last:cut], statement]
-        at += cut - last
-        # an older statement is told over by the newer one behind it
-        said[fact.question] = Placed(fact, (int(at), int(at) + len(statement)))
-        at += len(statement)
-        last = cut
-    placed = list(said.values())
-    pieces.append(filler[last:room])
-    text = np.concatenate(pieces).astype(np.int64)
-    return np.split(text, np.cumsum(lengths)[:-1]), placed, not repeated
+    order_of = rng.permutation(len(items))
+    order = _in_time([items[i] for i in order_of])
+    text, spans = hide(corpus, head, filler[:room], [statement for _, statement, _ in order], rng)
+    # an older statement is told over by the newer one behind it
+    said = {fact.question: Placed(fact, span) for (fact, _, _), span in zip(order, spans, strict=True)}
+    return np.split(text, np.cumsum(lengths)[:-1]), list(said.values()), not repeated
 
 
 # a fact, the tokens that state it, and whether they state its older value
@@ -202,17 +239,6 @@ def _in_time(items: list[Item]) -> list[Item]:
         if j != i and older:
             out[i], out[j] = out[j], out[i]
     return out
-
-
-def _sentence_end(corpus: Corpus, filler: np.ndarray, cut: int, room: int) -> int:
-    """The next place after a full stop, else before a word; the cut itself where neither is near.
-
-    Never before that of an earlier cut.
-    """
-    last = min(cut + 60, room)
-    words = cut + np.flatnonzero(corpus.word_start[filler[cut:last]])
-    ends = [i for i in words if i and filler[i - 1] == corpus.full_stop]
-    return int(ends[0] if ends else words[0] if len(words) else cut)
 
 
 def _facts(rng: np.random.Generator, count: int) -> list[Fact]:

@@ -26,6 +26,7 @@ from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.episodes import Batch, Shape, build_batch
 from hierlandmark.train.loss import batch_loss
+from hierlandmark.train.norms import hidden_norms, layer_norms
 from hierlandmark.train.variants import selection_at, without_landmarks
 
 LOG = "log.jsonl"
@@ -51,6 +52,14 @@ class TrainConfig:
     stream_share: float = 0.12
     # segments of the longest texts, readers among them
     longest: int = 64
+    # positions of every text, one or several to draw from; none: texts of many lengths up to `longest`
+    lengths: tuple[int, ...] = ()
+    # share of memories that hide RULER's needles (Hsieh et al. 2024)
+    needles: float = 0.25
+    # the furthest that positions jump ahead behind a landmark (Mohtashami & Jaggi 2023, appendix E)
+    jump: int = 0
+    # share of steps whose memory is encoded without gradient, as it is when it is recalled
+    cached: float = 0.0
     seed: int = 0
     # a step whose gradient norm is over this many times the running median is not taken
     spike: float = 10.0
@@ -71,6 +80,10 @@ class TrainConfig:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
+        # a list where it was read from a checkpoint
+        object.__setattr__(self, "lengths", tuple(self.lengths))
+        if any(length < 1 for length in self.lengths):
+            raise InvalidArgument(f"expected lengths of at least 1 position, got {self.lengths!r}")
         for names, right, wanted in _RANGES:
             for name in names.split():
                 value = getattr(self, name)
@@ -87,16 +100,22 @@ class TrainConfig:
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
     ("window select_segments select_blocks", lambda x: x >= 1, "at least 1"),
-    ("learning_rate votes seed", lambda x: x >= 0, "0 or more"),
+    ("learning_rate votes seed jump", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds", lambda x: x > 0, "more than 0"),
-    ("flat_share stream_share select_share", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("flat_share stream_share select_share needles cached", lambda x: 0 <= x <= 1, "from 0 to 1"),
     ("select_threshold", lambda x: 0 <= x < 1, "from 0 to under 1"),
 )
 
 
 def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np.random.Generator) -> Shape:
-    """Shape of the next batch: short texts first, then all lengths; at least one memory segment and one reader."""
+    """Shape of the next batch: short texts first, then all lengths; at least one memory segment and one reader.
+
+    Raises:
+        InvalidArgument: a given length is not one of two whole segments or more.
+    """
     budget = max(2, config.tokens // layout.segment_size)
+    if config.lengths:
+        return _shape_of_length(config, layout, budget, progress, rng)
     # a text may take twice the budget, one a batch
     room = max(2, min(config.longest, 2 * budget))
     if rng.random() < config.stream_share:
@@ -104,11 +123,27 @@ def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np
         return Shape(max(1, budget // memory), memory, 0)
     least = 2 if room > 3 else 1
     sizes = [size for size in (6, 14, 29, 60, 120) if size + _readers(size) <= room] or [room - least]
-    # the first tenth sees only the shortest, the longest come in at three tenths
-    open_to = 1 + int(progress * 10) if progress < 0.3 else len(sizes)
-    memory = sizes[rng.integers(0, min(len(sizes), open_to))]
+    memory = sizes[rng.integers(0, _open_to(len(sizes), progress))]
     readers = min(_readers(memory), room - memory)
     return Shape(max(1, budget // (memory + readers)), memory, readers)
+
+
+def _shape_of_length(
+    config: TrainConfig, layout: LayoutConfig, budget: int, progress: float, rng: np.random.Generator
+) -> Shape:
+    """Texts of one of the lengths given, stream episodes too; one that is over the budget stands alone in its batch."""
+    size = layout.segment_size
+    if wrong := [length for length in config.lengths if length % size or length < 2 * size]:
+        raise InvalidArgument(f"expected lengths of two or more whole segments of {size} positions, got {wrong[0]!r}")
+    lengths = sorted(config.lengths)
+    segments = lengths[rng.integers(0, _open_to(len(lengths), progress))] // size
+    readers = 0 if rng.random() < config.stream_share else min(_readers(segments), segments - 1)
+    return Shape(max(1, budget // segments), segments - readers, readers)
+
+
+def _open_to(count: int, progress: float) -> int:
+    """How many sizes may be drawn: the first tenth sees only the shortest, the longest come in at three tenths."""
+    return min(count, 1 + int(progress * 10)) if progress < 0.3 else count
 
 
 def _readers(memory: int) -> int:
@@ -133,7 +168,10 @@ class BatchSource(Dataset[tuple[Batch, Mode]]):
         mode: Mode = "flat" if rng.random() < self.config.flat_share else "hierarchical"
         progress = float(self.progress) if self.config.seconds else step / self.config.steps
         shape = shape_of(self.config, self.layout, progress, rng)
-        batch = build_batch(self.corpus, self.layout, shape, rng)
+        cached = bool(self.config.cached) and rng.random() < self.config.cached
+        batch = build_batch(
+            self.corpus, self.layout, shape, rng, needles=self.config.needles, jump=self.config.jump, cached=cached
+        )
         return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 
     def load(self, start: int, workers: int) -> Iterable[tuple[Batch, Mode]]:
@@ -208,11 +246,15 @@ def train(
                 plain = None if config.attention == "landmark" else PlainAttention(config.window)
                 loss, parts = batch_loss(core, batch, mode, heads, config.votes, select=select, plain=plain)
             loss.backward()
-            norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip))
+            total = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+            norm = float(total)
             spiked = not math.isfinite(norm) or (len(norms) >= 20 and norm > config.spike * median(norms))
+            # before they are clipped, so that a spike shows where it is
+            layers = layer_norms(core) if spiked or step % 50 == 0 else {}
             if spiked:
                 spikes.append(step)
             else:
+                torch.nn.utils.clip_grads_with_norm_(trained, config.clip, total)
                 optimizer.step()
                 norms.append(norm)
             now = clock()
@@ -222,8 +264,8 @@ def train(
                 "shape": list(batch.ids.shape), "lr": optimizer.param_groups[0]["lr"], **parts,
                 "tokens_per_s": batch.ids.size / max(now - tick, 1e-9), "seconds": now - began,
             }  # fmt: skip
-            if spiked or step % 50 == 0:
-                row["layers"] = layer_norms(core)
+            if layers:
+                row |= {"layers": layers} | ({} if plain else {"hidden": hidden_norms(core, batch, mode)})
             optimizer.zero_grad(set_to_none=True)
             rows.append(row)
             with (folder / LOG).open("a") as log:
@@ -284,14 +326,3 @@ def retrieval_heads(core: LandmarkCore, layers: int) -> dict[int, list[int]]:
     group = core.heads // core.kv_heads
     chosen = np.unique(np.linspace(core.layers * 0.35, core.layers * 0.8, layers).astype(int))
     return {int(layer): [kv * group + group // 2 for kv in range(core.kv_heads)] for layer in chosen}
-
-
-def layer_norms(core: LandmarkCore) -> dict[str, float]:
-    """Gradient norm of each layer's adapters, and of the rows."""
-    sums: dict[str, float] = {}
-    for name, parameter in core.named_parameters():
-        if parameter.grad is not None:
-            parts = name.split(".")
-            key = parts[parts.index("layers") + 1] if "layers" in parts else "rows"
-            sums[key] = sums.get(key, 0.0) + float(parameter.grad.float().pow(2).sum())
-    return {key: round(math.sqrt(value), 5) for key, value in sums.items()}

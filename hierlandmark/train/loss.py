@@ -42,7 +42,10 @@ def batch_loss(
     if plain is not None:
         hidden = core.hidden_plain(ids.flatten(1), plain.window).view(*ids.shape, -1)
     else:
-        hidden = core.hidden_dense(ids, batch.layout, mode, probe=probe, select=select)
+        hidden = core.hidden_dense(
+            ids, batch.layout, mode, probe=probe, positions=batch.positions, cached=batch.cached, select=select
+        )  # (B, S - cached, P, hidden)
+        labels, weights = labels[:, batch.cached :], weights[:, batch.cached :]
     chosen = labels != NO_LABEL
     logits = core.logits(hidden[chosen])
     each = F.cross_entropy(logits, labels[chosen], reduction="none")

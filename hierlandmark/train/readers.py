@@ -1,5 +1,6 @@
 """Readers: questions about what a memory holds, their answers, and where each looks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from hierlandmark.model.prompts import question_text, search_text
 from hierlandmark.train import facts
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.facts import Fact
+from hierlandmark.train.ruler import PlacedNeedles, Span, ask_needles
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Placed:
     """A fact, and the content tokens (from, to) that state it."""
 
     fact: Fact
-    where: tuple[int, int]
+    where: Span
 
 
 # weight of each token of an answer: a fact is short and exact, a passage long and soon copied by rote, and words that
@@ -26,7 +28,8 @@ _FACT, _PASSAGE, _SAID, _PROMPT = 4.0, 0.6, 0.4, 0.02
 _PLAIN = frozenset(
     "a all are can did do does i in is it me my of on or remind remember the to what what's which you".split()
 )
-Look = tuple[int, tuple[int, int]]
+# a place, and the tokens of the memory that hold what is needed there
+Look = tuple[int, tuple[Span, ...]]
 
 
 def make_readers(
@@ -34,20 +37,25 @@ def make_readers(
     config: LayoutConfig,
     count: int,
     text: np.ndarray | None,
-    asked: list[Placed],
+    asked: Sequence[Placed | PlacedNeedles],
     rng: np.random.Generator,
 ) -> list[tuple[np.ndarray, np.ndarray, list[Look]]]:
     """Reader segments, each questions and answers one after another.
 
     Returns:
         For each reader its tokens, the weight of every token, and where it looks: the place of each prompt's last
-        token and of one in the answer, and the content tokens of the memory that hold the answer.
+        token and of one in the answer, or of two for each part of it, and the content tokens of the memory that hold
+        what is told next.
     """
-    first = [one for one in asked if one.fact.question == facts.PASSKEY_QUESTION]
-    rest = [one for one in asked if one.fact.question != facts.PASSKEY_QUESTION]
+    passkeys = [isinstance(one, Placed) and one.fact.question == facts.PASSKEY_QUESTION for one in asked]
+    first = [one for one, passkey in zip(asked, passkeys, strict=True) if passkey]
+    rest = [one for one, passkey in zip(asked, passkeys, strict=True) if not passkey]
     rng.shuffle(rest)  # type: ignore[arg-type]
     out = []
+    again = [one for one in rest if isinstance(one, PlacedNeedles)] if text is None else []
     for _ in range(count):
+        # a reader knows nothing of what another was asked
+        rest = rest or list(again)
         tokens: list[int] = []
         weights: list[float] = []
         looks: list[Look] = []
@@ -55,6 +63,12 @@ def make_readers(
         while len(tokens) < config.segment_capacity:
             if queue or (rest and (text is None or rng.random() < 0.8)):
                 one = queue.pop() if queue else rest.pop()
+                if isinstance(one, PlacedNeedles):
+                    turn = ask_needles(corpus, one, rng)
+                    looks += [(len(tokens) + at, where) for at, where in turn.looks]
+                    tokens += turn.prompt + turn.answer
+                    weights += [_PROMPT] * len(turn.prompt) + turn.weights
+                    continue
                 where = one.where
                 prompt, answer = _ask_fact(corpus, one.fact, rng)
                 weight = _answer_weights(corpus, prompt, answer)
@@ -68,8 +82,8 @@ def make_readers(
                 weight = [_PASSAGE] * len(answer)
             if where[1]:
                 # the token that asks, and one on the way through the answer
-                looks.append((len(tokens) + len(prompt) - 1, where))
-                looks.append((len(tokens) + len(prompt) + int(rng.integers(0, max(1, len(answer) - 1))), where))
+                looks.append((len(tokens) + len(prompt) - 1, (where,)))
+                looks.append((len(tokens) + len(prompt) + int(rng.integers(0, max(1, len(answer) - 1))), (where,)))
             tokens += prompt + answer
             weights += [_PROMPT] * len(prompt) + weight
         cut = config.segment_capacity
@@ -102,9 +116,7 @@ def _turn(corpus: Corpus, question: str, answer: str, rng: np.random.Generator) 
     return corpus.ask_prompt(question), [*corpus.tokenize(answer), *corpus.answer_end]
 
 
-def _ask_passage(
-    corpus: Corpus, text: np.ndarray, rng: np.random.Generator
-) -> tuple[list[int], list[int], tuple[int, int]]:
+def _ask_passage(corpus: Corpus, text: np.ndarray, rng: np.random.Generator) -> tuple[list[int], list[int], Span]:
     """Find a passage by its first words, or by a few rare words of it in any order; the answer repeats it."""
     length = int(rng.integers(24, 56))
     start = int(rng.integers(0, max(1, len(text) - length)))

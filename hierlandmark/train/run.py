@@ -8,24 +8,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
-from hierlandmark.chats import read_chats, read_texts
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save_adapter
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.dense import far_queries
 from hierlandmark.model.fingerprint import weights_digest
-from hierlandmark.model.prompts import ask_prompt, tokenize
+from hierlandmark.model.prompts import ask_prompt
 from hierlandmark.train.checkpoint import read_state, trained_tensors
-from hierlandmark.train.corpus import Turn, build_corpus
-from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, train
+from hierlandmark.train.corpus import build_corpus
+from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, shape_of, train
+from hierlandmark.train.tokens import read_tokens
 
 # what of a step's row is a loss or a share
 LOGGED = ("loss", "facts", "passages", "text", "right", "right_passages", "votes", "votes_gates", "votes_flat")
-# what a part of a text may have, so that a tokenizer is never given a whole library at once
-_CHARS = 1_000_000
 
 
 def train_adapter(
@@ -51,12 +51,12 @@ def train_adapter(
         folder: takes checkpoints, `log.jsonl` and the adapter.
         layout: by default that of the run to resume, else that of the adapter to start from.
         resume: go on from the checkpoint in `folder`; `run_config` gives its own configuration.
-        init: adapter folder whose weights a new run starts from; its layout is used.
+        init: adapter folder whose weights a new run starts from; its layout is kept.
 
     Raises:
         MissingExtra: peft is not installed.
-        InvalidArgument: no text, no such device, a folder with another run's checkpoint, nothing to resume, or an
-            adapter to start from of another rank or shape.
+        InvalidArgument: no text, no such device, a folder with another run's checkpoint, nothing to resume, an
+            adapter to start from of another rank, shape or layout, or lengths that are not whole segments.
         AdapterInvalid: the adapter to start from cannot be read.
         ModelMismatch: it was trained on another base.
         ModelUnavailable: the base model is not there.
@@ -72,6 +72,13 @@ def train_adapter(
     if layout is None:
         of_run = LayoutConfig.model_validate(state["layout"]) if state and state.get("layout") else None
         layout = of_run or (start.meta.layout if start else LayoutConfig())
+    elif start is not None and layout != start.meta.layout:
+        raise InvalidArgument(
+            f"the adapter to start from has the layout {start.meta.layout.model_dump()}, not {layout.model_dump()}: "
+            "its rows would not stand for what they were trained to; leave the layout out, or start without it"
+        )
+    # lengths that do not fit are told before anything is loaded
+    shape_of(config, layout, 0.0, np.random.default_rng(0))
     started = {"adapter": start.digest, "training": start.meta.training} if start is not None else None
     if state is not None:
         started = _started(folder, state, started)
@@ -127,10 +134,21 @@ def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainCon
         InvalidArgument: a value is outside its range, or there is nothing to resume.
     """
     kept = _resumed(folder)["config"] if resume else {}
+    if resume and isinstance(kept, dict):
+        # a run begun before there were needles goes on without
+        kept = {"needles": 0.0, **kept}
     known = {field.name for field in fields(TrainConfig)}
     if not isinstance(kept, dict) or not kept.keys() <= known:
         raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version; give another --out")
     return TrainConfig(**{**kept, **given})
+
+
+def layout_config(given: dict[str, Any]) -> LayoutConfig | None:
+    """The layout with the sizes given, None where none is. Raises `InvalidArgument` where they leave no room."""
+    try:
+        return LayoutConfig.model_validate(given) if given else None
+    except ValidationError as error:
+        raise InvalidArgument(f"no such layout: {error.errors(include_url=False)[0]['msg']}, got {given!r}") from error
 
 
 def start_from(core: LandmarkCore, adapter: Adapter) -> None:
@@ -218,31 +236,5 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
         for layer in decoder_of(wrapped).layers:
             # a small model's time goes into what stands between its matrix products
             layer.compile(dynamic=True)
+        core.prepare = torch.compile(far_queries, dynamic=True)
     return core, tokenizer, where
-
-
-def read_tokens(
-    tokenizer: Any, texts: Sequence[Path], chats: Sequence[Path]
-) -> tuple[dict[str, np.ndarray], list[list[Turn]]]:
-    """Token ids of all texts as one array (n,) uint32 named "texts", if there are any; and of each chat's messages.
-
-    Raises:
-        InvalidArgument: neither has a token.
-    """
-
-    def ids(text: str) -> np.ndarray:
-        return np.asarray(tokenize(tokenizer, text), dtype=np.uint32)
-
-    pieces = [
-        ids(text[i : i + _CHARS]) for path in texts for text in read_texts(path) for i in range(0, len(text), _CHARS)
-    ]
-    talks = [
-        [Turn(message.role, ids(f" {message.content}")) for message in chat.messages if message.content]
-        for path in chats
-        for chat in read_chats(path)
-    ]
-    talks = [talk for talk in talks if talk]
-    read = {"texts": np.concatenate(pieces)} if sum(map(len, pieces)) else {}
-    if not read and not talks:
-        raise InvalidArgument("expected some text to train on, the files hold none")
-    return read, talks

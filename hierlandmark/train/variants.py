@@ -1,7 +1,7 @@
 """What a step may do other than attend to every block: select in the loop, or train a peer under plain attention."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,5 +35,5 @@ def without_landmarks(batch: Batch) -> Batch:
     # a grid of one block without any mark: shapes and positions as everywhere, and nothing to look back to
     config = LayoutConfig(block_size=T, blocks_per_segment=1, sink=False)
     layout = Layout(config, kinds, np.zeros((len(counts), 1, 1), dtype=bool))
-    none = {"asked": batch.asked[:0], "targets": batch.targets[:0]}
+    none: dict[str, Any] = {"positions": None, "cached": 0, "asked": batch.asked[:0], "targets": batch.targets[:0]}
     return replace(batch, ids=ids, layout=layout, labels=labels, weights=weights, **none)

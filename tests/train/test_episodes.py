@@ -79,7 +79,7 @@ def test_a_fact_stands_where_it_is_said_to_and_readers_look_there(corpus):
             assert bytes(text[first:last].astype(np.uint8)).decode().strip() == one.fact.statement
         for tokens, weights, looks in make_readers(corpus, LAYOUT, 2, None, placed, rng):
             assert len(tokens) == len(weights) <= LAYOUT.segment_capacity
-            for at, where in looks:
+            for at, (where,) in looks:
                 assert where in known
                 if at + 1 < len(tokens):
                     # where a prompt ends or its answer goes on: what the question does not say weighs most

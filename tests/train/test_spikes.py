@@ -42,6 +42,7 @@ def go(tmp_path, monkeypatch):
             return core.rows.sum() / 6**0.5 * next(steps), {}
 
         monkeypatch.setattr(loop, "batch_loss", loss)
+        monkeypatch.setattr(loop, "hidden_norms", lambda core, batch, mode: {})
         core = Rows()
         config = TrainConfig(steps=len(norms), warmup=1, checkpoint_every=10)
         train(core, Nothing(None, config, LAYOUT), tmp_path, on_step=options.get("on_step"))

@@ -77,10 +77,26 @@ def test_selecting_everything_trains_as_the_dense_form(base_folder, batch, mode)
         core.zero_grad()
         losses[name], _ = batch_loss(core, batch, mode, {1: [1, 3]}, 0.3, select=select)
         losses[name].backward()
+        losses[name] = losses[name].detach()
         grads[name] = core.rows.grad.clone()
     torch.testing.assert_close(losses["all"], losses["dense"])
     torch.testing.assert_close(grads["all"], grads["dense"], rtol=1e-3, atol=1e-4 * float(grads["dense"].abs().max()))
     assert abs(float(losses["one"] - losses["dense"])) > 1e-5 and grads["one"].isfinite().all()
+
+
+def test_kept_memory_is_selected_from_too(base_folder, batch):
+    core, _, _ = load_trainable(str(base_folder), LAYOUT, 4, "cpu")
+    few = RecallConfig(segments=1, blocks=2, threshold=0.0)
+    kept = replace(batch, cached=6 if len(batch.asked) else 2)
+    # a memory's own segments read nothing, so that without gradients nothing changes; a stream's labels are fewer
+    labels = batch.labels.copy()
+    labels[:, : kept.cached] = NO_LABEL
+    with torch.no_grad():
+        whole, _ = batch_loss(core, replace(batch, labels=labels), "flat", None, 0.0, select=few)
+        part, _ = batch_loss(core, kept, "flat", None, 0.0, select=few)
+    if len(batch.asked):
+        torch.testing.assert_close(part, whole)
+    assert part.isfinite()
 
 
 def test_a_share_of_steps_selects():

@@ -1,0 +1,113 @@
+"""Token ids of training files: read once, kept on disk beside converted models, because tokenising takes minutes."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hierlandmark.chats import read_chats, read_texts
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.model.base import cache_folder
+from hierlandmark.model.prompts import tokenize
+from hierlandmark.train.corpus import Turn
+
+# what a part of a text may have, so that a tokenizer is never given a whole library at once
+_CHARS = 1_000_000
+# of the form of these files
+_VERSION = 1
+
+
+def read_tokens(
+    tokenizer: Any, texts: Sequence[Path], chats: Sequence[Path], *, keep: Path | None = None
+) -> tuple[dict[str, np.ndarray], list[list[Turn]]]:
+    """Token ids of all texts as one array (n,) uint32 named "texts", if there are any; and of each chat's messages.
+
+    Args:
+        keep: folder for token ids of whole files, by default `tokens` in the cache of models. A tokenizer that cannot
+            be told from others by what it says of itself keeps nothing.
+
+    Raises:
+        InvalidArgument: neither has a token.
+    """
+    keep = cache_folder() / "tokens" if keep is None else keep
+    name = _tokenizer_name(tokenizer)
+
+    def ids(text: str) -> np.ndarray:
+        return np.asarray(tokenize(tokenizer, text), dtype=np.uint32)
+
+    def kept(path: Path, kind: str, make: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        # a file that is not there is told by what reads it
+        if name is None or not path.is_file():
+            return make(path)
+        return _kept(keep / f"{kind}-{name}-{_digest(path)}.npz", lambda: make(path))
+
+    def of_text(path: Path) -> dict[str, np.ndarray]:
+        parts = [ids(text[i : i + _CHARS]) for text in read_texts(path) for i in range(0, len(text), _CHARS)]
+        return {"ids": np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint32)}
+
+    def of_chats(path: Path) -> dict[str, np.ndarray]:
+        talks = [[Turn(m.role, ids(f" {m.content}")) for m in chat.messages if m.content] for chat in read_chats(path)]
+        turns = [turn for talk in talks for turn in talk]
+        return {
+            "ids": np.concatenate([turn.tokens for turn in turns] or [np.zeros(0, dtype=np.uint32)]),
+            "lengths": np.array([len(turn.tokens) for turn in turns], dtype=np.int64),
+            "turns": np.array([len(talk) for talk in talks], dtype=np.int64),
+            # text, not objects, which would have to be pickled
+            "roles": np.frombuffer(json.dumps([turn.role for turn in turns]).encode(), dtype=np.uint8),
+        }
+
+    found = [kept(path, "texts", of_text)["ids"] for path in texts]
+    talks = [talk for path in chats for talk in _talks(kept(path, "chats", of_chats)) if talk]
+    read = {"texts": np.concatenate(found)} if sum(map(len, found)) else {}
+    if not read and not talks:
+        raise InvalidArgument("expected some text to train on, the files hold none")
+    return read, talks
+
+
+def _talks(arrays: dict[str, np.ndarray]) -> Iterator[list[Turn]]:
+    roles = json.loads(arrays["roles"].tobytes())
+    parts = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
+    at = 0
+    for count in arrays["turns"].tolist():
+        yield [Turn(roles[i], parts[i]) for i in range(at, at + count)]
+        at += count
+
+
+def _kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What the file holds, or what `make` makes, which is written there, whole or not at all."""
+    if path.exists():
+        with np.load(path, allow_pickle=False) as arrays:
+            return {**arrays, "ids": arrays["ids"].astype(np.uint32)}
+    made = make()
+    small = made["ids"].astype(np.uint16) if made["ids"].max(initial=0) < 1 << 16 else made["ids"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".new")
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **{**made, "ids": small})
+        Path(scratch).replace(path)
+    except OSError:
+        # a folder that may not be written: next time it takes as long
+        pass
+    return made
+
+
+def _digest(path: Path) -> str:
+    """Name of a file's contents; the ending tells how it is read."""
+    digest = hashlib.sha256(path.suffix.encode())
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:24]
+
+
+def _tokenizer_name(tokenizer: Any) -> str | None:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    return hashlib.sha256(f"{_VERSION} {_CHARS} {backend.to_str()}".encode()).hexdigest()[:12]
