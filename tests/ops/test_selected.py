@@ -7,7 +7,7 @@ from hierlandmark.config import Granularity, Mode, RecallConfig
 from hierlandmark.layout import Kind
 from hierlandmark.ops import landmark_attention
 from hierlandmark.ops.selected import Counts, selected_attention
-from tests.ops.cases import CASES, Case, Tensors, at, padding, random_tensors, run
+from tests.ops.cases import CASES, Case, Tensors, at, padding, random_tensors, run, selecting
 from tests.ops.compare import assert_all_near, assert_near
 
 GRANULARITIES: tuple[Granularity, ...] = ("head_token", "head", "token", "shared")
@@ -15,21 +15,6 @@ modes = pytest.mark.parametrize("mode", ["hierarchical", "flat"])
 granularities = pytest.mark.parametrize("granularity", GRANULARITIES)
 # six segments, the last three of which look back
 LONG = Case(lengths=((26, 26, 13, 26, 9, 26), (26, 5, 26, 0, 26, 26)))
-
-
-def selecting(tensors: Tensors, case: Case, grad, *, mode: Mode, counts: Counts | None = None, **options):
-    """As `tests.ops.cases.run`."""
-    leaves = Tensors(*(tensor.detach().clone().requires_grad_() for tensor in tensors))
-    config = RecallConfig(**{"threshold": 0.0, **options})
-    out = selected_attention(
-        leaves.q, leaves.k, leaves.v, case.layout, config, mode=mode, q_far=leaves.q_far, counts=counts
-    )
-    grads = torch.autograd.grad(out, leaves, grad, allow_unused=True)
-    named = {
-        f"d{name}": torch.zeros_like(leaf) if gradient is None else gradient
-        for name, leaf, gradient in zip(Tensors._fields, leaves, grads, strict=True)
-    }
-    return {"out": out.detach(), **named}
 
 
 @modes
