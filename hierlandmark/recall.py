@@ -22,6 +22,8 @@ from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, SegmentRecord
 
 NEG = float("-inf")
+# segments whose landmarks are scored together
+_AT_ONCE = 256
 Restore = Callable[[SegmentRecord], EncodedSegment]
 
 
@@ -160,7 +162,7 @@ class Recall:
         self._gone: set[int] = set()
         self._where: list[tuple[Source, SegmentRecord]] = []
         self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
-        self._landmarks: dict[int, Tensor] = {}  # segment -> (L, H_kv, N, D), rotated
+        self._opened: set[int] = set()
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [_Cache() for _ in range(spec.layers)]
         self._pool: Tensor | None = None
@@ -172,9 +174,14 @@ class Recall:
     def _index(self) -> None:
         self._where = [(source, record) for source in self.sources for record in source.records]
         N = self.layout.blocks_per_segment
-        self.present = torch.zeros(len(self._where), N, dtype=torch.bool)
+        spec, G = self.spec, len(self._where)
+        self.present = torch.zeros(G, N, dtype=torch.bool)
+        self._masks = torch.zeros(G, N, self.layout.block_size, dtype=torch.bool)
         for s, (_, record) in enumerate(self._where):
             self.present[s, : len(record.block_content)] = True
+            self._masks[s, : len(record.block_content)] = self.content(s)
+        # rotated; of segments never opened, memory that is never touched
+        self._landmarks = torch.empty(spec.layers, spec.kv_heads, G, N, spec.head_dim, dtype=getattr(torch, spec.dtype))
         if self._restore is not None:
             self._gone = {s for s, (_, record) in enumerate(self._where) if not record.has_kv}
         if not self._where:
@@ -216,7 +223,9 @@ class Recall:
         # only segments of those first sources are ever restored: a scratch has all it holds
         self._restored = other._restored
         self._gone |= other._gone
-        self._landmarks |= other._landmarks
+        opened = sorted(other._opened)
+        self._landmarks[:, :, opened] = other._landmarks[:, :, opened]
+        self._opened = set(opened)
         if other.attended is not None:
             watched = self.watch(other.attended.gates.shape[1])
             watched.gates[:, :, : other.n_segments] = other.attended.gates
@@ -244,17 +253,21 @@ class Recall:
         used = (weights > 0).any(0).any(0)  # (S, N)
         places = used.nonzero()
         blocks = [(segments[s], b) for s, b in places.tolist()]
-        keys, values, content = self._fetch(layer, blocks)  # (n, H_kv, P, D) twice, (n, P)
+        held, index = self._hold(layer, blocks)
         self.tally.blocks_read += len(blocks)
-        w = weights[:, :, used]  # (H, T, n)
         H, T, D = q.shape
-        n, H_kv, P, _ = keys.shape
-        grouped = q.view(H_kv, -1, D)  # (H_kv, rep * T, D)
-        logits = grouped @ keys.float().permute(1, 3, 0, 2).reshape(H_kv, D, n * P) * scale
-        p2 = logits.view(H_kv, -1, n, P).masked_fill(~content, NEG).softmax(-1)
-        p = (p2 * w.view(H_kv, -1, n, 1)).view(H_kv, -1, n * P)
-        out = p @ values.float().transpose(0, 1).reshape(H_kv, n * P, D)
-        return out.view(H, T, D), lse
+        H_kv, P = self.spec.kv_heads, self.spec.block_size
+        w = weights[:, :, used].view(H_kv, -1, len(blocks))  # (H_kv, rep * T, n)
+        # each group of heads takes the blocks that it chose, m at most, and not those of all
+        mine = (w > 0).any(1)
+        pick = mine.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(mine.sum(1).max())]
+        group = torch.arange(H_kv).unsqueeze(1)
+        keys, values = (held[index[pick], part, group].float().flatten(1, 2) for part in (0, 1))  # (H_kv, m * P, D)
+        content = self._masks[places[:, 0].new_tensor(segments)[places[:, 0]], places[:, 1]][pick].unsqueeze(1)
+        logits = q.view(H_kv, -1, D) @ keys.transpose(1, 2) * scale  # (H_kv, rep * T, m * P)
+        p2 = logits.unflatten(-1, (-1, P)).masked_fill(~content, NEG).softmax(-1)
+        p = p2 * w.gather(2, pick.unsqueeze(1).expand(-1, w.shape[1], -1)).unsqueeze(-1)
+        return (p.flatten(-2) @ values).view(H, T, D), lse
 
     def _choose(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor, list[int]] | None:
         H, T, _ = q.shape
@@ -278,8 +291,7 @@ class Recall:
     def _choose_flat(
         self, layer: int, q: Tensor, near_lse: Tensor, scale: float
     ) -> tuple[Tensor, Tensor, list[int]] | None:
-        segments = list(range(self.n_segments))
-        logits = self.landmark_logits(layer, q, segments, scale)
+        logits = self.landmark_logits(layer, q, range(self.n_segments), scale)
         shape = logits.shape
         flat = logits.flatten(2)
         mass = gate_mass(flat, near_lse)
@@ -303,12 +315,16 @@ class Recall:
     def landmark_logits(self, layer: int, q: Tensor, segments: Sequence[int], scale: float) -> Tensor:
         """(H, T, D) and S segments -> (H, T, S, N) fp32, -inf where a segment is shorter."""
         self._load_landmarks(segments)
-        keys = torch.stack([self._landmarks[s][layer] for s in segments]).float()  # (S, H_kv, N, D)
-        S, H_kv, N, D = keys.shape
-        self.tally.landmark_keys += H_kv * int(self.present[list(segments)].sum())
+        # a range is all of them, in place
+        which = slice(None) if isinstance(segments, range) else list(segments)
+        keys, present = self._landmarks[layer][:, which], self.present[which]  # (H_kv, S, N, D), (S, N)
+        H_kv, S, N, D = keys.shape
+        self.tally.landmark_keys += H_kv * int(present.sum())
         H, T, _ = q.shape
-        logits = q.reshape(H_kv, -1, D) @ keys.permute(1, 3, 0, 2).reshape(H_kv, D, S * N)
-        return (logits.view(H, T, S, N) * scale).masked_fill(~self.present[list(segments)], NEG)
+        grouped = q.reshape(H_kv, -1, D)
+        # in parts that a processor's cache holds in fp32
+        parts = [grouped @ part.float().flatten(1, 2).transpose(1, 2) for part in keys.split(_AT_ONCE, dim=1)]
+        return (torch.cat(parts, dim=-1).view(H, T, S, N) * scale).masked_fill(~present, NEG)
 
     def content_logits(self, layer: int, q: Tensor, blocks: Sequence[tuple[int, int]], scale: float) -> Tensor:
         """(H, T, D) and n blocks as (segment, block) -> (H, T, n, P) fp32, -inf where no content stands."""
@@ -320,20 +336,19 @@ class Recall:
         return (logits.view(H, T, n, P) * scale).masked_fill(~content, NEG)
 
     def _load_landmarks(self, segments: Sequence[int]) -> None:
-        absent = [s for s in segments if s not in self._landmarks]
+        absent = [s for s in segments if s not in self._opened]
         for s in absent:
             record = self._where[s][1]
             array = self._stored_landmarks(s)
             if array is None:
                 array = self._encoded_again(s).landmark_keys
-            raw = to_tensor(array, self.spec).float()  # (n, L, H_kv, D)
+            raw = to_tensor(array, self.spec).float().permute(1, 2, 0, 3)  # (L, H_kv, n, D)
             where = torch.from_numpy(landmark_positions(record.block_content, self.layout))
-            shape = (self.spec.layers, self.spec.kv_heads, self.layout.blocks_per_segment, self.spec.head_dim)
-            out = torch.zeros(shape, dtype=getattr(torch, self.spec.dtype))
-            for layer in range(self.spec.layers):
-                turned = rotate(raw[:, layer].transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer])
-                out[layer, :, : len(raw)] = turned
-            self._landmarks[s] = out
+            angles = [turns(where, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
+            cos, sin = (torch.stack(part).unsqueeze(1) for part in zip(*angles, strict=True))  # (L, 1, n, D / 2)
+            self._landmarks[:, :, s] = 0
+            self._landmarks[:, :, s, : raw.shape[2]] = turn(raw, cos, sin).to(self._landmarks.dtype)
+        self._opened.update(absent)
 
     def _stored_landmarks(self, segment: int) -> np.ndarray | None:
         """None when the segment was removed or rewritten since it was listed."""
@@ -353,15 +368,20 @@ class Recall:
 
     def _fetch(self, layer: int, blocks: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Keys (rotated) and values of blocks given as (segment, block): (n, H_kv, P, D) twice, content (n, P)."""
+        held, index = self._hold(layer, blocks)
+        out = held[index]
+        return out[:, 0], out[:, 1], torch.stack([self._masks[s, b] for s, b in blocks])
+
+    def _hold(self, layer: int, blocks: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Memory (m, 2, H_kv, P, D) that holds these blocks, keys rotated, and where in it each is: (n,)."""
         N, limit = self.layout.blocks_per_segment, self.config.cached_blocks
         pool, cache = self._pooled(), self._caches[layer].slots
         names = [s * N + b for s, b in blocks]
-        content = torch.stack([self.content(s)[b] for s, b in blocks])
         absent = [i for i, name in enumerate(names) if name not in cache]
         for name in names:
             if name in cache:
                 cache.move_to_end(name)
-        fresh = self._read(layer, [blocks[i] for i in absent])
+        fresh = self._read(layer, [blocks[i] for i in absent]) if absent else pool[layer, :0]
         if len(names) > limit:
             # more than the cache holds: pass through, leave the cache as it is
             out = torch.empty(len(names), *fresh.shape[1:], dtype=fresh.dtype)
@@ -369,13 +389,13 @@ class Recall:
             if held:
                 out[held] = pool[layer, [cache[names[i]] for i in held]]
             out[absent] = fresh
-            return out[:, 0], out[:, 1], content
-        for i, value in zip(absent, fresh, strict=True):
-            slot = len(cache) if len(cache) < limit else cache.popitem(last=False)[1]
-            cache[names[i]] = slot
-            pool[layer, slot] = value
-        out = pool[layer, [cache[name] for name in names]]
-        return out[:, 0], out[:, 1], content
+            return out, torch.arange(len(names))
+        for i in absent:
+            cache[names[i]] = len(cache) if len(cache) < limit else cache.popitem(last=False)[1]
+        index = torch.tensor([cache[name] for name in names], dtype=torch.long)
+        if absent:
+            pool[layer, index[absent]] = fresh
+        return pool[layer], index
 
     def _pooled(self) -> Tensor:
         if self._pool is None:

@@ -1,4 +1,4 @@
-"""`eval`: retrieval over chats with evidence, passkeys; perplexity and work from a file of their own."""
+"""`eval`: retrieval over chats with evidence, passkeys; needles, perplexity and work have files of their own."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hierlandmark.cli.needles import needles
 from hierlandmark.cli.options import (
     AdapterOption,
     AnyMode,
@@ -115,5 +116,6 @@ def _run(
 
 
 # behind the commands of this file, as help lists them
+app.command()(needles)
 app.command()(perplexity)
 app.command()(work)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -52,11 +52,14 @@ OutOption = Annotated[
 LengthsOption = Annotated[str, typer.Option("--lengths", help="Lengths in tokens, separated by commas.")]
 
 
-def load_model(base: str | None, adapter: str, **options: Any) -> "LandmarkModel":
-    """The model the options name; further options are those of `LandmarkModel.from_pretrained`."""
+def load_model(
+    base: str | None, adapter: str, *, device: str | None = None, dtype: str | None = None, peer: bool = False
+) -> "LandmarkModel":
+    """The model the options name; see `LandmarkModel.from_pretrained`."""
     from hierlandmark.model import LandmarkModel
 
-    return LandmarkModel.from_pretrained(base, adapter=None if adapter == "none" else adapter, **options)
+    wanted = None if adapter == "none" else adapter
+    return LandmarkModel.from_pretrained(base, adapter=wanted, device=device, dtype=dtype, peer=peer)
 
 
 def open_memory(db: Path, namespace: str, model: "LandmarkModel | None" = None, *, read_only: bool = False) -> "Memory":

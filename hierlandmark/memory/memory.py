@@ -7,26 +7,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from hierlandmark.config import MemoryConfig, Mode, SearchMode
 from hierlandmark.errors import InvalidArgument, MessageNotFound, ModelMismatch, NamespaceNotFound, StoreNotWritable
 from hierlandmark.memory.aio import AsyncVerbs
+from hierlandmark.memory.answer import answer
 from hierlandmark.memory.arguments import check_count, check_mode, check_path, checked_ids
 from hierlandmark.memory.fuse import DEPTH, fuse
-from hierlandmark.memory.pieces import Pieces
 from hierlandmark.memory.rank import message_shares, rank_blocks, rank_messages
 from hierlandmark.memory.text import check_text, checked
-from hierlandmark.memory.trace import attended_trace, ranked_trace
+from hierlandmark.memory.trace import ranked_trace
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
-from hierlandmark.model.generate import generate, push
+from hierlandmark.model.generate import push
 from hierlandmark.model.prompts import search_prompt
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
-from hierlandmark.store.protocol import BlockStore, MessageRun, SegmentId, SegmentRecord
+from hierlandmark.store.protocol import BlockStore, SegmentId, SegmentRecord
 from hierlandmark.store.records import check_namespace
 
 IN_MEMORY = ":memory:"
@@ -261,47 +259,7 @@ class Memory(AsyncVerbs):
             model, store = self._ready()
             began = time.perf_counter()
             recall = self._recall(model, store, mode)
-            # what outgrows the window is remembered for this answer only
-            scratch = InMemoryStore(store.spec)
-
-            stored = recall.n_segments
-
-            def keep(tokens: list[int]) -> None:
-                nonlocal recall
-                name = f"{len(scratch.namespaces())}"
-                run = [MessageRun(0, len(tokens))]
-                here = Message(id=0, role="window", content=model.decode(tokens) or " ")
-                scratch.append(name, [here], model.encode(np.asarray(tokens, dtype=np.int32), run))
-                grown = self._build(
-                    model, [*recall.sources, Source(scratch, *scratch.index(name), scratch=True)], recall.config.mode
-                )
-                grown.go_on_from(recall)
-                recall = grown
-
-            recall.watch(model.core.heads)
-            pieces = Pieces(model.decode, on_token) if on_token else None
-            made = generate(
-                model.core,
-                lambda: model.window(recall),
-                keep,
-                prompt(model),
-                max_new_tokens=max_new_tokens,
-                stop=model.stop_tokens,
-                on_token=pieces.add if pieces else None,
-            )
-            if pieces:
-                pieces.end()
-            trace = attended_trace(recall, model.decode, stored)
-            cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
-        steps = np.diff(made.times)
-        return Answer(
-            text=model.decode(made.tokens),
-            tokens=made.tokens,
-            cost=cost,
-            trace=trace,
-            first_token_s=made.times[0],
-            per_token_s=float(steps.mean()) if len(steps) else 0.0,
-        )
+            return answer(model, recall, prompt(model), max_new_tokens=max_new_tokens, on_token=on_token, began=began)
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:
         """Remove messages without a trace: text, index, and the keys of every segment they were in.

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from hierlandmark.config import Mode
-from hierlandmark.layout import Kind, Layout
+from hierlandmark.layout import Layout
 from hierlandmark.ops.blockwise import landmark_attention_blockwise
 from hierlandmark.ops.fused import landmark_attention_fused, why_not
+from hierlandmark.ops.inputs import inputs_of
 from hierlandmark.ops.reference import landmark_attention_reference
 
 Impl = Literal["reference", "blockwise", "fused"]
@@ -52,23 +53,11 @@ def landmark_attention(
     Raises:
         ValueError: T does not fit the layout, H is not a multiple of H_kv, or "fused" cannot take the tensors.
     """
-    B, H, T, D = q.shape
-    if (B, T) != (layout.kinds.shape[0], layout.kinds[0].size) or H % k.shape[1]:
-        raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} do not fit a layout of {layout.kinds.shape}")
-    scale = D**-0.5 if scale is None else scale
-    q_far = q if q_far is None else q_far
     out_dtype = q.dtype
-    # autocast leaves values in half precision and rotates queries and keys to single
-    q, q_far, k = (x.to(v.dtype) for x in (q, q_far, k))
-    # in single precision the kernels could not use the matrix units
-    fused = v.is_cuda and v.dtype in (torch.bfloat16, torch.float16) and why_not(v, layout) is None
-    attend = _IMPLS[impl or ("fused" if fused else "blockwise")]
     with torch.autocast(q.device.type, enabled=False):
-        padding = layout.kinds == Kind.PAD
-        if finite or not padding.any():
-            return attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far).to(out_dtype)
-        pad = torch.from_numpy(padding).to(q.device).view(B, 1, T, 1)
-        # padding may hold anything, NaN too
-        q, q_far, k, v = (x.masked_fill(pad, 0.0) for x in (q, q_far, k, v))
+        q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
+        # in single precision the kernels could not use the matrix units
+        fused = v.is_cuda and v.dtype in (torch.bfloat16, torch.float16) and why_not(v, layout) is None
+        attend = _IMPLS[impl or ("fused" if fused else "blockwise")]
         out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
-        return out.masked_fill(pad, 0.0).to(out_dtype)
+        return (out if pad is None else out.masked_fill(pad, 0.0)).to(out_dtype)

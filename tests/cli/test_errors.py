@@ -13,7 +13,8 @@ from tests.fake_memory import FakeMemory
 
 COMMANDS = [
     ["add"], ["search"], ["ask"], ["chat"], ["forget"], ["info"], ["demo"], ["train"], ["reencode"],
-    ["eval", "retrieval"], ["eval", "passkey"], ["eval", "perplexity"],
+    ["eval", "retrieval"], ["eval", "passkey"], ["eval", "needles"], ["eval", "perplexity"],
+    ["eval", "work"],
 ]  # fmt: skip
 
 
@@ -46,6 +47,11 @@ def test_every_command_is_in_the_list() -> None:
         (["eval", "passkey", "--trials", "0"], "InvalidArgument: expected at least one length and one trial"),
         (["eval", "passkey", "--lengths", "9", "--trials", "1"], "InvalidArgument: expected a length of at least"),
         (["eval", "passkey", "--filler", "none.txt"], "InvalidChatFile: none.txt: cannot be read"),
+        (
+            ["eval", "needles", "--filler", "none.txt"],
+            "InvalidArgument: expected --filler to name a file, got 'none.txt'",
+        ),
+        (["eval", "needles", "--workers", "0"], "InvalidArgument: expected at least one worker, got 0"),
         (["demo", "--file", "none.jsonl"], "InvalidArgument: no chat file at 'none.jsonl'"),
         (["train", "--out", "o"], "InvalidArgument: expected at least one --text or --chats"),
     ],

@@ -46,6 +46,27 @@ def test_everything_selected_is_the_fp64_reference_within_the_table(
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize("index", range(4))
+def test_sparse_kernels_choose_and_give_what_the_fp64_reference_does(index: int, mode: Mode) -> None:
+    sparse = pytest.importorskip("tests.ops.sparse", reason="triton is not installed")
+    case, choice = sparse.SMALL[index]
+    sparse.compare_sparse(case, mode, choice, torch.float32, "cuda")
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize("blocks", [8, 1000])
+@pytest.mark.parametrize("width", [0, 1], ids=["D64", "D128"])
+def test_sparse_kernels_in_half_precision_at_the_shipped_grid(width: int, blocks: int, mode: Mode) -> None:
+    sparse = pytest.importorskip("tests.ops.sparse", reason="triton is not installed")
+    choice = sparse.Choice(segments=max(2, blocks - 8), blocks=blocks)
+    sparse.compare_sparse(sparse.WIDE[width], mode, choice, torch.bfloat16, "cuda")
+
+
+def test_sparse_kernels_with_heads_stacked() -> None:
+    pytest.importorskip("tests.ops.sparse", reason="triton is not installed").compare_stacked("cuda")
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
 def test_queries_in_single_and_values_in_half_precision_are_taken(mode: Mode) -> None:
     """As a model in training hands them over: rotated in fp32 beside bf16 values."""
     case = DEFAULT_GRID

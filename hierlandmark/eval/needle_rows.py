@@ -1,0 +1,89 @@
+"""Records of needle trials to rows, and the rows as a table."""
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+Row = dict[str, Any]
+# means over a row's trials
+FIGURES = (
+    "document", "steps", "gate_keys", "landmark_keys", "blocks_read", "bytes_read", "first_token_ms", "per_token_ms",
+)  # fmt: skip
+
+
+def wilson(mean: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95% interval of a share; for means of shares it is wider than need be, never narrower.
+
+    >>> [round(end, 3) for end in wilson(1.0, 50)]
+    [0.929, 1.0]
+    """
+    centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def rows(records: Iterable[Row]) -> list[Row]:
+    """One row a task, filler, length and mode, in the order in which they first come.
+
+    `accuracy` is the mean share of answers found, `low` and `high` its 95% interval, all None where no trial could be
+    run (`why`); `keys_share` and `bytes_share` are keys scored and bytes read, over what plain attention would have.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for record in records:
+        groups.setdefault((record["task"], record["filler"], record["length"], record["mode"]), []).append(record)
+    return [_row(key, group) for key, group in groups.items()]
+
+
+def _row(key: tuple[Any, ...], group: Sequence[Row]) -> Row:
+    task, filler, length, mode = key
+    ran = [one for one in group if one["score"] is not None]
+    row: Row = {"task": task, "filler": filler, "length": length, "mode": mode, "trials": len(ran)}
+    if not ran:
+        return row | {"accuracy": None, "low": None, "high": None, "why": group[0].get("why")}
+    accuracy = fmean(one["score"] for one in ran)
+    low, high = wilson(accuracy, len(ran))
+    row |= {"accuracy": accuracy, "low": low, "high": high}
+    row |= {name: fmean(one[name] for one in ran) for name in FIGURES if name in ran[0]}
+    if "full_keys" in ran[0]:
+        row["keys_share"] = sum(one["keys"] for one in ran) / sum(one["full_keys"] for one in ran)
+        row["bytes_share"] = sum(one["bytes_read"] for one in ran) / sum(one["full_bytes"] for one in ran)
+    return row
+
+
+def ratios(found: Sequence[Row]) -> list[Row]:
+    """Hierarchical beside flat, where both ran: landmark keys a forward pass, and accuracy in points."""
+    by = {(row["task"], row["filler"], row["length"], row["mode"]): row for row in found}
+    out = []
+    for (task, filler, length, mode), row in by.items():
+        flat = by.get((task, filler, length, "flat"))
+        if mode != "hierarchical" or flat is None or not flat["landmark_keys"]:
+            continue
+        share = row["landmark_keys"] / row["steps"] / (flat["landmark_keys"] / flat["steps"])
+        points = 100 * (row["accuracy"] - flat["accuracy"])
+        out.append({"task": task, "filler": filler, "length": length, "landmark_share": share, "points": points})
+    return out
+
+
+def table(found: Sequence[Row]) -> list[str]:
+    """Lines for people."""
+    shares = {(one["task"], one["filler"], one["length"]): one["landmark_share"] for one in ratios(found)}
+    lines = [
+        f"{'task':<16} {'filler':<12} {'length':>9} {'mode':<12} {'n':>3} {'found':>6} {'95%':>11} {'gates':>10} "
+        f"{'landmarks':>11} {'/flat':>6} {'blocks':>8} {'MB read':>8} {'first ms':>9}"
+    ]
+    for row in sorted(found, key=lambda row: (row["task"], row["filler"], row["length"])):
+        filler = row["filler"].rsplit("/", 1)[-1].split()[0][:12]
+        line = f"{row['task']:<16} {filler:<12} {row['length']:>9,} {row['mode']:<12} {row['trials']:>3} "
+        if row["accuracy"] is None:
+            lines.append(f"{line}not run: {row['why']}")
+            continue
+        line += f"{row['accuracy']:>6.1%} {row['low']:>5.0%}-{row['high']:<5.0%} "
+        if "steps" in row:
+            share = shares.get((row["task"], row["filler"], row["length"])) if row["mode"] == "hierarchical" else None
+            line += f"{row['gate_keys']:>10,.0f} {row['landmark_keys']:>11,.0f} "
+            line += f"{share:>6.1%} " if share is not None else f"{'':>6} "
+            line += f"{row['blocks_read']:>8,.0f} {row['bytes_read'] / 1e6:>8,.1f} "
+        else:
+            line += f"{'':>10} {'':>11} {'':>6} {'':>8} {'':>8} "
+        lines.append(f"{line}{row['first_token_ms']:>9,.0f}")
+    return lines

@@ -1,0 +1,169 @@
+"""Needles through recall at many lengths: hierarchical, flat and the base model side by side on each document.
+
+A haystack is encoded once, by all processes together; a trial encodes the few segments that its needles stand in
+(`eval.segments`). Trials are dealt to processes, each with a model of its own.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from hierlandmark.config import RecallConfig
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.eval.tasks import fillers_of
+
+if TYPE_CHECKING:
+    from hierlandmark.eval.trial import Trials
+    from hierlandmark.model import LandmarkModel
+
+AnyMode = Literal["hierarchical", "flat", "full"]
+MODES: tuple[AnyMode, ...] = ("hierarchical", "flat", "full")
+# task, filler, length, number of the trial, mode
+Key = tuple[str, str, int, int, str]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured. A trial is drawn from seed, task, length and its number, haystacks from seed and theirs."""
+
+    tasks: Sequence[str]
+    lengths: Sequence[int]
+    # file that stands for RULER's essays; its name is the filler's
+    text: Path | None = None
+    trials: int = 50
+    # different haystacks of each filler; trial i is hidden in number i modulo these
+    haystacks: int = 5
+    modes: Sequence[AnyMode] = MODES
+    seed: int = 0
+    # None: 10 for passkeys, else a right answer's, half as many again and 8
+    max_new_tokens: int | None = None
+    # the base model also where its positions end
+    beyond: bool = False
+    recall: RecallConfig = field(default_factory=RecallConfig)
+
+    def __post_init__(self) -> None:
+        if not self.tasks or not self.lengths or not self.modes or self.trials < 1 or self.haystacks < 1:
+            raise InvalidArgument(
+                f"expected at least one task, length, mode, trial and haystack, got tasks {self.tasks!r}, lengths "
+                f"{self.lengths!r}, modes {self.modes!r}, trials {self.trials!r}, haystacks {self.haystacks!r}"
+            )
+        if unknown := set(self.modes) - set(MODES):
+            raise InvalidArgument(f"expected modes of {', '.join(MODES)}, got {', '.join(sorted(unknown))}")
+        for task in self.tasks:
+            self.fillers(task)
+
+    def fillers(self, task: str) -> tuple[str, ...]:
+        """Haystacks that a task is run in."""
+        return fillers_of(task, self.text.name if self.text else None)
+
+    @property
+    def keys(self) -> list[Key]:
+        """Everything to be measured, short documents first."""
+        return [
+            (task, filler, length, trial, mode)
+            for length in sorted(set(self.lengths))
+            for task in self.tasks
+            for filler in self.fillers(task)
+            for trial in range(self.trials)
+            for mode in self.modes
+        ]
+
+
+def key_of(record: Record) -> Key:
+    """Which trial and mode a record is of."""
+    return (record["task"], record["filler"], record["length"], record["trial"], record["mode"])
+
+
+def evaluate_needles(
+    make_model: Callable[[], "LandmarkModel"], plan: Plan, *, workers: int = 1, done: Collection[Key] = ()
+) -> Iterator[Record]:
+    """One record a trial and mode, as they end: see `eval.trial.Trials.run`.
+
+    Args:
+        make_model: called in each process, so it can be pickled.
+        workers: processes; 1 stays in this one.
+        done: what need not be measured again.
+
+    Raises:
+        InvalidArgument: workers < 1, a length too short for its task, a text too short for a length.
+    """
+    if workers < 1:
+        raise InvalidArgument(f"expected at least one worker, got {workers!r}")
+    known = set(done)
+    # a haystack at a time, so that the disk holds one
+    groups: dict[tuple[str, int], dict[tuple[str, int, int], list[AnyMode]]] = {}
+    for task, filler, length, trial, mode in (key for key in plan.keys if key not in known):
+        group = groups.setdefault((filler, trial % plan.haystacks), {})
+        group.setdefault((task, length, trial), []).append(mode)  # type: ignore[arg-type]
+    if not groups:
+        return
+    with _Pool(make_model, plan, workers) as pool:
+        for (filler, number), cells in groups.items():
+            with TemporaryDirectory(prefix="needles") as name:
+                folder = Path(name)
+                longest = max(length for _, length, _ in cells)
+                encoded = any(mode != "full" for modes in cells.values() for mode in modes)
+                (shards,) = pool.map("prepare", [(folder, filler, number, longest, workers if encoded else 0)])
+                list(pool.map("encode", [(folder, shard) for shard in range(shards)]))
+                # the longest first: no process is left with one at the end
+                jobs = sorted(cells.items(), key=lambda item: -item[0][1])
+                for records in pool.map("run", [(folder, filler, *cell, modes) for cell, modes in jobs]):
+                    yield from records
+
+
+class _Pool:
+    """Calls methods of `Trials` in this process or in several."""
+
+    def __init__(self, make_model: Callable[[], "LandmarkModel"], plan: Plan, workers: int) -> None:
+        self._here: Trials | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        if workers == 1:
+            self._here = _make(make_model, plan)
+        else:
+            threads = max(1, (os.cpu_count() or 1) // workers)
+            # CUDA does not survive a fork
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, context, _start, (make_model, plan, threads))
+
+    def map(self, method: str, calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """Results in the order in which they come."""
+        if self._here is not None:
+            for call in calls:
+                yield getattr(self._here, method)(*call)
+        elif self._pool is not None:
+            for future in as_completed([self._pool.submit(_call, method, call) for call in calls]):
+                yield future.result()
+
+    def __enter__(self) -> "_Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _make(make_model: Callable[[], "LandmarkModel"], plan: Plan) -> "Trials":
+    from hierlandmark.eval.trial import Trials
+
+    return Trials(make_model(), plan)
+
+
+# this process's own, made when it starts
+_TRIALS: "list[Trials]" = []
+
+
+def _start(make_model: Callable[[], "LandmarkModel"], plan: Plan, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    _TRIALS[:] = [_make(make_model, plan)]
+
+
+def _call(method: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(_TRIALS[0], method)(*arguments)

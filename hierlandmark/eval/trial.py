@@ -1,0 +1,154 @@
+"""One process's part of `eval.needles`: make a haystack, encode some of it, run a trial."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.eval.fillers import open_filler
+from hierlandmark.eval.haystack import Haystack, filler_text, make_haystack
+from hierlandmark.eval.needles import AnyMode, Plan, Record
+from hierlandmark.eval.segments import SharedSegments, cut, distinct, write_segments
+from hierlandmark.eval.tasks import GRASS, Trial, make_trial, needles_task, needles_text
+from hierlandmark.memory.answer import answer
+from hierlandmark.model import LandmarkModel
+from hierlandmark.recall import Source
+from hierlandmark.results import Answer
+
+# as a memory closes a document
+CLOSING = "\n\n"
+# segments that a file holds at least: a query reads the files one after another
+SMALLEST = 16
+
+
+class Trials:
+    """What a process does for a plan."""
+
+    def __init__(self, model: LandmarkModel, plan: Plan) -> None:
+        self.model, self.plan = model, plan
+
+    def prepare(self, folder: Path, filler: str, number: int, length: int, workers: int) -> int:
+        """Put a haystack into a folder, and say how many files its segments make; 0 workers: none, nothing is read."""
+        seed, task = f"{self.plan.seed}/{filler}/{number}", needles_task(filler)
+        text: Callable[[int], str]
+        if task is not None:
+            text = partial(needles_text, task, seed)
+        else:
+            text = filler_text(open_filler(GRASS if filler == GRASS else str(self.plan.text)), Random(seed))
+        hay = make_haystack(self.model.tokenize, self.model.decode, text, length)
+        if task is not None:
+            (folder / "needles.txt").write_text(self.model.decode(hay.tokens.tolist()), encoding="utf-8")
+        np.savez(folder / "haystack.npz", tokens=hay.tokens, cuts=hay.cuts)
+        if not workers:
+            return 0
+        capacity = self.model.layout.segment_capacity
+        # the first holds an opening, and one that is not full is the end of a document
+        pieces = distinct([piece for piece in cut(hay.tokens, capacity)[1:] if len(piece) == capacity])
+        size = max(SMALLEST, -(-len(pieces) // workers))
+        shards = [pieces[start : start + size] for start in range(0, len(pieces), size)]
+        for shard, part in enumerate(shards):
+            np.save(folder / f"{shard:03}.npy", np.stack(part))
+        return len(shards)
+
+    def encode(self, folder: Path, shard: int) -> None:
+        """Encode one file's segments."""
+        write_segments(folder / f"{shard:03}.db", self.model, list(np.load(folder / f"{shard:03}.npy")))
+
+    def run(
+        self, folder: Path, filler: str, task: str, length: int, number: int, modes: Sequence[AnyMode]
+    ) -> list[Record]:
+        """A trial in some modes, over one memory: a record each.
+
+        A record holds task, filler, length, trial and mode, the share of answers found (`score`, None where the model
+        could not be run, `why` saying it), the answer, and what it cost: `steps` forward passes, keys and blocks as in
+        `results.Cost`, `keys` scored in all beside `full_keys`, and bytes of keys and values beside `full_bytes`, which
+        plain attention would have read of the document in as many steps.
+        """
+        hidden = folder / "needles.txt"
+        hay_text = hidden.read_text(encoding="utf-8") if hidden.exists() else None
+        trial = make_trial(task, Random(f"{self.plan.seed}/{task}/{length}/{number}"), hay_text)
+        with np.load(folder / "haystack.npz") as held:
+            document, room = self.document(Haystack(held["tokens"], held["cuts"]), trial, length)
+        base = {"task": task, "filler": filler, "length": length, "trial": number, "document": len(document)}
+        records: list[Record] = []
+        shared = SharedSegments(self.model, sorted(folder.glob("*.db")))
+        try:
+            sources, encoded = None, 0
+            for mode in modes:
+                record: Record = base | {"mode": mode}
+                if mode == "full":
+                    record |= self._full(document, trial, length, room)
+                else:
+                    if sources is None:
+                        sources, encoded = shared.document(document)
+                    record |= self._recalled(sources, trial, mode, room, len(document)) | {"encoded": encoded}
+                records.append(record)
+        finally:
+            shared.close()
+        return records
+
+    def document(self, hay: Haystack, trial: Trial, length: int) -> tuple[np.ndarray, int]:
+        """Tokens of a trial's document, and how many may be made: with the question they are `length`."""
+        tokenize = self.model.tokenize
+        room = self.plan.max_new_tokens or trial.max_new_tokens or len(tokenize(trial.reference)) * 3 // 2 + 8
+        before, behind = trial.around
+        statements = [
+            (depth, tokenize(f"{before}{statement}{behind}"))
+            for depth, statement in zip(trial.depths, trial.statements, strict=True)
+        ]
+        size = length - len(tokenize(trial.prompt)) - room
+        opening, closing = tokenize(f"{trial.opening}\n"), tokenize(CLOSING)
+        try:
+            return hay.document(size, opening, statements, closing, self.model.layout.segment_capacity), room
+        except InvalidArgument as error:
+            raise InvalidArgument(f"length {length} does not do, less question and answer: {error}") from error
+
+    def _recalled(self, sources: Sequence[Source], trial: Trial, mode: Any, room: int, document: int) -> Record:
+        model, core = self.model, self.model.core
+        began = time.perf_counter()
+        recall = model.recall(sources, self.plan.recall.model_copy(update={"mode": mode}))
+        prompt = model.tokenize(trial.prompt)
+        said = answer(model, recall, prompt, max_new_tokens=room, began=began)
+        cost, spec = said.cost, model.kv_spec
+        # a prompt's last token goes by itself, and a last answer token goes nowhere
+        steps = 1 + (len(prompt) > 1) + len(said.tokens) - (len(said.tokens) == room)
+        keys = cost.gate_keys + cost.landmark_keys + cost.blocks_read * spec.block_size * spec.kv_heads
+        full_keys = steps * core.layers * core.kv_heads * document
+        return _said(said, trial) | {
+            "steps": steps,
+            "gate_keys": cost.gate_keys,
+            "landmark_keys": cost.landmark_keys,
+            "blocks_read": cost.blocks_read,
+            "bytes_read": cost.bytes_read,
+            "keys": keys,
+            "full_keys": full_keys,
+            "full_bytes": full_keys * 2 * spec.head_dim * spec.numpy_dtype.itemsize,
+        }
+
+    def _full(self, document: np.ndarray, trial: Trial, length: int, room: int) -> Record:
+        limit = getattr(self.model.core.base.config, "max_position_embeddings", None)
+        if limit is not None and length > limit and not self.plan.beyond:
+            return {"score": None, "why": f"the base model has {limit} positions"}
+        text = self.model.decode(document[: len(document) - len(self.model.tokenize(CLOSING))].tolist())
+        try:
+            said = self.model.complete_full(f"{text}\n{trial.prompt}", max_new_tokens=room)
+        except torch.OutOfMemoryError:
+            return {"score": None, "why": "out of memory"}
+        return _said(said, trial)
+
+
+def _said(said: Answer, trial: Trial) -> Record:
+    return {
+        "score": trial.score(said.text),
+        "text": said.text,
+        "answers": list(trial.answers),
+        "tokens": len(said.tokens),
+        "first_token_ms": said.first_token_s * 1e3,
+        "per_token_ms": said.per_token_s * 1e3,
+    }

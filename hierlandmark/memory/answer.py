@@ -1,0 +1,75 @@
+"""One answer over what a recall can see: the prompt through a local window, blocks read in every layer."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hierlandmark.memory.pieces import Pieces
+from hierlandmark.memory.trace import attended_trace
+from hierlandmark.messages import Message
+from hierlandmark.model import LandmarkModel
+from hierlandmark.model.generate import generate
+from hierlandmark.recall import Recall, Source
+from hierlandmark.results import Answer
+from hierlandmark.store import InMemoryStore
+from hierlandmark.store.protocol import MessageRun
+
+
+def answer(
+    model: LandmarkModel,
+    recall: Recall,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    on_token: Callable[[str], None] | None = None,
+    began: float | None = None,
+) -> Answer:
+    """Greedy tokens after a prompt, with what they cost and why they were made.
+
+    Args:
+        recall: begun for this query; its mode says how segments are chosen.
+        prompt: token ids.
+        on_token: called with each piece of text as it is made.
+        began: `time.perf_counter()` where the query began; by default now.
+    """
+    began = time.perf_counter() if began is None else began
+    # what outgrows the window is remembered for this answer only
+    scratch = InMemoryStore(recall.spec)
+    stored = recall.n_segments
+
+    def keep(tokens: list[int]) -> None:
+        nonlocal recall
+        name = f"{len(scratch.namespaces())}"
+        run = [MessageRun(0, len(tokens))]
+        here = Message(id=0, role="window", content=model.decode(tokens) or " ")
+        scratch.append(name, [here], model.encode(np.asarray(tokens, dtype=np.int32), run))
+        window = Source(scratch, *scratch.index(name), scratch=True)
+        grown = model.recall([*recall.sources, window], recall.config)
+        grown.go_on_from(recall)
+        recall = grown
+
+    recall.watch(model.core.heads)
+    pieces = Pieces(model.decode, on_token) if on_token else None
+    made = generate(
+        model.core,
+        lambda: model.window(recall),
+        keep,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        stop=model.stop_tokens,
+        on_token=pieces.add if pieces else None,
+    )
+    if pieces:
+        pieces.end()
+    trace = attended_trace(recall, model.decode, stored)
+    cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
+    steps = np.diff(made.times)
+    return Answer(
+        text=model.decode(made.tokens),
+        tokens=made.tokens,
+        cost=cost,
+        trace=trace,
+        first_token_s=made.times[0],
+        per_token_s=float(steps.mean()) if len(steps) else 0.0,
+    )

@@ -1,0 +1,90 @@
+"""`eval needles` over the tiny model: the JSON it writes, and a log that it goes on from."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hierlandmark.cli import app
+from hierlandmark.config import LayoutConfig
+from hierlandmark.model import LandmarkModel
+from hierlandmark.testing import tiny_model
+
+WORDS = ["--lengths", "600,900", "--tasks", "passkey", "--trials", "2", "--haystacks", "1", "--max-new-tokens", "4"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    loaded: list[dict] = []
+    make = partial(tiny_model, layout=LayoutConfig(block_size=32, blocks_per_segment=8))
+    monkeypatch.setattr(LandmarkModel, "from_pretrained", lambda *_, **options: loaded.append(options) or make())
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str):
+        return CliRunner().invoke(app, ["eval", "needles", *WORDS, *words])
+
+    call.loaded = loaded
+    return call
+
+
+def test_json_and_table(run) -> None:
+    done = run("--json", "out.json", "--device", "cpu", "--dtype", "float32")
+    assert done.exit_code == 0, done.output
+    assert run.loaded == [{"adapter": "default", "device": "cpu", "dtype": "float32", "peer": False}]
+    found = json.loads(Path("out.json").read_text())
+    assert set(found) == {"settings", "results", "ratios"}
+    rows = {(row["length"], row["mode"]): row for row in found["results"]}
+    assert list(rows) == [(length, mode) for length in (600, 900) for mode in ("hierarchical", "flat", "full")]
+    flat = rows[900, "flat"]
+    assert set(flat) == {
+        "task", "filler", "length", "mode", "trials", "accuracy", "low", "high", "document", "steps", "gate_keys",
+        "landmark_keys", "blocks_read", "bytes_read", "first_token_ms", "per_token_ms", "keys_share", "bytes_share",
+    }  # fmt: skip
+    assert flat["trials"] == 2 and flat["accuracy"] == 0 and flat["landmark_keys"] > 0
+    assert rows[600, "full"]["accuracy"] is None and "512 positions" in rows[600, "full"]["why"]
+    assert [ratio["length"] for ratio in found["ratios"]] == [600, 900]
+    assert "not run: the base model has 512 positions" in done.stdout
+    assert len(done.stdout.splitlines()) == 7
+
+
+def test_a_log_is_gone_on_from(run) -> None:
+    first = run("--log", "log.jsonl", "--json", "-")
+    lines = Path("log.jsonl").read_text().splitlines()
+    assert first.exit_code == 0 and len(lines) == 1 + 12
+    # the last line half written
+    Path("log.jsonl").write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:20])
+    second = run("--log", "log.jsonl", "--json", "-")
+    assert len(run.loaded) == 2
+    again = Path("log.jsonl").read_text().splitlines()
+    assert again[:-2] == lines[:-2] and len(again) == len(lines)
+    timeless = [
+        [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in json.loads(done.stdout)["results"]]
+        for done in (first, second)
+    ]
+    assert timeless[0] == timeless[1]
+    # nothing is left: no model is loaded
+    assert run("--log", "log.jsonl").exit_code == 0
+    assert len(run.loaded) == 2
+
+
+def test_a_log_of_other_settings(run) -> None:
+    assert run("--log", "log.jsonl", "--modes", "full").exit_code == 0
+    other = run("--log", "log.jsonl", "--modes", "full", "--seed", "1")
+    assert other.exit_code == 2
+    assert "was written with other settings, {'seed': 0}; name another file" in other.stderr
+    Path("no.jsonl").write_text("no\n")
+    assert "is no log of `eval needles`" in run("--log", "no.jsonl").stderr
+
+
+def test_faults_come_before_the_work(run) -> None:
+    for words, message in (
+        (["--tasks", "niah_single_2"], "name a file with --filler"),
+        (["--filler", "none.txt"], "expected --filler to name a file, got 'none.txt'"),
+        (["--modes", "round"], "expected modes of hierarchical, flat, full, got round"),
+        (["--json", "missing/o.json"], "--json"),
+    ):
+        done = run(*words)
+        assert done.exit_code == 2 and message in done.stderr
+    assert run.loaded == []

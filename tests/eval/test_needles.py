@@ -1,0 +1,160 @@
+"""Needle trials over shared segments: the same answers at the same cost as documents added whole."""
+
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from hierlandmark import Memory, Message
+from hierlandmark.config import LayoutConfig, MemoryConfig, RecallConfig
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.eval import trial as one_trial
+from hierlandmark.eval.haystack import Haystack
+from hierlandmark.eval.needles import MODES, Plan, evaluate_needles, key_of
+from hierlandmark.eval.segments import SharedSegments, cut, write_segments
+from hierlandmark.eval.tasks import make_trial
+from hierlandmark.testing import tiny_model
+
+# wide enough for a question of bytes, so that a prompt stays in one window
+WIDE = LayoutConfig(block_size=32, blocks_per_segment=8)
+TASKS = ("passkey", "niah_multikey_2", "niah_multivalue", "vt")
+COST = ("gate_keys", "landmark_keys", "blocks_read", "bytes_read")
+make_model = partial(tiny_model, layout=WIDE)
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("books") / "book.txt"
+    path.write_text(" ".join(f"On day {i} they went to house {i * i}." for i in range(400)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def plan(book: Path) -> Plan:
+    # low gate mass of a random model is read all the same
+    recall = RecallConfig(threshold=0.0)
+    return Plan(TASKS, [1200, 2000], text=book, trials=1, haystacks=1, max_new_tokens=6, recall=recall)
+
+
+@pytest.fixture(scope="module")
+def records(plan: Plan) -> list[dict]:
+    return list(evaluate_needles(make_model, plan))
+
+
+def test_one_record_each(plan: Plan, records: list[dict]) -> None:
+    assert sorted(map(key_of, records)) == sorted(plan.keys)
+    assert len(records) == 2 * 3 * (len(TASKS) + 1)
+
+
+def test_shared_segments_equal_the_whole_document(
+    plan: Plan, records: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    trials = one_trial.Trials(model, plan)
+    checked = 0
+    for filler in sorted({record["filler"] for record in records}):
+        folder = tmp_path / filler
+        folder.mkdir()
+        trials.prepare(folder, filler, 0, 2000, 1)
+        hidden = folder / "needles.txt"
+        with np.load(folder / "haystack.npz") as held:
+            hay = Haystack(held["tokens"], held["cuts"])
+        for record in (r for r in records if r["filler"] == filler and r["mode"] != "full"):
+            rng = Random(f"{plan.seed}/{record['task']}/{record['length']}/{record['trial']}")
+            trial = make_trial(record["task"], rng, hidden.read_text() if hidden.exists() else None)
+            document, room = trials.document(hay, trial, record["length"])
+            text = model.decode(document.tolist())
+            assert len(document) + len(model.tokenize(trial.prompt)) + room == record["length"]
+            assert all(statement in text for statement in trial.statements) and text.startswith(trial.opening)
+            with Memory.open(":memory:", model=model, config=MemoryConfig(recall=plan.recall)) as memory:
+                memory.add([Message(id=0, role="document", content=text[:-2])])
+                assert memory.stats().tokens == len(document)
+                whole = memory.complete(trial.prompt, max_new_tokens=room, mode=record["mode"])
+            assert whole.text == record["text"]
+            assert {name: getattr(whole.cost, name) for name in COST} == {name: record[name] for name in COST}
+            # an answer that read nothing would prove nothing
+            assert record["blocks_read"] > 0
+            # most segments are the haystack's own: the opening, the end, and at most two a statement
+            assert record["encoded"] <= 2 + 2 * len(trial.statements)
+            checked += 1
+    assert checked == len(records) * 2 // 3
+
+
+def test_needles_change_the_answer(records: list[dict]) -> None:
+    texts = {(r["task"], r["length"], r["filler"], r["mode"]): r["text"] for r in records if r["mode"] != "full"}
+    assert len(set(texts.values())) > len(texts) // 2
+
+
+def test_files_of_several_transactions(tmp_path: Path) -> None:
+    model = make_model()
+    tokens = np.arange(WIDE.segment_capacity * 19, dtype=np.int32) * 7 % 250
+    pieces = cut(tokens, WIDE.segment_capacity)
+    for i, part in enumerate((pieces[:17], pieces[17:])):
+        write_segments(tmp_path / f"{i}.db", model, part)
+    shared = SharedSegments(model, [tmp_path / "0.db", tmp_path / "1.db"])
+    # in order, one of them twice, and a short one at the end
+    document = np.concatenate([tokens, pieces[3], pieces[0][:9]])
+    sources, encoded = shared.document(document)
+    assert encoded == 1
+    assert np.array_equal(np.concatenate([r.tokens for source in sources for r in source.records]), document)
+    assert [len(source.records) for source in sources] == [17, 2, 1, 1]
+    shared.close()
+
+
+def test_steps_are_forward_passes(records: list[dict]) -> None:
+    layers, kv_heads = 2, 2
+    for record in (r for r in records if r["mode"] == "flat"):
+        # flat scores every landmark of the document in every pass
+        blocks = -(-record["document"] // WIDE.segment_capacity) * WIDE.blocks_per_segment
+        keys = record["landmark_keys"] / (record["steps"] * layers * kv_heads)
+        assert blocks - WIDE.blocks_per_segment < keys <= blocks
+        assert record["gate_keys"] == 0
+
+
+def test_the_base_model_ends_where_its_positions_do(records: list[dict], plan: Plan) -> None:
+    full = [record for record in records if record["mode"] == "full"]
+    assert {(r["score"], r["why"]) for r in full} == {(None, "the base model has 512 positions")}
+    beyond = Plan(["passkey"], [600], trials=1, modes=["full"], beyond=True)
+    (record,) = evaluate_needles(make_model, beyond)
+    assert record["score"] == 0 and record["tokens"] > 0
+
+
+def test_what_is_done_is_not_done_again(plan: Plan, records: list[dict]) -> None:
+    left = [key for key in plan.keys if key[0] == "vt" and key[2] == 1200 and key[4] != "full"]
+    again = list(evaluate_needles(make_model, plan, done=set(plan.keys) - set(left)))
+    assert sorted(map(key_of, again)) == sorted(left)
+    before = {key_of(record): record.get("text") for record in records}
+    assert all(record["text"] == before[key_of(record)] for record in again)
+    assert list(evaluate_needles(make_model, plan, done=plan.keys)) == []
+
+
+def test_several_processes_say_the_same(records: list[dict], plan: Plan) -> None:
+    few = Plan(["passkey"], [1200], trials=1, haystacks=1, max_new_tokens=6, recall=plan.recall, modes=MODES[:2])
+    found = {key_of(record): record for record in evaluate_needles(make_model, few, workers=2)}
+    assert len(found) == 2
+    for record in records:
+        if key_of(record) in found:
+            same = ("text", "document", "encoded", *COST)
+            assert {n: record[n] for n in same} == {n: found[key_of(record)][n] for n in same}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trials": 0}, "at least one task, length, mode, trial and haystack"),
+        ({"modes": ["flat", "round"]}, "expected modes of hierarchical, flat, full, got round"),
+        ({"tasks": ["niah_single_2"]}, "--filler"),
+    ],
+)
+def test_plans_that_are_none(change: dict, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        Plan(**{"tasks": ["passkey"], "lengths": [600], **change})
+
+
+def test_a_length_that_does_not_hold_its_lines() -> None:
+    with pytest.raises(InvalidArgument, match="length 150 does not do, less question and answer: expected a document"):
+        list(evaluate_needles(make_model, Plan(["passkey"], [150], trials=1)))
+    with pytest.raises(InvalidArgument, match="at least one worker"):
+        list(evaluate_needles(make_model, Plan(["passkey"], [600]), workers=0))
