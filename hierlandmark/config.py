@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Mode = Literal["hierarchical", "flat"]
 # a search may also fuse the hierarchical ranking with one by words (BM25)
 SearchMode = Literal["hierarchical", "flat", "hybrid"]
-Granularity = Literal["head_token", "head", "token"]
+Granularity = Literal["head_token", "head", "token", "shared"]
 # each segment on its own, so that its keys are a function of its text; encoding as a stream is not built yet
 Encode = Literal["segment"]
 
@@ -54,7 +54,7 @@ class RecallConfig(BaseModel):
     search_segments: int = Field(default=20, ge=1)
     # blocks a query reads, k of the paper's section 3.2
     blocks: int = Field(default=4, ge=1)
-    # who chooses its own blocks: each head at each token, each head, or each token (the paper's Table 2)
+    # who chooses its own blocks: each head at each token, each head, each token (the paper's Table 2), or all together
     granularity: Granularity = "head_token"
     # gate mass of a head and token under which nothing is read (the paper's Appendix D)
     threshold: float = Field(default=0.01, ge=0.0, lt=1.0)

@@ -1,6 +1,6 @@
 """Which segments a query opens and which blocks it reads. Tensors in, masks out.
 
-H query heads, T query positions, G segments, N candidate blocks.
+H query heads, T query positions, G segments, N candidate blocks; any axes before H are texts apart from each other.
 """
 
 import torch
@@ -8,22 +8,26 @@ from torch import Tensor
 
 from hierlandmark.config import Granularity
 
+NEG = float("-inf")
+# of those who choose together, the axes: heads are third from the end, tokens second
+_TOGETHER = {"head_token": (), "head": (-2,), "token": (-3,), "shared": (-3, -2)}
+# finite, so that a row without any choice has a gradient of 0 and not NaN
+_MASKED = -1e30
+
 
 def top(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> Tensor:
-    """The k candidates of greatest mass, chosen by each head and token, each head, or each token (the paper's Table 2).
+    """The k candidates of greatest mass, by each head and token, each head, each token (the paper's Table 2), or all.
 
     Args:
-        mass: (H, T, N), not negative; a candidate of mass 0 is never chosen.
-        active: (H, T) bool, which heads and tokens recall at all.
+        mass: (..., H, T, N), not negative; a candidate of mass 0 is never chosen.
+        active: (..., H, T) bool, which heads and tokens recall at all.
 
     Returns:
-        (H, T, N) bool, False where not active. Heads or tokens that choose together take the greatest mass of any.
+        (..., H, T, N) bool, False where not active. Heads or tokens that choose together take the greatest mass of any.
     """
     shared = mass * active.unsqueeze(-1)
-    if granularity == "head":
-        shared = shared.amax(1, keepdim=True)
-    elif granularity == "token":
-        shared = shared.amax(0, keepdim=True)
+    if axes := _TOGETHER[granularity]:
+        shared = shared.amax(axes, keepdim=True)
     best = shared.topk(min(k, shared.shape[-1]), dim=-1)
     chosen = torch.zeros_like(shared, dtype=torch.bool).scatter_(-1, best.indices, best.values > 0)
     return chosen & active.unsqueeze(-1)
@@ -40,7 +44,7 @@ def block_weights(gate_logits: Tensor, landmark_logits: Tensor, chosen: Tensor) 
 
     Args:
         gate_logits: (H, T, G).
-        landmark_logits: (H, T, G, N), -inf where a segment has no such block.
+        landmark_logits: (H, T, G, N), -inf or very small where a segment has no such block.
         chosen: (H, T, G, N) bool.
 
     Returns:
@@ -48,15 +52,15 @@ def block_weights(gate_logits: Tensor, landmark_logits: Tensor, chosen: Tensor) 
         the gates that have a chosen block, -inf where there is none.
     """
     opened = chosen.any(-1)
-    gates = gate_logits.masked_fill(~opened, float("-inf"))
-    lse = gates.logsumexp(-1)
-    p0 = (gates - lse.unsqueeze(-1)).exp().nan_to_num(0.0)
-    p1 = landmark_logits.masked_fill(~chosen, float("-inf")).softmax(-1).nan_to_num(0.0)
+    gates = gate_logits.masked_fill(~opened, _MASKED)
+    p0 = gates.softmax(-1) * opened
+    p1 = landmark_logits.masked_fill(~chosen, _MASKED).softmax(-1) * chosen
+    lse = gates.logsumexp(-1).masked_fill(~opened.any(-1), NEG)
     return p0.unsqueeze(-1) * p1, lse
 
 
 def flat_weights(landmark_logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """The same for flat mode, one softmax over the chosen landmarks: (H, T, N) both -> (H, T, N), (H, T)."""
-    logits = landmark_logits.masked_fill(~chosen, float("-inf"))
-    lse = logits.logsumexp(-1)
-    return (logits - lse.unsqueeze(-1)).exp().nan_to_num(0.0), lse
+    logits = landmark_logits.masked_fill(~chosen, _MASKED)
+    lse = logits.logsumexp(-1).masked_fill(~chosen.any(-1), NEG)
+    return logits.softmax(-1) * chosen, lse

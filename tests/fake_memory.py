@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import DuplicateMessageId, InvalidArgument, InvalidMessage, MessageNotFound, NamespaceNotFound
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import (
@@ -24,6 +25,7 @@ class FakeModel:
     """A tokenizer of characters; its plain attention reads everything."""
 
     loaded: ClassVar[list[tuple[Any, Any]]] = []
+    layout = LayoutConfig()
 
     @classmethod
     def from_pretrained(cls, base: Any = None, *, adapter: Any = "default", **_: Any) -> "FakeModel":
@@ -33,7 +35,7 @@ class FakeModel:
     def tokenize(self, text: str) -> list[int]:
         return [ord(char) for char in text]
 
-    def nll(self, token_ids: Sequence[int], *, mode: str) -> list[float]:
+    def nll(self, token_ids: Sequence[int], *, mode: str, **_: Any) -> list[float]:
         return [1.0 if mode == "hierarchical" else 2.0] * (len(token_ids) - 1)
 
     def complete_full(self, prompt: str, *, max_new_tokens: int) -> Answer:

@@ -14,7 +14,7 @@ from hierlandmark.recall import Source
 from hierlandmark.store import InMemoryStore, MessageRun, SQLiteStore
 from hierlandmark.testing import tiny_model
 
-GRANULARITIES = ("head_token", "head", "token")
+GRANULARITIES = ("head_token", "head", "token", "shared")
 MODES = ("hierarchical", "flat")
 H, T, D, LAYER, SCALE = 4, 5, 8, 1, 8**-0.5
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -93,8 +93,8 @@ class Reference:
 
     def together(self, h, t):
         """Who shares a choice with this head and token."""
-        heads = range(H) if self.config.granularity == "token" else [h]
-        tokens = range(T) if self.config.granularity == "head" else [t]
+        heads = range(H) if self.config.granularity in ("token", "shared") else [h]
+        tokens = range(T) if self.config.granularity in ("head", "shared") else [t]
         return [(g, u) for g in heads for u in tokens if self.active(g, u)]
 
     def first(self, h, t):

@@ -5,7 +5,7 @@ import torch
 
 from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 
-GRANULARITIES = ("head_token", "head", "token")
+GRANULARITIES = ("head_token", "head", "token", "shared")
 H, T, N = 3, 4, 7
 
 
@@ -20,8 +20,9 @@ def by_hand(mass, k, granularity, active):
                 "head_token": [(h, t)],
                 "head": [(h, u) for u in range(mass.shape[1]) if active[h, u]],
                 "token": [(g, t) for g in range(mass.shape[0]) if active[g, t]],
+                "shared": active.nonzero().tolist(),
             }[granularity]
-            best = [max(float(mass[at][n]) for at in together) for n in range(mass.shape[2])]
+            best = [max(float(mass[tuple(at)][n]) for at in together) for n in range(mass.shape[2])]
             for n in sorted(range(len(best)), key=lambda n: -best[n])[:k]:
                 chosen[h, t, n] = best[n] > 0
     return chosen

@@ -1,4 +1,4 @@
-"""`eval`: retrieval over chats with evidence, passkeys, needles, perplexity."""
+"""`eval`: retrieval over chats with evidence, passkeys; needles, perplexity and work have files of their own."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,6 +21,7 @@ from hierlandmark.cli.options import (
     parse_lengths,
 )
 from hierlandmark.cli.output import progress, write_json
+from hierlandmark.cli.perplexity import perplexity, work
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -92,37 +93,6 @@ def passkey(
     _run(rows, len(wanted) * trials, "trials", out, lambda row: f"{row['accuracy']:.0%} of {row['trials']} trials")
 
 
-@app.command()
-def perplexity(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Text: .txt, .md, or .jsonl(.xz) with one text a line.")],
-    lengths: LengthsOption = "2048,4096",
-    limit: Annotated[int, typer.Option("--limit", help="Windows of each length.")] = 20,
-    mode: AnyModeOption = "hierarchical",
-    out: OutOption = None,
-    model: ModelOption = None,
-    adapter: AdapterOption = "default",
-) -> None:
-    """How well the model predicts documents through its landmarks."""
-    wanted = parse_lengths(lengths)
-    from hierlandmark.chats import read_texts
-    from hierlandmark.eval.perplexity import evaluate_perplexity
-
-    loaded = load_model(model, adapter)
-    rows = evaluate_perplexity(
-        lambda: map(loaded.tokenize, read_texts(file)),
-        lambda window: loaded.nll(window, mode=mode),
-        lengths=wanted,
-        limit=limit,
-        mode=mode,
-    )
-    _run(
-        rows, len(wanted) * limit, "windows", out, lambda row: f"{row['perplexity']:.2f} over {row['windows']} windows"
-    )
-
-
-app.command()(needles)
-
-
 def _reader(model: "LandmarkModel", mode: AnyMode) -> "Reader":
     from hierlandmark.eval.passkey import full_reader, memory_reader
 
@@ -143,3 +113,9 @@ def _run(
         for row in results:
             typer.echo(f"{row['length']:>8,} tokens, mode {row['mode']}: {show(row)}")
     write_json({"results": results}, out)
+
+
+# behind the commands of this file, as help lists them
+app.command()(needles)
+app.command()(perplexity)
+app.command()(work)

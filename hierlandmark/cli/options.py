@@ -53,13 +53,13 @@ LengthsOption = Annotated[str, typer.Option("--lengths", help="Lengths in tokens
 
 
 def load_model(
-    base: str | None, adapter: str, *, device: str | None = None, dtype: str | None = None
+    base: str | None, adapter: str, *, device: str | None = None, dtype: str | None = None, peer: bool = False
 ) -> "LandmarkModel":
-    """The model the options name."""
+    """The model the options name; see `LandmarkModel.from_pretrained`."""
     from hierlandmark.model import LandmarkModel
 
     wanted = None if adapter == "none" else adapter
-    return LandmarkModel.from_pretrained(base, adapter=wanted, device=device, dtype=dtype)
+    return LandmarkModel.from_pretrained(base, adapter=wanted, device=device, dtype=dtype, peer=peer)
 
 
 def open_memory(db: Path, namespace: str, model: "LandmarkModel | None" = None, *, read_only: bool = False) -> "Memory":

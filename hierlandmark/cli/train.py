@@ -1,7 +1,7 @@
 """`train`: landmark and gate rows and a LoRA for a base model, from plain text and chats."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +35,24 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA.")] = None,
     votes: Annotated[float | None, typer.Option("--votes", help="Weight of the loss that trains the search.")] = None,
+    attention: Annotated[
+        Literal["landmark", "full", "window"] | None,
+        typer.Option("--attention", help="`full` or `window` trains a peer to compare with, without landmarks."),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option("--window", help="Tokens a token sees, with --attention window.")
+    ] = None,
+    stream_share: Annotated[
+        float | None, typer.Option("--stream-share", help="Share of steps on plain text that is read in order.")
+    ] = None,
+    select_share: Annotated[
+        float | None, typer.Option("--select-share", help="Share of steps that attend only to what they select.")
+    ] = None,
+    select_segments: Annotated[int | None, typer.Option("--select-segments", help="Segments opened in those.")] = None,
+    select_blocks: Annotated[int | None, typer.Option("--select-blocks", help="Blocks read in those.")] = None,
+    select_threshold: Annotated[
+        float | None, typer.Option("--select-threshold", help="Mass on the past under which those read nothing.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of data and weights.")] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes that make batches.")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cuda or cpu; the best there is if not given.")] = None,
@@ -61,6 +79,13 @@ def train(
         "learning_rate": learning_rate,
         "rank": rank,
         "votes": votes,
+        "attention": attention,
+        "window": window,
+        "stream_share": stream_share,
+        "select_share": select_share,
+        "select_segments": select_segments,
+        "select_blocks": select_blocks,
+        "select_threshold": select_threshold,
         "seed": seed,
     }
     config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)

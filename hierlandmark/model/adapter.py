@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +22,7 @@ LORA_FILE, LORA_CONFIG, ROWS_FILE, META_FILE = (
     "hierlandmark.json",
 )
 _PREFIX = "base_model.model."
+Attention = Literal["landmark", "full", "window"]
 
 
 class RetrievalHead(BaseModel):
@@ -43,6 +44,9 @@ class AdapterMeta(BaseModel):
     # digest of the base weights it was trained on; None fits any
     base: str | None = None
     retrieval: tuple[RetrievalHead, ...] = ()
+    # what it was trained under: landmarks, or as a peer plain attention, to all or to the last `window` tokens
+    attention: Attention = "landmark"
+    window: int | None = None
     training: dict[str, Any] = {}
 
 

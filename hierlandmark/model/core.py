@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hierlandmark.config import LayoutConfig, Mode
+from hierlandmark.config import LayoutConfig, Mode, RecallConfig
 from hierlandmark.errors import UnsupportedModel
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
 from hierlandmark.model.cached import BehindKept, KeptKeys
-from hierlandmark.model.dense import DenseAttention, Prepare, Probe
+from hierlandmark.model.dense import DenseAttention, PlainAttention, Prepare, Probe
 from hierlandmark.ops import Impl
+from hierlandmark.ops.selected import Counts
 
 # in which the reach of far queries grows, where positions jump
 _STEP = 32
@@ -81,13 +82,17 @@ class LandmarkCore(nn.Module):
         probe: Probe | None = None,
         positions: np.ndarray | None = None,
         cached: int = 0,
+        select: RecallConfig | None = None,
+        counts: Counts | None = None,
     ) -> Tensor:
-        """Last hidden states of a batch on the grid, every block attended: (B, S, P) -> (B, S, P, hidden).
+        """Last hidden states of a batch on the grid: (B, S, P) -> (B, S, P, hidden).
 
         Args:
             positions: (B, S, P) of each token in its segment, by default those of the grid.
             cached: leading segments whose keys and values are made without gradient, as recall finds them; they are
                 left out of the result, (B, S - cached, P, hidden).
+            select: what each query selects of earlier segments; by default every block is attended.
+            counts: the work of selecting is added to it.
         """
         B, S, P = ids.shape
         kinds = torch.from_numpy(layout.kinds).to(ids.device)
@@ -98,7 +103,7 @@ class LandmarkCore(nn.Module):
         # a far key has to stay before a near one, however far positions have jumped: a query moves on by one segment
         # and as much as the furthest jumped, in steps, so that few angles are made and small distances stay frequent
         reach = P + -(-ahead // _STEP) * _STEP
-        dense = DenseAttention(layout, self.rope, mode, impl, probe, self.prepare, reach)
+        dense = DenseAttention(layout, self.rope, mode, impl, probe, self.prepare, reach, select, counts)
 
         def run(attend: Attend, start: int, end: int) -> Tensor:
             some, kind, place = (x[:, start:end].reshape(B, (end - start) * P) for x in (ids, kinds, places))
@@ -111,6 +116,12 @@ class LandmarkCore(nn.Module):
         with torch.no_grad():
             run(kept, 0, cached)
         return run(BehindKept(dense, kept.taken), cached, S)
+
+    def hidden_plain(self, ids: Tensor, window: int | None) -> Tensor:
+        """Last hidden states without landmarks, each token seeing the last `window`: (B, T) -> (B, T, hidden)."""
+        kinds = torch.full_like(ids, int(Kind.CONTENT))
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        return self.hidden(ids, kinds, positions, PlainAttention(window))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits in fp32: (..., hidden) -> (..., vocabulary)."""

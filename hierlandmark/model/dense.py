@@ -1,4 +1,4 @@
-"""The dense form: a batch of texts on the grid, every block attended. Training, encoding and perplexity use it."""
+"""A batch of texts on the grid: every block attended, or those that queries select; or plain attention beside it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hierlandmark.config import Mode
+from hierlandmark.config import Mode, RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import Rope
 from hierlandmark.ops import Impl, landmark_attention
+from hierlandmark.ops.banded import banded_attention
 from hierlandmark.ops.blockwise import MASKED, pick
 from hierlandmark.ops.rope import turn
+from hierlandmark.ops.selected import Counts, selected_attention
 
 
 @dataclass
@@ -62,6 +64,9 @@ class DenseAttention:
     # far_queries, or the same compiled
     prepare: "Prepare | None" = None
     reach: int | None = None
+    # what queries select of earlier segments; None for all of them. `select.mode` is not used
+    select: RecallConfig | None = None
+    counts: Counts | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
@@ -73,9 +78,14 @@ class DenseAttention:
                 with torch.autocast(q.device.type, enabled=False):
                     self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
         # hidden states at padding are those of some token: finite, and nobody looks at them
-        return landmark_attention(
-            q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl, finite=True
-        )
+        if self.select is None:
+            return landmark_attention(
+                q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl, finite=True
+            )
+        return selected_attention(
+            q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl,
+            counts=self.counts, finite=True,
+        )  # fmt: skip
 
 
 Prepare = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -87,3 +97,18 @@ def far_queries(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> tu
     R(p + reach) q = R(reach) R(p) q: what is rotated already is rotated by one segment more.
     """
     return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), k.to(v.dtype)
+
+
+@dataclass
+class PlainAttention:
+    """Causal attention without landmarks, what landmarks are measured against; positions are those of the text.
+
+    Args:
+        window: tokens that a token sees, itself among them; None for all before it.
+    """
+
+    window: int | None = None
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See `Attend.attend`."""
+        return banded_attention(q, k, v, self.window, scale=scale)

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hierlandmark.config import Mode
+from hierlandmark.config import LayoutConfig, Mode, RecallConfig
 from hierlandmark.errors import ModelUnavailable
 from hierlandmark.layout import Kind, Layout, split_segments
+from hierlandmark.model.core import LandmarkCore
+from hierlandmark.ops.selected import Counts
 from hierlandmark.results import Answer, Cost
 
 if TYPE_CHECKING:
@@ -68,15 +70,41 @@ def nll_full(full: Any, tokens: Sequence[int]) -> list[float]:
 
 
 @torch.inference_mode()
-def nll_landmark(model: "LandmarkModel", tokens: Sequence[int], mode: Mode) -> list[float]:
-    """Nats of each token but the first; every segment looks into all before it, every block attended."""
+def nll_plain(model: "LandmarkModel", tokens: Sequence[int], window: int | None) -> list[float]:
+    """Nats of each token but the first: the model with its adapter, plain attention to the last `window` tokens."""
+    core = model.core
+    ids = torch.tensor([list(tokens)], device=core.rows.device)
+    return _nats_of_hidden(core, core.hidden_plain(ids, window)[0, :-1], ids[0, 1:])
+
+
+@torch.inference_mode()
+def nll_landmark(
+    model: "LandmarkModel",
+    tokens: Sequence[int],
+    mode: Mode,
+    select: RecallConfig | None = None,
+    layout: LayoutConfig | None = None,
+    counts: Counts | None = None,
+) -> list[float]:
+    """Nats of each token but the first; every segment looks into all before it, into every block or what it selects."""
     core, device = model.core, model.core.rows.device
-    layout = Layout.of([list(split_segments(len(tokens), core.layout))], core.layout)
-    ids = torch.from_numpy(layout.place([np.asarray(tokens)])).to(device)
-    hidden = core.hidden_dense(ids, layout, mode)
-    content = torch.from_numpy(layout.kinds == Kind.CONTENT).to(device)
-    return _nats(core.logits(hidden[content][:-1]), torch.tensor(list(tokens[1:]), device=device))
+    config = layout or core.layout
+    grid = Layout.of([list(split_segments(len(tokens), config))], config)
+    ids = torch.from_numpy(grid.place([np.asarray(tokens)])).to(device)
+    hidden = core.hidden_dense(ids, grid, mode, select=select, counts=counts)
+    content = torch.from_numpy(grid.kinds == Kind.CONTENT).to(device)
+    return _nats_of_hidden(core, hidden[content][:-1], torch.tensor(list(tokens[1:]), device=device))
+
+
+# tokens whose logits are held at once: 4,096 over 49,152 words are 0.8 GB
+_ROWS = 4096
+
+
+def _nats_of_hidden(core: LandmarkCore, hidden: Tensor, wanted: Tensor) -> list[float]:
+    """(n, hidden) and (n,): a long text's logits are made in parts."""
+    pairs = zip(hidden.split(_ROWS), wanted.split(_ROWS), strict=True)
+    return [x for rows, tokens in pairs for x in _nats(core.logits(rows), tokens)]
 
 
 def _nats(logits: Tensor, wanted: Tensor) -> list[float]:
-    return [float(x) for x in F.cross_entropy(logits, wanted, reduction="none")]
+    return [float(x) for x in F.cross_entropy(logits, wanted, reduction="none").tolist()]

@@ -12,17 +12,18 @@ import torch
 from safetensors import SafetensorError
 
 from hierlandmark.config import LayoutConfig, RecallConfig
-from hierlandmark.errors import InvalidArgument, ModelUnavailable
-from hierlandmark.model.adapter import Adapter, RetrievalHead
+from hierlandmark.errors import AdapterInvalid, InvalidArgument, ModelUnavailable
+from hierlandmark.model.adapter import Adapter, Attention, RetrievalHead
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.check import check_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.encode import encode_runs
 from hierlandmark.model.fingerprint import fingerprint, weights_digest
-from hierlandmark.model.full import complete_full, load_full, nll_full, nll_landmark
+from hierlandmark.model.full import complete_full, load_full, nll_full, nll_landmark, nll_plain
 from hierlandmark.model.prompts import ask_prompt, tokenize
 from hierlandmark.model.shared import shared
 from hierlandmark.model.window import Window
+from hierlandmark.ops.selected import Counts
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import Answer
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun, SegmentRecord
@@ -41,6 +42,7 @@ class LandmarkModel:
         retrieval: heads that rank blocks in a search; empty for all heads alike.
         base_folder: where the untouched base model is, for comparisons.
         load_base: makes the untouched base model where there is no folder of it.
+        attention: what its adapter was trained under; None where there is no adapter.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class LandmarkModel:
         retrieval: Sequence[RetrievalHead] = (),
         base_folder: str | None = None,
         load_base: Callable[[], Any] | None = None,
+        attention: Attention | None = "landmark",
     ) -> None:
         self.core = core.eval().requires_grad_(False)
         self.tokenizer = shared(tokenizer)
         self.kv_dtype = kv_dtype
         self.retrieval = tuple(retrieval)
         self.base_folder, self.load_base = base_folder, load_base
+        self.attention = attention
         self._digest = digest
 
     @classmethod
@@ -69,6 +73,7 @@ class LandmarkModel:
         adapter: str | Path | None = "default",
         dtype: str | torch.dtype | None = None,
         device: str | None = None,
+        peer: bool = False,
     ) -> "LandmarkModel":
         """Load a base model and its adapter.
 
@@ -78,11 +83,13 @@ class LandmarkModel:
                 which leaves landmarks untrained and warns.
             dtype: of the weights; by default bfloat16 where the processor has matrix units for it, else float32.
             device: by default "cpu".
+            peer: load a model to measure only: no adapter is no matter for a warning, and one trained under plain
+                attention may be loaded.
 
         Raises:
             ModelUnavailable: the base model is not there, or a file of it cannot be read.
             InvalidArgument: no such dtype or device.
-            AdapterInvalid: the adapter folder cannot be read or does not fit.
+            AdapterInvalid: the adapter folder cannot be read or does not fit, or is not of landmarks.
             ModelMismatch: the adapter was trained on other weights.
             UnsupportedModel: the base model's attention cannot be replaced.
         """
@@ -105,13 +112,18 @@ class LandmarkModel:
         except (OSError, ValueError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
             raise ModelUnavailable(f"the base model at {name!r} cannot be loaded: {error}") from error
         loaded = Adapter.load(Path(adapter)) if adapter is not None else None
+        if loaded and not peer and loaded.meta.attention != "landmark":
+            raise AdapterInvalid(
+                f"the adapter at {str(adapter)!r} was trained with --attention {loaded.meta.attention}, so its "
+                "landmarks mean nothing; it is for `hierlandmark eval perplexity --mode xl` or `full`"
+            )
         base_digest = weights_digest(folder)
         layout = loaded.meta.layout if loaded else LayoutConfig()
         sink = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id or 0
         if loaded:
             loaded.check_base(base_digest, name)
             loaded.merge_into(network)
-        else:
+        elif not peer:
             warnings.warn(
                 f"{name!r} is loaded without an adapter: its landmark and gate tokens are untrained, so it will "
                 "find and answer badly; train one with `hierlandmark train`",
@@ -125,7 +137,9 @@ class LandmarkModel:
             core.rows.data.copy_(loaded.rows.float())
         digest = fingerprint(base_digest, network.config, loaded.digest if loaded else "none", layout, sink)
         retrieval = loaded.meta.retrieval if loaded else ()
-        return cls(core.to(device), tokenizer, digest, retrieval=retrieval, base_folder=str(folder))
+        attention = loaded.meta.attention if loaded else None
+        core = core.to(device)
+        return cls(core, tokenizer, digest, retrieval=retrieval, base_folder=str(folder), attention=attention)
 
     @property
     def layout(self) -> LayoutConfig:
@@ -185,11 +199,43 @@ class LandmarkModel:
         """
         return complete_full(self._full, self, prompt, max_new_tokens)
 
-    def nll(self, token_ids: Sequence[int], *, mode: Literal["hierarchical", "flat", "full"]) -> list[float]:
-        """Negative log-likelihood in nats of each token but the first; "full" asks the untouched base model."""
+    def nll(
+        self,
+        token_ids: Sequence[int],
+        *,
+        mode: Literal["hierarchical", "flat", "full", "xl"],
+        recall: RecallConfig | None = None,
+        layout: LayoutConfig | None = None,
+        window: int | None = None,
+        counts: Counts | None = None,
+    ) -> list[float]:
+        """Negative log-likelihood in nats of each token but the first, the text read as a stream.
+
+        Args:
+            mode: "full" is plain attention to all, by the untouched base model unless the adapter was trained so;
+                "xl" is plain attention to the last `window` tokens, by an adapter trained so or by the base.
+            recall: what a segment selects of all before it; None for every block.
+            layout: by default the model's own; a memory of it is another matter.
+            counts: the work of selecting is added to it.
+
+        Raises:
+            InvalidArgument: the adapter was trained under another attention, or "xl" is without a window.
+        """
         if len(token_ids) < 2:
             return []
-        return nll_full(self._full, token_ids) if mode == "full" else nll_landmark(self, token_ids, mode)
+        if mode == "full":
+            return nll_plain(self, token_ids, None) if self.attention == "full" else nll_full(self._full, token_ids)
+        fits = (None, "window") if mode == "xl" else (None, "landmark")
+        if self.attention not in fits:
+            raise InvalidArgument(
+                f"mode {mode!r} cannot use an adapter trained under {self.attention!r} attention; give one trained "
+                f"with --attention {fits[1]}, or none"
+            )
+        if mode != "xl":
+            return nll_landmark(self, token_ids, mode, recall, layout, counts)
+        if window is None or window < 1:
+            raise InvalidArgument(f"expected mode 'xl' to have a window of at least 1 token, got {window!r}")
+        return nll_plain(self, token_ids, window)
 
     def recall(self, sources: Sequence[Source], config: RecallConfig) -> Recall:
         """A view of some stores' segments for this model's queries."""

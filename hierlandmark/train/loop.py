@@ -19,12 +19,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from hierlandmark.config import LayoutConfig, Mode
 from hierlandmark.errors import InvalidArgument, TrainingDiverged
+from hierlandmark.model.adapter import Attention
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.dense import PlainAttention
 from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.episodes import Batch, Shape, build_batch
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.norms import hidden_norms, layer_norms
+from hierlandmark.train.variants import selection_at, without_landmarks
 
 LOG = "log.jsonl"
 
@@ -65,6 +68,14 @@ class TrainConfig:
     # weight of their loss beside the language model's
     votes: float = 0.3
     checkpoint_every: int = 250
+    # what it trains: landmarks, or as a peer to compare with plain attention to all or to the last `window` tokens
+    attention: Attention = "landmark"
+    window: int | None = None
+    # share of steps in which segments attend only to what they select, and how many segments and blocks that is
+    select_share: float = 0.0
+    select_segments: int = 4
+    select_blocks: int = 4
+    select_threshold: float = 0.0
     # wall-clock budget in seconds; the schedule then follows time instead of steps
     seconds: float | None = None
 
@@ -76,15 +87,23 @@ class TrainConfig:
         for names, right, wanted in _RANGES:
             for name in names.split():
                 value = getattr(self, name)
-                if not (value is None and name == "seconds") and not (math.isfinite(value) and right(value)):
+                if not (value is None and name in ("seconds", "window")) and not (
+                    math.isfinite(value) and right(value)
+                ):
                     raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
+        if (self.attention == "window") != (self.window is not None):
+            raise InvalidArgument(
+                f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
+            )
 
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
+    ("window select_segments select_blocks", lambda x: x >= 1, "at least 1"),
     ("learning_rate votes seed jump", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds", lambda x: x > 0, "more than 0"),
-    ("flat_share stream_share needles cached", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("flat_share stream_share select_share needles cached", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("select_threshold", lambda x: 0 <= x < 1, "from 0 to under 1"),
 )
 
 
@@ -153,7 +172,7 @@ class BatchSource(Dataset[tuple[Batch, Mode]]):
         batch = build_batch(
             self.corpus, self.layout, shape, rng, needles=self.config.needles, jump=self.config.jump, cached=cached
         )
-        return batch, mode
+        return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 
     def load(self, start: int, workers: int) -> Iterable[tuple[Batch, Mode]]:
         """Batches from step `start` on, made ahead by `workers` processes."""
@@ -223,7 +242,9 @@ def train(
                 group["lr"] = learning_rate(config, step, progress)
             tick = clock()
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-                loss, parts = batch_loss(core, batch, mode, heads, config.votes)
+                select = selection_at(config, step)
+                plain = None if config.attention == "landmark" else PlainAttention(config.window)
+                loss, parts = batch_loss(core, batch, mode, heads, config.votes, select=select, plain=plain)
             loss.backward()
             total = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
             norm = float(total)
@@ -239,11 +260,12 @@ def train(
             now = clock()
             row = {
                 "step": step, "loss": float(loss.detach()), "norm": norm, "spiked": spiked, "mode": mode,
+                "selects": select is not None,
                 "shape": list(batch.ids.shape), "lr": optimizer.param_groups[0]["lr"], **parts,
                 "tokens_per_s": batch.ids.size / max(now - tick, 1e-9), "seconds": now - began,
             }  # fmt: skip
             if layers:
-                row |= {"layers": layers, "hidden": hidden_norms(core, batch, mode)}
+                row |= {"layers": layers} | ({} if plain else {"hidden": hidden_norms(core, batch, mode)})
             optimizer.zero_grad(set_to_none=True)
             rows.append(row)
             with (folder / LOG).open("a") as log:

@@ -4,20 +4,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hierlandmark.config import Mode
+from hierlandmark.config import Mode, RecallConfig
 from hierlandmark.model.core import LandmarkCore
-from hierlandmark.model.dense import Probe
+from hierlandmark.model.dense import PlainAttention, Probe
 from hierlandmark.train.episodes import NO_LABEL, Batch
 
 
 def batch_loss(
-    core: LandmarkCore, batch: Batch, mode: Mode, heads: dict[int, list[int]] | None, votes_weight: float
+    core: LandmarkCore,
+    batch: Batch,
+    mode: Mode,
+    heads: dict[int, list[int]] | None,
+    votes_weight: float,
+    *,
+    select: RecallConfig | None = None,
+    plain: PlainAttention | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean of the cross-entropy, plus the votes' loss, and their parts for the log.
 
     The votes' loss is the negative log of the mass that the retrieval heads, at the token that asks and at one in the
     answer, put on the blocks that hold the answer: by gates and landmarks, and by landmarks alone; each head by itself,
     and all together.
+
+    With `select`, segments attend only to what they select, while votes are cast on everything; with `plain`, the batch
+    is one of `train.variants.without_landmarks`.
 
     Logits are made only where a label stands: the vocabulary is most of a small model's work.
     """
@@ -29,10 +39,13 @@ def batch_loss(
     if heads and len(batch.asked):
         asked, targets = torch.from_numpy(batch.asked).to(device), torch.from_numpy(batch.targets).to(device)
         probe = Probe(heads, asked[:, 0], asked[:, 1], targets)
-    hidden = core.hidden_dense(
-        ids, batch.layout, mode, probe=probe, positions=batch.positions, cached=batch.cached
-    )  # (B, S - cached, P, hidden)
-    labels, weights = labels[:, batch.cached :], weights[:, batch.cached :]
+    if plain is not None:
+        hidden = core.hidden_plain(ids.flatten(1), plain.window).view(*ids.shape, -1)
+    else:
+        hidden = core.hidden_dense(
+            ids, batch.layout, mode, probe=probe, positions=batch.positions, cached=batch.cached, select=select
+        )  # (B, S - cached, P, hidden)
+        labels, weights = labels[:, batch.cached :], weights[:, batch.cached :]
     chosen = labels != NO_LABEL
     logits = core.logits(hidden[chosen])
     each = F.cross_entropy(logits, labels[chosen], reduction="none")

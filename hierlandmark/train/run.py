@@ -100,6 +100,7 @@ def train_adapter(
         RetrievalHead(layer=layer, head=head)
         for layer, members in retrieval_heads(core, config.retrieval_layers).items()
         for head in members
+        if config.attention == "landmark"
     )
     training = {
         "steps": len(rows),
@@ -116,7 +117,9 @@ def train_adapter(
     }
     if started is not None:
         training["init"] = started
-    meta = AdapterMeta(layout=layout, base=digest, retrieval=heads, training=training)
+    meta = AdapterMeta(
+        layout=layout, base=digest, retrieval=heads, attention=config.attention, window=config.window, training=training
+    )
     out = folder / "adapter"
     # a folder by its name only: the rest of the path is this machine's
     name = Path(name).name if Path(name).is_dir() else name

@@ -14,6 +14,7 @@ from tests.fake_memory import FakeMemory
 COMMANDS = [
     ["add"], ["search"], ["ask"], ["chat"], ["forget"], ["info"], ["demo"], ["train"], ["reencode"],
     ["eval", "retrieval"], ["eval", "passkey"], ["eval", "needles"], ["eval", "perplexity"],
+    ["eval", "work"],
 ]  # fmt: skip
 
 

@@ -67,7 +67,8 @@ def test_perplexity_json(cli) -> None:
     )
     assert done.exit_code == 0
     first, second = json.loads(Path("o.json").read_text())["results"]
-    assert set(first) == {"length", "windows", "tokens", "perplexity", "mode", "cost"}
+    assert set(first) >= {"length", "windows", "tokens", "perplexity", "mode", "cost"}
+    assert set(first["cost"]) == {"ms"}
     assert (first["windows"], first["tokens"]) == (2, 198)
     assert round(second["perplexity"], 3) == 7.389
 
@@ -107,3 +108,22 @@ def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkey
     assert done.exit_code == 2
     assert "InvalidArgument: 'out.json' cannot be written" in done.stderr
     assert any(figure in done.stdout for figure in ("recall@1 1.000", "tokens, mode hierarchical"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--mode xl", "expected --window with mode xl"),
+        ("--threshold 0.1", "expected --blocks beside"),
+        ("--blocks 2 --threshold 1", "thresholds from 0 to under 1"),
+        ("--blocks 0", "of at least 1"),
+        ("--window 100", "whole blocks of 64, got 100"),
+    ],
+)
+def test_options_of_perplexity_that_do_not_fit(evaluate, words: str, said: str) -> None:
+    done = evaluate("perplexity", *words.split())
+    assert done.exit_code == 2 and said in done.stderr, done.stderr
+
+
+def test_thresholds_are_numbers(evaluate) -> None:
+    assert "expected numbers" in evaluate("perplexity", "--blocks", "1", "--threshold", "some").stderr

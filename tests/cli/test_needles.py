@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_json_and_table(run) -> None:
     done = run("--json", "out.json", "--device", "cpu", "--dtype", "float32")
     assert done.exit_code == 0, done.output
-    assert run.loaded == [{"adapter": "default", "device": "cpu", "dtype": "float32"}]
+    assert run.loaded == [{"adapter": "default", "device": "cpu", "dtype": "float32", "peer": False}]
     found = json.loads(Path("out.json").read_text())
     assert set(found) == {"settings", "results", "ratios"}
     rows = {(row["length"], row["mode"]): row for row in found["results"]}

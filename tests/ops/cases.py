@@ -2,15 +2,16 @@
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hierlandmark.config import LayoutConfig, Mode
+from hierlandmark.config import LayoutConfig, Mode, RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops import Impl, landmark_attention
+from hierlandmark.ops.selected import Counts, selected_attention
 
 NAN = float("nan")
 # the kernels run in tests.ops.fused
@@ -109,6 +110,23 @@ def run(
     leaves = Tensors(*(tensor.detach().clone().requires_grad_() for tensor in tensors))
     out = landmark_attention(leaves.q, leaves.k, leaves.v, layout, mode=mode, q_far=leaves.q_far, impl=impl)
     assert out.dtype == tensors.q.dtype
+    grads = torch.autograd.grad(out, leaves, grad, allow_unused=True)
+    named = {
+        f"d{name}": torch.zeros_like(leaf) if gradient is None else gradient
+        for name, leaf, gradient in zip(Tensors._fields, leaves, grads, strict=True)
+    }
+    return {"out": out.detach(), **named}
+
+
+def selecting(
+    tensors: Tensors, case: Case, grad: Tensor, *, mode: Mode, counts: Counts | None = None, **options: Any
+) -> dict[str, Tensor]:
+    """As `run`, of what `RecallConfig(**options)` selects."""
+    leaves = Tensors(*(tensor.detach().clone().requires_grad_() for tensor in tensors))
+    config = RecallConfig(**{"threshold": 0.0, **options})
+    out = selected_attention(
+        leaves.q, leaves.k, leaves.v, case.layout, config, mode=mode, q_far=leaves.q_far, counts=counts
+    )
     grads = torch.autograd.grad(out, leaves, grad, allow_unused=True)
     named = {
         f"d{name}": torch.zeros_like(leaf) if gradient is None else gradient

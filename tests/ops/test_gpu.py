@@ -5,8 +5,8 @@ import torch
 
 from hierlandmark.config import Mode
 from tests.ops.blocks import BLOCK_CASES, BlockCase, by_autograd, by_block_attention, random_blocks
-from tests.ops.cases import CASES, DEFAULT_GRID, Case, Tensors, random_tensors, reference, run
-from tests.ops.compare import FUSED, assert_all_near
+from tests.ops.cases import CASES, DEFAULT_GRID, Case, Tensors, random_tensors, reference, run, selecting
+from tests.ops.compare import FUSED, TOLERANCES, assert_all_near
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -30,6 +30,19 @@ def test_blockwise_is_the_fp64_reference_within_the_table(case: Case, mode: Mode
 def test_fused_kernels_are_the_fp64_reference_within_the_table(index: int, mode: Mode, dtype: torch.dtype) -> None:
     fused = pytest.importorskip("tests.ops.fused", reason="triton is not installed")
     fused.compare_fused((fused.FUSED_CASES + fused.WIDE_CASES)[index], mode, dtype, "cuda")
+
+
+@dtypes
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize("granularity", ["head_token", "head", "token", "shared"])
+def test_everything_selected_is_the_fp64_reference_within_the_table(
+    granularity: str, mode: Mode, dtype: torch.dtype
+) -> None:
+    case = CASES[0]
+    tensors, grad = random_tensors(case, dtype)
+    there = Tensors(*(tensor.cuda() for tensor in tensors))
+    actual = selecting(there, case, grad.cuda(), mode=mode, granularity=granularity, segments=99, blocks=999)
+    assert_all_near(actual, reference(case, mode), dtype, FUSED if dtype == torch.bfloat16 else TOLERANCES)
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])

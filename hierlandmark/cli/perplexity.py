@@ -1,0 +1,217 @@
+"""`eval perplexity` and `eval work`: the paper's tables."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hierlandmark.cli.options import AdapterOption, LengthsOption, ModelOption, OutOption, load_model, parse_lengths
+from hierlandmark.cli.output import progress, write_json
+from hierlandmark.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from hierlandmark.eval.perplexity import Setting
+    from hierlandmark.model import LandmarkModel
+    from hierlandmark.ops.selected import Counts
+
+Peers = Literal["hierarchical", "flat", "full", "xl"]
+BlocksOption = Annotated[
+    str | None, typer.Option("--blocks", metavar="K,...", help="Blocks that each reads; every block if not given.")
+]
+SegmentsOption = Annotated[
+    int | None, typer.Option("--segments", help="Segments that each opens.  [default: 4, or k if more]")
+]
+
+
+def perplexity(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Text: .txt, .md, or .jsonl(.xz) with one text a line.")],
+    lengths: LengthsOption = "2048,4096",
+    limit: Annotated[int, typer.Option("--limit", help="Windows of each length.")] = 20,
+    mode: Annotated[
+        Peers, typer.Option("--mode", help="As in search; `full` is plain attention, `xl` the same to --window tokens.")
+    ] = "hierarchical",
+    out: OutOption = None,
+    table: Annotated[
+        Literal["1", "2", "D"] | None,
+        typer.Option("--table", help="A table of the paper: 1 all against k, 2 who chooses, D thresholds."),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option("--window", metavar="TOKENS,...", help="Local window: a segment, or all that `xl` sees."),
+    ] = None,
+    blocks: BlocksOption = None,
+    segments: SegmentsOption = None,
+    granularity: Annotated[
+        Literal["head_token", "head", "token", "shared"],
+        typer.Option("--granularity", help="Who chooses its own blocks; `shared`: all of a segment together."),
+    ] = "head_token",
+    threshold: Annotated[
+        str | None,
+        typer.Option("--threshold", metavar="MASS,...", help="Mass on the past under which nothing is read."),
+    ] = None,
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+    xl_adapter: Annotated[
+        str, typer.Option("--xl-adapter", metavar="FOLDER", help="Of `xl` in --table 1; `none` for the base.")
+    ] = "none",
+    full_adapter: Annotated[
+        str, typer.Option("--full-adapter", metavar="FOLDER", help="Of `full` in --table 1; `none` for the base.")
+    ] = "none",
+    device: Annotated[str | None, typer.Option("--device", help="Such as cuda; cpu if not given.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="Such as bfloat16 or float32.")] = None,
+) -> None:
+    """How well the model predicts documents through its landmarks, each segment reading all before it."""
+    wanted = parse_lengths(lengths)
+    sizes = parse_lengths(window) if window else None
+    ks = parse_lengths(blocks) if blocks else None
+    masses = _numbers(threshold) if threshold else [0.0]
+    if mode == "xl" and not table and not sizes:
+        raise InvalidArgument("expected --window with mode xl: how many tokens a token sees")
+    if (segments or threshold) and not (ks or table):
+        raise InvalidArgument("expected --blocks beside --segments and --threshold: without it every block is read")
+    if not all(0 <= mass < 1 for mass in masses) or min([1, *(sizes or ()), *(ks or ()), segments or 1]) < 1:
+        raise InvalidArgument("expected windows, blocks and segments of at least 1, and thresholds from 0 to under 1")
+    from hierlandmark.chats import read_texts
+    from hierlandmark.eval.perplexity import Setting, evaluate_perplexity
+    from hierlandmark.eval.tables import as_lines, opened, settings_of
+
+    def load(name: str) -> "LandmarkModel":
+        return load_model(model, name, device=device, dtype=dtype, peer=True)
+
+    main = load(adapter)
+    models = {"main": main}
+    block_size, whole = main.layout.block_size, main.layout.segment_size
+    if table:
+        sizes = sizes or ([whole, whole // 2] if table == "1" else [whole])
+        settings = settings_of(
+            table, sizes, ks or ([2, 4, 8] if table == "1" else [4]), block_size, masses if threshold else ()
+        )
+        if segments:
+            settings = [replace(one, segments=segments) for one in settings]
+        if table == "1":
+            models |= {"xl": load(xl_adapter), "full": load(full_adapter)}
+    else:
+        settings = [
+            Setting(mode, size, k, segments or opened(k or 1), granularity, mass)
+            for size, k, mass in product(sizes or (None,), ks or (None,), masses)
+        ]
+    for one in settings:
+        if one.mode in ("hierarchical", "flat") and one.window and one.window % block_size:
+            raise InvalidArgument(f"expected windows to be whole blocks of {block_size}, got {one.window}")
+    rows = evaluate_perplexity(
+        lambda: map(main.tokenize, read_texts(file)),
+        scorer(models),
+        lengths=wanted,
+        limit=limit,
+        settings=settings,
+        longest_full=main.core.base.config.max_position_embeddings if table else None,
+    )
+    last: dict[tuple[Any, ...], dict[str, Any]] = {}
+    with progress("windows") as update:
+        for done, row in enumerate(rows, start=1):
+            last[tuple(row[name] for name in ("length", *asdict(settings[0])))] = row
+            update(done, len(wanted) * limit * len(settings))
+    results = [_finished(row, main) for row in last.values()]
+    if str(out) != "-":
+        lines = as_lines(results) if table else [_line(row) for row in results]
+        for line in lines:
+            typer.echo(line)
+    names = {"adapter": adapter} | ({"xl_adapter": xl_adapter, "full_adapter": full_adapter} if table == "1" else {})
+    write_json({"results": results, **names}, out)
+
+
+def scorer(models: "dict[str, LandmarkModel]") -> "Callable[[Sequence[int], Setting, Counts], Sequence[float]]":
+    """Scores by the model of a setting's mode, else by "main"."""
+
+    def score(tokens: Sequence[int], setting: "Setting", counts: "Counts") -> Sequence[float]:
+        found = models.get(setting.mode, models["main"])
+        layout = found.layout
+        if setting.window and setting.mode in ("hierarchical", "flat"):
+            layout = layout.model_copy(update={"blocks_per_segment": setting.window // layout.block_size})
+        return found.nll(
+            tokens, mode=setting.mode, recall=setting.select, layout=layout, window=setting.window, counts=counts
+        )
+
+    return score
+
+
+def _finished(row: dict[str, Any], model: "LandmarkModel") -> dict[str, Any]:
+    """A row with its attention size, and its work where that was counted."""
+    from hierlandmark.eval.perplexity import Setting
+    from hierlandmark.eval.work import measured
+
+    layout = model.layout
+    setting = Setting(**{name: row[name] for name in asdict(Setting())})
+    size = setting.attention_size(row["length"], layout.segment_size, layout.block_size)
+    out = {**row, "attention_size": size}
+    if "counts" in row:
+        if setting.window:
+            layout = layout.model_copy(update={"blocks_per_segment": setting.window // layout.block_size})
+        out["work"] = asdict(measured(_shape(model), layout, row["counts"], row["windows"] * row["length"]))
+    return out
+
+
+def _shape(model: "LandmarkModel") -> Any:
+    from hierlandmark.eval.work import Shape
+
+    core = model.core
+    return Shape(core.layers, core.heads, core.kv_heads, core.head_dim)
+
+
+def _line(row: dict[str, Any]) -> str:
+    text = f"{row['length']:>8,} tokens, mode {row['mode']}"
+    if row["window"]:
+        text += f", window {row['window']:,}"
+    if row["blocks"] and row["mode"] in ("hierarchical", "flat"):
+        text += f", k {row['blocks']} of {row['segments']} segments, threshold {row['threshold']:g}"
+    text += f": {row['perplexity']:.2f} over {row['windows']} windows"
+    if "work" in row:
+        text += f", {row['reads_skipped']['head_token']:.1%} of reads skipped, {row['work']['keys']:,.0f} keys a token"
+    return text
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers separated by commas, got {text!r}") from None
+
+
+def work(
+    lengths: LengthsOption = "2048,8192,32768,131072,1048576",
+    blocks: Annotated[int, typer.Option("--blocks", help="Blocks that each head reads.")] = 4,
+    segments: Annotated[int, typer.Option("--segments", help="Segments that each head opens.")] = 4,
+    out: OutOption = None,
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+) -> None:
+    """Keys scored, FLOPs and bytes of attention for one more token, by formula, for each kind of attention."""
+    wanted = parse_lengths(lengths)
+    if min(blocks, segments, *wanted) < 1:
+        raise InvalidArgument("expected lengths, blocks and segments of at least 1")
+    from hierlandmark.config import RecallConfig
+    from hierlandmark.eval.work import decoding, full
+
+    loaded = load_model(model, adapter)
+    shape, select = _shape(loaded), RecallConfig(segments=segments, blocks=blocks)
+    rows = []
+    for length in wanted:
+        kinds = {"full": full(shape, length)}
+        kinds |= {mode: decoding(shape, loaded.layout, mode, length, select) for mode in ("flat", "hierarchical")}
+        rows += [{"length": length, "mode": mode, **asdict(one)} for mode, one in kinds.items()]
+    if str(out) != "-":
+        typer.echo(
+            "| length | attention | keys a head scores | MFLOPs | MB read | of full attention's FLOPs |\n"
+            + "|---" * 6
+            + "|"
+        )
+        for row in rows:
+            share = row["flops"] / full(shape, row["length"]).flops
+            typer.echo(
+                f"| {row['length']:,} | {row['mode']} | {row['keys']:,.0f} | {row['flops'] / 1e6:,.2f} | "
+                f"{row['bytes'] / 1e6:,.2f} | {share:.2%} |"
+            )
+    write_json({"results": rows}, out)
