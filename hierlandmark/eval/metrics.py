@@ -37,7 +37,7 @@ def hit_at(ranking: Sequence[MessageId], evidence: Iterable[MessageId], k: int) 
 
 
 def ndcg_at(ranking: Sequence[MessageId], evidence: Iterable[MessageId], k: int) -> float:
-    """Normalised discounted cumulative gain of the first `k`, each evidence message a gain of 1 (Järvelin & Kekäläinen 2002).
+    """Normalised discounted cumulative gain of the first `k` (Järvelin & Kekäläinen 2002), a gain of 1 for evidence.
 
     >>> ndcg_at([1, 2, 9], [1, 9], 3) == (1 + 1 / 2) / (1 + 1 / math.log2(3))
     True

@@ -1,8 +1,9 @@
 """`VectorIndex`: gates in memory, landmarks in a file; a search opens a few segments and reads theirs only.
 
-Over a million blocks even the gates are too many to look at one by one, so they are dealt to cells, about as many as the
-root of their number, by spherical k-means (the coarse quantiser of an inverted file). A query scores the cells' centres, the
-gates of the best cells, and the landmarks of the best segments: keys scored grow with the root of the memory.
+Over a million blocks even the gates are too many to look at one by one, so they are dealt to cells, about as many as
+the root of their number, by spherical k-means (the coarse quantiser of an inverted file). A query scores the cells'
+centres, the gates of the best cells, and the landmarks of the best segments: keys scored grow with the root of the
+memory.
 
 Shapes: N blocks, G segments, C cells, V width of a vector (`memory.vectors`).
 """
@@ -10,6 +11,7 @@ Shapes: N blocks, G segments, C cells, V width of a vector (`memory.vectors`).
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -56,7 +58,7 @@ class VectorIndex:
             cells: (C + 1,) first row of each cell, and G.
         """
         self._blocks, self._gates, self._starts, self._order, self._cells = blocks, gates, starts, order, cells
-        self._centres = np.stack([gates[a:b].mean(0) for a, b in zip(cells, cells[1:], strict=False)])
+        self._centres = np.stack([gates[a:b].mean(0) for a, b in pairwise(cells)])
 
     @classmethod
     def build(

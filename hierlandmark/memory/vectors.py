@@ -1,10 +1,10 @@
 """Landmarks as plain vectors, one a block and one a segment, so that any vector index can hold them.
 
 A block's vector is the concatenation of its landmark keys in the layers and KV heads that search votes with
-(`LandmarkModel.retrieval`), a segment's that of its gate keys; a query's is the concatenation of the voting heads' queries.
-Their inner product is the sum of the heads' attention logits, up to a constant a query: the means of keys are taken off,
-which changes no order and spares an index the direction that all keys share. `Memory.search` sums the heads' softmaxes
-instead, so the two rankings are close, and not the same.
+(`LandmarkModel.retrieval`), a segment's that of its gate keys; a query's is the concatenation of the voting heads'
+queries. Their inner product is the sum of the heads' attention logits, up to a constant a query: the means of keys are
+taken off, which changes no order and spares an index the direction that all keys share. `Memory.search` sums the heads'
+softmaxes instead, so the two rankings are close, and not the same.
 
 Shapes: N blocks, G segments, V = voting (layer, KV head) pairs * head width.
 """

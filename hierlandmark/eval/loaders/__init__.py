@@ -44,7 +44,7 @@ def load(path: str | Path, format: Format | None = None) -> Iterator[Conversatio
 
 
 def detect(path: Path) -> Format:
-    """The format that a path's content has; what is no public set is taken for a chat file, whose reader names faults."""
+    """The format that a path's content has; what is no JSON file or folder is taken for a chat file."""
     if path.is_dir():
         if (path / "corpus.jsonl").exists() and (path / "queries.jsonl").exists():
             return "beir"

@@ -20,8 +20,8 @@ _DATE = "%I:%M %p on %d %B, %Y"
 def read_locomo(path: Path, records: list[Any]) -> Iterator[Conversation]:
     """One conversation a record. Message ids are `dia_id`s; evidence that names no turn is dropped.
 
-    A photo is part of its turn, as its caption: questions ask about them. Adversarial questions keep the turns that they
-    twist as evidence.
+    A photo is part of its turn, as its caption: questions ask about them. Adversarial questions keep the turns that
+    they twist as evidence.
     """
     for index, record in enumerate(records):
         place = f"record {index}"
@@ -71,6 +71,7 @@ def _canonical(text: str) -> str:
 
 def _evidence(given: Any, known: set[str]) -> Iterable[str]:
     found = [
-        f"D{int(session)}:{int(turn)}" for session, turn in _EVIDENCE.findall(" ".join(map(str, given if given else ())))
+        f"D{int(session)}:{int(turn)}"
+        for session, turn in _EVIDENCE.findall(" ".join(map(str, given if given else ())))
     ]
     return dict.fromkeys(one for one in found if one in known)

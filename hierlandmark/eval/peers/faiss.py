@@ -7,7 +7,8 @@ import numpy as np
 from hierlandmark.errors import InvalidArgument, MissingExtra
 
 Kind = Literal["flat", "ivf", "hnsw"]
-# of IVF: lists for each root of the number of vectors, the share of them that is looked into, vectors a list to learn from
+# of IVF: lists for each root of the number of vectors, the share of them that is looked into, vectors a list that it
+# learns from
 LISTS, PROBED, LEARN = 1.0, 1 / 16, 64
 # of HNSW: neighbours, and candidates kept while building and searching
 NEIGHBOURS, BUILD, SEARCH = 32, 80, 128
