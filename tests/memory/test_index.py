@@ -1,5 +1,6 @@
 """The vector index: limit cases equal brute force, landmarks of closed segments are never read."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ def made(G: int = 60, V: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     topics = rng.normal(size=(G, V))
     topics = (topics / np.linalg.norm(topics, axis=1, keepdims=True)).repeat(np.diff(starts), axis=0)
     blocks = (topics + 0.05 * rng.normal(size=topics.shape)).astype(np.float32)
-    gates = np.stack([blocks[a:b].mean(0) for a, b in zip(starts, starts[1:], strict=False)])
+    gates = np.stack([blocks[a:b].mean(0) for a, b in pairwise(starts)])
     return gates, blocks, starts
 
 
