@@ -76,17 +76,15 @@ def retrieval(
     if file is None and scale is None:
         raise InvalidArgument("expected a FILE with questions, or --scale")
     sizes = parse_lengths(scale) if scale else []
-    _check_report(page)
+    _check(page, sizes, width)
     names, missing = _names(rows, mode)
     for line in missing if rows is None and mode is None else ():
         typer.echo(f"left out: {line}", err=True)
-    report, records, source = (
-        None,
-        [],
-        f"made of nothing, {width} wide: topics, segments of a topic, blocks of a segment",
-    )
+    report: RetrievalReport | None = None
+    records: list[dict[str, Any]] = []
+    source = f"made of nothing, {width} wide: topics, segments of a topic, blocks of a segment"
     with TemporaryDirectory() as folder:
-        vectors = None
+        vectors, questions = None, list[str]()
         if file is not None:
             chats, memories = _chats(file, format, limit), _memories(db or Path(folder) / "eval.db", model, adapter)
             report = _ask(chats, memories, k, mode or "hierarchical", names)
@@ -97,18 +95,23 @@ def retrieval(
 
                 with memories(namespaces([chat.id for chat in chats])[0]) as memory:
                     vectors = LandmarkVectors(memory)
-                source = "those of the first conversation, whole segments repeated with noise"
+                questions = [one.question for one in chats[0].questions]
+                source = "those of the first conversation, whole segments repeated with noise, asked its questions"
         if sizes:
-            records = _scale(sizes, names, vectors, width, str(out) == "-")
+            records = _scale(sizes, names, vectors, questions, width, str(out) == "-")
     found: dict[str, Any] = report.as_json() if report else {}
     write_json(found | ({"scale": records, "scale_source": source} if records else {}), out)
     if page:
         _write_page(page, report, records, source, file, model)
 
 
-def _check_report(page: Path | None) -> None:
+def _check(page: Path | None, sizes: list[int], width: int) -> None:
+    """What would else be found out after the work."""
     from importlib.util import find_spec
 
+    from hierlandmark.eval.scale import check_sizes
+
+    check_sizes(sizes, width)
     if page and find_spec("matplotlib") is None:
         raise MissingExtra("the report's plots need matplotlib; run: pip install 'hierlandmark[eval]'")
 
@@ -164,14 +167,16 @@ def _show(report: "RetrievalReport", quiet: bool) -> None:
             typer.echo(line)
 
 
-def _scale(sizes: list[int], names: list[str], vectors: Any, width: int, quiet: bool) -> list[dict[str, Any]]:
+def _scale(
+    sizes: list[int], names: list[str], vectors: Any, questions: list[str], width: int, quiet: bool
+) -> list[dict[str, Any]]:
     from hierlandmark.eval.scale import ROWS, measure_scale, scale_cells
     from hierlandmark.eval.table import columns
 
     wanted = [row for row in ROWS if row in names] or ["index", "flat"]
     records = []
     with progress("sizes and rows") as update:
-        for record in measure_scale(sizes, wanted, source=vectors, width=width):
+        for record in measure_scale(sizes, wanted, source=vectors, questions=questions, width=width):
             records.append(record)
             update(len(records), len(sizes) * len(wanted))
     if not quiet:

@@ -93,14 +93,14 @@ class VectorRow:
         self._width = chat.vectors.blocks.shape[1]
         self._search: Callable[[QueryVector, int], tuple[list[int], list[float], int]]
         if name == "index":
-            from hierlandmark.memory.index import VectorIndex
+            from hierlandmark.memory.index import SEGMENTS, VectorIndex
 
             made = VectorIndex.build(
                 chat.folder / "vectors", self._vectors.gates, self._vectors.blocks, self._vectors.starts
             )
 
             def search(query: "QueryVector", n: int) -> tuple[list[int], list[float], int]:
-                found = made.search(query.vector, n, segments=max(20, n // 4))
+                found = made.search(query.vector, n, segments=max(SEGMENTS, n // 4))
                 return found.blocks.tolist(), found.scores.tolist(), found.gate_keys + found.landmark_keys
 
             self._search = search

@@ -19,8 +19,8 @@ import numpy as np
 
 from hierlandmark.errors import InvalidArgument, StoreCorrupt
 
-# cells whose gates a query looks at, and segments whose landmarks it reads
-CELLS, SEGMENTS = 16, 20
+# cells whose gates a query looks at, and segments whose landmarks it reads: under a tenth of 10,000 blocks' keys
+CELLS, SEGMENTS = 12, 64
 _BLOCKS, _GATES, _TABLES, _META = "landmarks.npy", "gates.npy", "tables.npz", "index.json"
 # of k-means: rounds, gates a cell that it learns from, rows compared at once
 _ROUNDS, _SAMPLE, _ROWS = 10, 64, 8192

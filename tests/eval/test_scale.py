@@ -11,7 +11,7 @@ from hierlandmark.eval.scale import make, measure_scale, scale_cells
 
 FIELDS = {
     "blocks", "row", "p50_ms", "p95_ms", "keys_scored", "resident_bytes", "index_bytes", "build_s", "agreement@10",
-    "recall@10",
+    "best@10",
 }  # fmt: skip
 
 
