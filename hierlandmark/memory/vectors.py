@@ -24,7 +24,7 @@ from hierlandmark.model import LandmarkModel, RetrievalHead
 from hierlandmark.model.generate import push
 from hierlandmark.model.prompts import search_prompt
 from hierlandmark.ops.rope import rotate
-from hierlandmark.recall import Recall, to_tensor
+from hierlandmark.recall import to_tensor
 from hierlandmark.results import Cost
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class LandmarkVectors:
         Raises:
             NamespaceNotFound: nothing was ever added here.
         """
+        with memory._lock:
+            self._read(memory)
+
+    def _read(self, memory: "Memory") -> None:
         model, store = memory._ready()
         self._memory, self._model = memory, model
         self._heads = list(model.retrieval) or [
@@ -128,14 +132,12 @@ class LandmarkVectors:
             votes=alike[:, None, None] * table,
             heads=self._heads,
         )
-        recall = self._current()
-        recall.begin()
-        shares = message_shares(recall, ranked, query.queries, query.scale, n_read)
-        ranking = [one for one, score, _ in rank_messages(shares) if score > 0]
-        return ranking, recall.tally.cost(0.0)
-
-    def _current(self) -> Recall:
-        return self._recall
+        # the memory may look into the same blocks from another thread
+        with self._memory._lock:
+            self._recall.begin()
+            shares = message_shares(self._recall, ranked, query.queries, query.scale, n_read)
+            ranking = [one for one, score, _ in rank_messages(shares) if score > 0]
+            return ranking, self._recall.tally.cost(0.0)
 
 
 def _rotated(model: LandmarkModel, keys: Tensor, positions: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
