@@ -196,11 +196,11 @@ def _cells(vectors: np.ndarray, count: int) -> np.ndarray:
     centres = _unit(sample[:count])
     for _ in range(_ROUNDS):
         nearest = _nearest(sample, centres)
-        sums = np.zeros_like(centres)
-        np.add.at(sums, nearest, sample)
-        empty = np.bincount(nearest, minlength=count) == 0
+        counts = np.bincount(nearest, minlength=count)
+        full = np.flatnonzero(counts)
         # a cell that nobody is nearest to starts again elsewhere
-        sums[empty] = sample[rng.integers(len(sample), size=int(empty.sum()))]
+        sums = sample[rng.integers(len(sample), size=count)]
+        sums[full] = np.add.reduceat(sample[np.argsort(nearest, kind="stable")], (counts.cumsum() - counts)[full])
         centres = _unit(sums)
     return _nearest(vectors, centres)
 
