@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from statistics import fmean
 
 import numpy as np
@@ -78,9 +79,13 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     if not values:
         raise ValueError("an interval needs at least one question")
     array = np.asarray(values, dtype=np.float64)
-    picks = np.random.default_rng(SEED).integers(len(array), size=(RESAMPLES, len(array)))
-    low, high = np.percentile(array[picks].mean(1), ENDS)
+    low, high = np.percentile(array[_picks(len(array))].mean(1), ENDS)
     return float(low), float(high)
+
+
+@lru_cache(maxsize=1)
+def _picks(n: int) -> np.ndarray:
+    return np.random.default_rng(SEED).integers(n, size=(RESAMPLES, n), dtype=np.int32)
 
 
 def ranked_ids(hits: Iterable[Hit]) -> list[MessageId]:

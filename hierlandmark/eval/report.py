@@ -111,7 +111,7 @@ def _rows(report: RetrievalReport) -> str:
     """The main table, intervals under the figures."""
     body = []
     for row in report.rows.values():
-        intervals = row.as_json()["intervals"]
+        intervals = row.intervals()
         found = [escape(text) for text in cells(row)]
         for at, name in enumerate(COLUMNS, start=1):
             if name in intervals:

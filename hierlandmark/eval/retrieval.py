@@ -68,22 +68,36 @@ class Row:
         """Types of the questions with evidence, in alphabetical order."""
         return sorted({one.question.type or "none" for one in self.asked if one.question.evidence})
 
-    def as_json(self) -> dict[str, Any]:
-        """Means with 95% intervals, by type too; costs, and the ranking of each question."""
+    def results(self) -> dict[str, float]:
+        """Means over questions with evidence, and `n`, their number."""
         scores = self.scored()
-        times = [one.ms for one in self.asked]
+        return means(scores) | {"n": len(scores)}
+
+    def intervals(self) -> dict[str, list[float]]:
+        """95% interval of each of `results`, empty without evidence."""
+        scores = self.scored()
+        return {name: list(bootstrap([one[name] for one in scores])) for name in scores[0]} if scores else {}
+
+    def by_type(self) -> dict[str, dict[str, float]]:
+        """`results` of each type."""
+        return {kind: means(found := self.scored(kind)) | {"n": len(found)} for kind in self.types()}
+
+    def costs(self) -> dict[str, Any]:
+        """What a question took, and what the index is and took."""
+        times = [one.ms for one in self.asked] or [0.0]
         return {
-            "results": means(scores) | {"n": len(scores)},
-            "intervals": {name: list(bootstrap([one[name] for one in scores])) for name in scores[0]} if scores else {},
-            "types": {kind: means(found := self.scored(kind)) | {"n": len(found)} for kind in self.types()},
             "keys_scored": fmean(one.keys_scored for one in self.asked) if self.asked else 0.0,
             "bytes_read": fmean(one.bytes_read for one in self.asked) if self.asked else 0.0,
-            "p50_ms": float(np.percentile(times, 50)) if times else 0.0,
-            "p95_ms": float(np.percentile(times, 95)) if times else 0.0,
+            "p50_ms": float(np.percentile(times, 50)),
+            "p95_ms": float(np.percentile(times, 95)),
             "index_bytes": self.index_bytes,
             "ingest_tokens_per_s": self.tokens / self.seconds if self.seconds else None,
-            "rankings": [one.ranking for one in self.asked],
         }
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, and the ranking of each question."""
+        found = {"results": self.results(), "intervals": self.intervals(), "types": self.by_type()}
+        return found | self.costs() | {"rankings": [one.ranking for one in self.asked]}
 
 
 @dataclass

@@ -118,14 +118,16 @@ def make(size: int, folder: Path, source: "LandmarkVectors | None", width: int =
 
 
 def _repeated(source: "LandmarkVectors", rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole segments drawn from a memory's, a little noise on each: (n, BLOCKS, V), (n, V)."""
+    """Whole segments drawn from a memory's, with noise of its own on each: (n, BLOCKS, V), (n, V)."""
     counts = np.diff(source.starts)
     segments = rng.integers(len(counts), size=n)
     # a short segment repeats its blocks
     places = source.starts[segments][:, None] + np.arange(BLOCKS) % counts[segments][:, None]
     own, gate = source.blocks[places], source.gates[segments]
-    own = own + 0.3 * source.blocks.std() * rng.standard_normal(own.shape, np.float32)
-    return own, gate + 0.3 * source.gates.std() * rng.standard_normal(gate.shape, np.float32)
+    # what sets two copies apart is seen by the gate as by the blocks, as it is with segments that differ
+    apart = 0.5 * rng.standard_normal(gate.shape, np.float32)
+    own = own + source.blocks.std() * (apart[:, None] + 0.2 * rng.standard_normal(own.shape, np.float32))
+    return own, gate + source.gates.std() * apart
 
 
 def _exact(vectors: Vectors) -> np.ndarray:

@@ -16,11 +16,11 @@ def is_peer(name: str) -> bool:
 
 def cells(row: Row) -> list[str]:
     """Figures of a row as text, in the order of `heads`."""
-    found = row.as_json()
+    figures, found = row.results(), row.costs()
     speed = found["ingest_tokens_per_s"]
     return [
         row.name,
-        *(f"{found['results'].get(name, 0.0):.3f}" for name in COLUMNS),
+        *(f"{figures.get(name, 0.0):.3f}" for name in COLUMNS),
         f"{found['keys_scored']:,.0f}",
         size(found["bytes_read"]),
         f"{found['p50_ms']:,.1f}",
@@ -53,7 +53,7 @@ def type_cells(report: RetrievalReport) -> list[list[str]]:
     counts = {kind: len(first.scored(kind)) for kind in kinds}
     found = [[f"{KEY} of", *(f"{kind} ({counts[kind]})" for kind in kinds)]]
     for row in report.rows.values():
-        by_type = row.as_json()["types"]
+        by_type = row.by_type()
         found.append([row.name, *(f"{by_type[kind][KEY]:.3f}" for kind in kinds)])
     return found
 
@@ -146,7 +146,7 @@ def _against(peer: Row, ours: list[Row]) -> tuple[list[str], list[str]]:
 
 def _levels(hierarchical: Row, flat: Row) -> str:
     mean, low, high = difference(hierarchical, flat)
-    scored, all_keys = hierarchical.as_json()["keys_scored"], flat.as_json()["keys_scored"]
+    scored, all_keys = hierarchical.costs()["keys_scored"], flat.costs()["keys_scored"]
     share = f"{scored / all_keys:.0%} of flat's keys" if all_keys else "no keys"
     kept = f"{_mean(hierarchical) / _mean(flat):.1%}" if _mean(flat) else "none"
     return (
@@ -160,10 +160,10 @@ def _advice(rows: list[Row]) -> list[str]:
     found = []
     best = max(rows, key=_mean)
     near = [row for row in rows if difference(best, row)[1] <= 0]
-    quick = min(near, key=lambda row: row.as_json()["p50_ms"])
+    quick = min(near, key=lambda row: row.costs()["p50_ms"])
     found.append(
         f"On text like this, use {best.name} for the best ranking; {quick.name} is the quickest of those that cannot "
-        f"be told from it ({quick.as_json()['p50_ms']:,.1f} ms a question)."
+        f"be told from it ({quick.costs()['p50_ms']:,.1f} ms a question)."
         if quick is not best
         else f"On text like this, use {best.name}: the best ranking, and none that equals it is quicker."
     )

@@ -9,8 +9,10 @@ Shapes: N blocks, G segments, C cells, V width of a vector (`memory.vectors`).
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -22,6 +24,8 @@ from hierlandmark.errors import InvalidArgument, StoreCorrupt
 # cells whose gates a query looks at, and segments whose landmarks it reads: under a tenth of 10,000 blocks' keys
 CELLS, SEGMENTS = 12, 64
 _BLOCKS, _GATES, _TABLES, _META = "landmarks.npy", "gates.npy", "tables.npz", "index.json"
+# not on Windows
+_PREAD = hasattr(os, "pread")
 # of k-means: rounds, gates a cell that it learns from, rows compared at once
 _ROUNDS, _SAMPLE, _ROWS = 10, 64, 8192
 
@@ -58,6 +62,9 @@ class VectorIndex:
             cells: (C + 1,) first row of each cell, and G.
         """
         self._blocks, self._gates, self._starts, self._order, self._cells = blocks, gates, starts, order, cells
+        # a read costs less than the page faults of a map, and leaves no landmark in this process
+        self._file = FileIO(blocks.filename) if isinstance(blocks, np.memmap) and blocks.filename and _PREAD else None
+        self._offset = blocks.offset if isinstance(blocks, np.memmap) else 0
         self._centres = np.stack([gates[a:b].mean(0) for a, b in pairwise(cells)])
 
     @classmethod
@@ -164,10 +171,23 @@ class VectorIndex:
         places = np.concatenate([np.arange(a, b) for a, b in rows])
         opened = np.sort(self._order[places[_best(scores, segments)]])
         ids = np.concatenate([np.arange(self._starts[s], self._starts[s + 1]) for s in opened])
-        landmarks = np.concatenate([self._blocks[self._starts[s] : self._starts[s + 1]] for s in opened])
+        landmarks = self._read(opened)
         scores = landmarks @ query
         best = _best(scores, k)
         return Found(ids[best], scores[best], n_gates, len(ids), landmarks.nbytes)
+
+    def _read(self, segments: np.ndarray) -> np.ndarray:
+        """Landmarks of segments, in the order given: (n, V)."""
+        bounds = [(int(self._starts[s]), int(self._starts[s + 1])) for s in segments]
+        if self._file is None:
+            return np.concatenate([self._blocks[a:b] for a, b in bounds])
+        width = self._gates.shape[1]
+        data = b"".join(
+            os.pread(self._file.fileno(), (b - a) * width * 4, self._offset + a * width * 4) for a, b in bounds
+        )
+        if len(data) != sum(b - a for a, b in bounds) * width * 4:
+            raise StoreCorrupt(f"{self._file.name!r} is shorter than it was, build the vector index anew")
+        return np.frombuffer(data, np.float32).reshape(-1, width)
 
     def _rows(self, query: np.ndarray, cells: int) -> tuple[list[tuple[int, int]], int]:
         """Rows of the gates to score, and keys scored for it, theirs among them."""

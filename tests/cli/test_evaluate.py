@@ -49,6 +49,31 @@ def test_retrieval_side_by_side(cli, chat_file: Path) -> None:
     assert "recall@10 of  fact (1)  none (1)" in done.stdout
 
 
+def test_retrieval_runs_what_is_installed_and_says_what_is_not(
+    cli, chat_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hierlandmark.eval.rows.installed_rows", lambda: (["flat", "hybrid"], ["bm25 needs bm25s"]))
+    done = cli("eval", "retrieval", chat_file, "--json", "out.json")
+    assert done.exit_code == 0
+    # the mode that `results` are of runs always
+    assert list(json.loads(Path("out.json").read_text())["rows"]) == ["hierarchical", "flat", "hybrid"]
+    assert "left out: bm25 needs bm25s" in done.stderr
+
+
+def test_retrieval_of_a_public_set(cli) -> None:
+    turns = [
+        {"speaker": "Ada", "dia_id": f"D1:{i}", "text": text} for i, text in enumerate(("a kiln", "a tent"), start=1)
+    ]
+    questions = [{"question": "tent", "evidence": ["D1:2"], "category": 4}]
+    record = {"sample_id": "conv-1", "conversation": {"session_1": turns}, "qa": questions}
+    Path("set.json").write_text(json.dumps([record]))
+    done = cli("eval", "retrieval", "set.json", "--mode", "flat", "--db", "kept.db", "--json", "-")
+    assert json.loads(done.stdout)["results"]["recall@1"] == 1
+    assert ("kept.db", "conv-1") in FakeMemory.files
+    done = cli("eval", "retrieval", "set.json", "--format", "beir")
+    assert done.exit_code == 2 and "InvalidChatFile" in done.stderr
+
+
 def test_retrieval_writes_a_page(cli, chat_file: Path) -> None:
     pytest.importorskip("matplotlib")
     done = cli("eval", "retrieval", chat_file, "--rows", "flat,hybrid", "--report", "out.html")

@@ -23,7 +23,8 @@ def test_one_record_a_size_and_row() -> None:
     assert all(set(one) == FIELDS for one in found)
     flat, index = found[3], found[2]
     assert flat["agreement@10"] == 1 and flat["keys_scored"] == 2000
-    assert index["keys_scored"] < 0.3 * flat["keys_scored"]
+    # 64 of 250 segments, and the gates of 12 of 16 cells
+    assert index["keys_scored"] < 0.45 * flat["keys_scored"]
     assert index["resident_bytes"] < 0.3 * flat["resident_bytes"]
     assert scale_cells(found)[1][:2] == ["index", "304"]
 

@@ -73,6 +73,22 @@ def test_reopened_is_the_same_and_holds_gates_only(tmp_path: Path) -> None:
     assert isinstance(again._blocks, np.memmap)
 
 
+def test_a_file_that_was_cut_is_named(tmp_path: Path) -> None:
+    index = VectorIndex.build(tmp_path, *made())
+    path = tmp_path / "landmarks.npy"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(StoreCorrupt, match="shorter than it was"):
+        index.search(made()[0][0], cells=8, segments=60)
+
+
+def test_arrays_in_memory_do_as_well_as_a_file(tmp_path: Path) -> None:
+    gates, blocks, starts = made()
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    here = VectorIndex(blocks, index._gates, index._starts, index._order, index._cells)
+    assert here.search(blocks[5], 20).blocks.tolist() == index.search(blocks[5], 20).blocks.tolist()
+
+
 def test_ties_keep_text_order(tmp_path: Path) -> None:
     ones = np.ones((9, 4), dtype=np.float32)
     index = VectorIndex.build(tmp_path, ones[:3], ones, np.array([0, 3, 6, 9]), cells=1)
