@@ -1,8 +1,7 @@
-"""`eval`: retrieval over chats with evidence, passkeys; needles, perplexity and work have files of their own."""
+"""`eval`: passkeys; retrieval, needles, perplexity and work have files of their own."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,14 +14,13 @@ from hierlandmark.cli.options import (
     LengthsOption,
     ModelOption,
     OutOption,
-    SearchModeOption,
     load_model,
     open_memory,
     parse_lengths,
 )
 from hierlandmark.cli.output import progress, write_json
 from hierlandmark.cli.perplexity import perplexity, work
-from hierlandmark.errors import InvalidArgument
+from hierlandmark.cli.retrieval import retrieval
 
 if TYPE_CHECKING:
     from hierlandmark.eval.passkey import Reader
@@ -31,40 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure: is the right message found, and read?")
 
 
-@app.command()
-def retrieval(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat file with questions and evidence.")],
-    mode: SearchModeOption = "hierarchical",
-    k: Annotated[int, typer.Option("-k", help="Messages to find; rankings hold 20 at least.")] = 10,
-    out: OutOption = None,
-    db: Annotated[
-        Path | None, typer.Option("--db", metavar="FILE", help="Keep the memories here, and use them.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only the first conversations.")] = None,
-    model: ModelOption = None,
-    adapter: AdapterOption = "default",
-) -> None:
-    """Recall and MRR of the evidence messages of a chat file's questions."""
-    if k < 1:
-        raise InvalidArgument(f"expected k of at least 1, got {k!r}")
-    from hierlandmark.chats import read_chats
-    from hierlandmark.eval.retrieval import evaluate_retrieval
-
-    chats = list(read_chats(file))[:limit]
-    total = sum(len(chat.questions) for chat in chats)
-    loaded = load_model(model, adapter)
-    with TemporaryDirectory() as folder, progress("questions") as update:
-        report = evaluate_retrieval(
-            chats,
-            lambda namespace: open_memory(db or Path(folder) / "eval.db", namespace, loaded),
-            k=k,
-            mode=mode,
-            on_question=lambda so_far: update(len(so_far.asked), total),
-        )
-    if str(out) != "-":
-        typer.echo("  ".join(f"{name} {value:.3f}" for name, value in report.results().items() if name != "n"))
-        typer.echo(f"over {report.results()['n']:,} questions with evidence, {len(report.asked):,} asked, mode {mode}")
-    write_json(report.as_json(), out)
+app.command()(retrieval)
 
 
 @app.command()

@@ -36,18 +36,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WhyOption = Annotated[bool, typer.Option("--why", help="Show which gates and blocks got the attention.")]
 
 
-def _writable(out: Path | None) -> Path | None:
+def writable(param: typer.CallbackParam, out: Path | None) -> Path | None:
     """Checked while options are read: figures of an hour must not end in a path that is not there."""
     if out is None or str(out) == "-":
         return out
     if out.is_dir() or not out.parent.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise InvalidArgument(f"expected --json to name a file that can be written, got {str(out)!r}")
+        raise InvalidArgument(f"expected {param.opts[0]} to name a file that can be written, got {str(out)!r}")
     return out
 
 
 OutOption = Annotated[
     Path | None,
-    typer.Option("--json", metavar="OUT", help="Write JSON to this file, `-` for standard output.", callback=_writable),
+    typer.Option("--json", metavar="OUT", help="Write JSON to this file, `-` for standard output.", callback=writable),
 ]
 LengthsOption = Annotated[str, typer.Option("--lengths", help="Lengths in tokens, separated by commas.")]
 

@@ -1,20 +1,30 @@
-"""Retrieval: each conversation in a namespace of its own, its questions asked, its evidence looked for."""
+"""Retrieval: each conversation in a namespace of its own, its questions asked of every row, its evidence looked for."""
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hierlandmark.chats import Conversation, Question
 from hierlandmark.config import SearchMode
 from hierlandmark.errors import InvalidArgument, NamespaceNotFound
-from hierlandmark.eval.metrics import CUTOFFS, mean_cost, ranked_ids, recall_at, reciprocal_rank
+from hierlandmark.eval.metrics import CUTOFFS, bootstrap, mean_cost, question_scores
+from hierlandmark.eval.rows import Chat, build
 from hierlandmark.messages import Message, MessageId
-from hierlandmark.results import Cost
+from hierlandmark.results import AddReport, Cost
 
 if TYPE_CHECKING:
     from hierlandmark.memory import Memory
+
+# figures of the contract that `eval retrieval --json` had first
+RESULTS = (*(f"recall@{k}" for k in CUTOFFS), "mrr")
+# the row of a memory searched in its configured mode
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -24,23 +34,93 @@ class Asked:
     conversation: MessageId
     question: Question
     ranking: list[MessageId]
-    cost: Cost
+    cost: Cost = field(default_factory=Cost)
+    # wall time of the whole search, the query's encoding included
+    ms: float = 0.0
+    keys_scored: int = 0
+    bytes_read: int = 0
+
+    def scores(self) -> dict[str, float]:
+        """`metrics.question_scores` of a question with evidence."""
+        return question_scores(self.ranking, self.question.evidence)
+
+
+@dataclass
+class Row:
+    """What one retriever found, and what it took, over all conversations."""
+
+    name: str
+    asked: list[Asked] = field(default_factory=list)
+    index_bytes: int = 0
+    # the model's tokens in the text that was indexed, and seconds it took; None where some of it was there already
+    tokens: int = 0
+    seconds: float | None = 0.0
+
+    def scored(self, kind: str | None = None) -> list[dict[str, float]]:
+        """Figures of each question with evidence, of one type or of all."""
+        return [
+            one.scores()
+            for one in self.asked
+            if one.question.evidence and (kind is None or (one.question.type or "none") == kind)
+        ]
+
+    def types(self) -> list[str]:
+        """Types of the questions with evidence, in alphabetical order."""
+        return sorted({one.question.type or "none" for one in self.asked if one.question.evidence})
+
+    def results(self) -> dict[str, float]:
+        """Means over questions with evidence, and `n`, their number."""
+        scores = self.scored()
+        return means(scores) | {"n": len(scores)}
+
+    def intervals(self) -> dict[str, list[float]]:
+        """95% interval of each of `results`, empty without evidence."""
+        scores = self.scored()
+        return {name: list(bootstrap([one[name] for one in scores])) for name in scores[0]} if scores else {}
+
+    def by_type(self) -> dict[str, dict[str, float]]:
+        """`results` of each type."""
+        return {kind: means(found := self.scored(kind)) | {"n": len(found)} for kind in self.types()}
+
+    def costs(self) -> dict[str, Any]:
+        """What a question took, and what the index is and took."""
+        times = [one.ms for one in self.asked] or [0.0]
+        return {
+            "keys_scored": fmean(one.keys_scored for one in self.asked) if self.asked else 0.0,
+            "bytes_read": fmean(one.bytes_read for one in self.asked) if self.asked else 0.0,
+            "p50_ms": float(np.percentile(times, 50)),
+            "p95_ms": float(np.percentile(times, 95)),
+            "index_bytes": self.index_bytes,
+            "ingest_tokens_per_s": self.tokens / self.seconds if self.seconds else None,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, and the ranking of each question."""
+        found = {"results": self.results(), "intervals": self.intervals(), "types": self.by_type()}
+        return found | self.costs() | {"rankings": [one.ranking for one in self.asked]}
 
 
 @dataclass
 class RetrievalReport:
-    """Every question asked; figures are means over those with evidence."""
+    """Every question asked of every row; figures are means over those with evidence."""
 
-    asked: list[Asked] = field(default_factory=list)
+    main: str = DEFAULT
+    rows: dict[str, Row] = field(default_factory=dict)
+    conversations: int = 0
+
+    @property
+    def asked(self) -> list[Asked]:
+        """Of the main row."""
+        return self.rows[self.main].asked if self.main in self.rows else []
 
     def results(self) -> dict[str, float]:
-        """`recall@1`, `recall@5`, `recall@10`, `recall@20` and `mrr`, 0 to 1, and `n`, the questions they average."""
-        known = [(one.ranking, one.question.evidence) for one in self.asked if one.question.evidence]
-        scores = {f"recall@{k}": fmean(recall_at(*pair, k) for pair in known) if known else 0.0 for k in CUTOFFS}
-        return scores | {"mrr": fmean(reciprocal_rank(*pair) for pair in known) if known else 0.0, "n": len(known)}
+        """`recall@1`, `@5`, `@10`, `@20` and `mrr` of the main row, 0 to 1, and `n`, the questions they average."""
+        known = [one.scores() for one in self.asked if one.question.evidence]
+        found = means(known)
+        return {name: found.get(name, 0.0) for name in RESULTS} | {"n": len(known)}
 
     def as_json(self) -> dict[str, Any]:
-        """The shape `hierlandmark eval retrieval --json` writes."""
+        """The shape `hierlandmark eval retrieval --json` writes: the main row as ever, and all of them in `rows`."""
         return {
             "results": self.results(),
             "cost": mean_cost([one.cost for one in self.asked]),
@@ -53,7 +133,13 @@ class RetrievalReport:
                 }
                 for one in self.asked
             ],
+            "rows": {name: row.as_json() for name, row in self.rows.items()},
         }
+
+
+def means(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure; empty without questions."""
+    return {name: fmean(one[name] for one in scores) for name in scores[0]} if scores else {}
 
 
 def evaluate_retrieval(
@@ -62,51 +148,83 @@ def evaluate_retrieval(
     *,
     k: int = 10,
     mode: SearchMode | None = None,
+    rows: Sequence[str] = (),
     on_add: Callable[[int, int], None] | None = None,
-    on_question: Callable[[RetrievalReport], None] | None = None,
+    on_question: Callable[[int], None] | None = None,
 ) -> RetrievalReport:
-    """Add each conversation to the namespace `json.dumps(its id)`, ask its questions, and collect the rankings.
+    """Add each conversation to a namespace named like it, ask its questions of each row, and collect the rankings.
 
     Rankings hold `max(k, 20)` messages, fewer when the conversation has fewer. A namespace that holds the conversation
-    already is used as it is, so that two modes can be compared over one database.
-    Raises `InvalidArgument` for k < 1, or when a namespace holds something else.
+    already is used as it is, so that two runs can be compared over one database.
+
+    Args:
+        mode: of the main row; None for the memory's own.
+        rows: others, as `eval.rows.check_rows` gives them.
+        on_question: called with the questions asked so far, of all rows.
+
+    Raises:
+        InvalidArgument: k < 1, no question in any conversation, or a namespace that holds something else.
     """
     if k < 1:
         raise InvalidArgument(f"expected k of at least 1, got {k!r}")
-    report = RetrievalReport()
-    for chat in conversations:
-        with open_memory(json.dumps(chat.id, ensure_ascii=False)) as memory:
-            _fill(memory, chat, on_add)
-            for question in chat.questions:
-                ranking, cost = rank(memory, question.question, max(k, CUTOFFS[-1]), mode)
-                report.asked.append(Asked(chat.id, question, ranking, cost))
-                if on_question:
-                    on_question(report)
+    chats = list(conversations)
+    if not any(chat.questions for chat in chats):
+        raise InvalidArgument(
+            f"expected questions to ask, got {len(chats)} conversations without any; a chat file has them under "
+            '"questions", each with "question" and "evidence" (ids of the messages that answer it)'
+        )
+    main = mode or DEFAULT
+    names = dict.fromkeys((main, *rows))
+    report = RetrievalReport(main, {name: Row(name) for name in names}, len(chats))
+    depth, done = max(k, CUTOFFS[-1]), 0
+    for chat, namespace in zip(chats, namespaces([chat.id for chat in chats]), strict=True):
+        with open_memory(namespace) as memory, TemporaryDirectory() as folder:
+            messages, added = _fill(memory, chat, on_add)
+            here = Chat(memory, messages, added.seconds if added else None, Path(folder))
+            tokens = memory.stats().tokens
+            for row in report.rows.values():
+                retriever, seconds = build(row.name, here)
+                row.index_bytes += retriever.index_bytes
+                row.tokens += tokens
+                row.seconds = None if row.seconds is None or seconds is None else row.seconds + seconds
+                for question in chat.questions:
+                    began = perf_counter()
+                    found = retriever.rank(question.question, depth)
+                    ms = (perf_counter() - began) * 1e3
+                    row.asked.append(
+                        Asked(chat.id, question, found.ids, found.cost, ms, found.keys_scored, found.bytes_read)
+                    )
+                    done += 1
+                    if on_question:
+                        on_question(done)
     return report
 
 
-def rank(memory: "Memory", query: str, depth: int, mode: SearchMode | None) -> tuple[list[MessageId], Cost]:
-    """The first `depth` distinct messages for a query, best first, and the cost of the search that gave them."""
-    wanted = depth
-    while True:
-        found = memory.search(query, wanted, mode=mode)
-        ranking = ranked_ids(found.hits)
-        # several hits may point at one message: ask for more until there are enough, or no more come
-        if len(ranking) >= depth or len(found.hits) < wanted:
-            return ranking[:depth], found.cost
-        wanted *= 2
+def namespaces(ids: Sequence[MessageId]) -> list[str]:
+    """Readable names of conversations, one each: the id as text, an integer marked where a string looks like it.
+
+    >>> namespaces(["a", 1, "1", 2])
+    ['a', '1 (integer)', '1', '2']
+    """
+    strings = {one for one in ids if isinstance(one, str)}
+    return [
+        one or "(empty)" if isinstance(one, str) else f"{one} (integer)" if str(one) in strings else str(one)
+        for one in ids
+    ]
 
 
-def _fill(memory: "Memory", chat: Conversation, on_add: Callable[[int, int], None] | None) -> None:
+def _fill(
+    memory: "Memory", chat: Conversation, on_add: Callable[[int, int], None] | None
+) -> tuple[list[Message], AddReport | None]:
     # public chat sets hold turns that were nothing but a transcriber's mark; a memory refuses empty text
     messages: list[Message] = [one for one in chat.messages if one.content.strip()]
     try:
         present = [one.id for one in memory.messages()]
     except NamespaceNotFound:
-        memory.add(messages, progress=on_add)
-        return
+        return messages, memory.add(messages, progress=on_add)
     if present != [one.id for one in messages]:
         raise InvalidArgument(
             f"namespace {memory.namespace!r} of {memory.path} holds {len(present)} messages that are not conversation "
             f"{chat.id!r}; give a database of its own"
         )
+    return messages, None

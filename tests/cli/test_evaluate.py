@@ -1,10 +1,12 @@
 """`eval`: the JSON it writes is a contract."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+import hierlandmark
 from hierlandmark.results import Cost
 from tests.fake_memory import FakeMemory, FakeModel
 
@@ -13,7 +15,8 @@ def test_retrieval_json(cli, chat_file: Path) -> None:
     done = cli("eval", "retrieval", chat_file, "--mode", "flat", "-k", 10, "--json", "out.json")
     assert done.exit_code == 0
     found = json.loads(Path("out.json").read_text())
-    assert set(found) == {"results", "cost", "questions"}
+    assert set(found) == {"results", "cost", "questions", "rows"}
+    assert list(found["rows"]) == ["flat"]
     assert set(found["results"]) == {"recall@1", "recall@5", "recall@10", "recall@20", "mrr", "n"}
     assert found["results"]["recall@1"] == 1
     assert found["results"]["n"] == 2
@@ -27,16 +30,83 @@ def test_retrieval_json(cli, chat_file: Path) -> None:
 
 
 def test_retrieval_to_standard_output(cli, chat_file: Path) -> None:
-    assert set(json.loads(cli("eval", "retrieval", chat_file, "--json", "-").stdout)) == {
-        "results",
-        "cost",
-        "questions",
-    }
+    done = cli("eval", "retrieval", chat_file, "--mode", "hierarchical", "--json", "-")
+    assert set(json.loads(done.stdout)) == {"results", "cost", "questions", "rows"}
 
 
 def test_retrieval_keeps_a_database(cli, chat_file: Path) -> None:
-    cli("eval", "retrieval", chat_file, "--db", "kept.db")
-    assert ("kept.db", '"c"') in FakeMemory.files
+    cli("eval", "retrieval", chat_file, "--mode", "flat", "--db", "kept.db")
+    assert ("kept.db", "c") in FakeMemory.files
+
+
+def test_retrieval_side_by_side(cli, chat_file: Path) -> None:
+    done = cli("eval", "retrieval", chat_file, "--rows", "hierarchical, flat,hybrid", "--json", "out.json")
+    assert done.exit_code == 0
+    assert list(json.loads(Path("out.json").read_text())["rows"]) == ["hierarchical", "flat", "hybrid"]
+    heads = next(line.split() for line in done.stdout.splitlines() if line.startswith("row"))
+    assert heads[:4] == ["row", "recall@1", "recall@5", "recall@10"]
+    assert "has the highest recall@10, 1.000, over 2 questions" in done.stdout
+    assert "recall@10 of  fact (1)  none (1)" in done.stdout
+
+
+def test_retrieval_runs_what_is_installed_and_says_what_is_not(
+    cli, chat_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hierlandmark.eval.rows.installed_rows", lambda: (["flat", "hybrid"], ["bm25 needs bm25s"]))
+    done = cli("eval", "retrieval", chat_file, "--json", "out.json")
+    assert done.exit_code == 0
+    # the mode that `results` are of runs always
+    assert list(json.loads(Path("out.json").read_text())["rows"]) == ["hierarchical", "flat", "hybrid"]
+    assert "left out: bm25 needs bm25s" in done.stderr
+
+
+def test_retrieval_of_a_public_set(cli) -> None:
+    turns = [
+        {"speaker": "Ada", "dia_id": f"D1:{i}", "text": text} for i, text in enumerate(("a kiln", "a tent"), start=1)
+    ]
+    questions = [{"question": "tent", "evidence": ["D1:2"], "category": 4}]
+    record = {"sample_id": "conv-1", "conversation": {"session_1": turns}, "qa": questions}
+    Path("set.json").write_text(json.dumps([record]))
+    done = cli("eval", "retrieval", "set.json", "--mode", "flat", "--db", "kept.db", "--json", "-")
+    assert json.loads(done.stdout)["results"]["recall@1"] == 1
+    assert ("kept.db", "conv-1") in FakeMemory.files
+    done = cli("eval", "retrieval", "set.json", "--format", "beir")
+    assert done.exit_code == 2 and "InvalidChatFile" in done.stderr
+
+
+def test_retrieval_writes_a_page(cli, chat_file: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = cli("eval", "retrieval", chat_file, "--rows", "flat,hybrid", "--report", "out.html")
+    assert done.exit_code == 0
+    assert "chat.jsonl, 1 conversations" in Path("out.html").read_text()
+
+
+def test_retrieval_scale_needs_no_file_and_no_model(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the index stands beside the memory that is faked, and is real
+    folder = Path(hierlandmark.__file__).parent / "memory"
+    monkeypatch.setattr(sys.modules["hierlandmark.memory"], "__path__", [str(folder)], raising=False)
+    done = cli("eval", "retrieval", "--scale", "200,400", "--rows", "index,flat", "--width", 16, "--json", "out.json")
+    assert done.exit_code == 0
+    found = json.loads(Path("out.json").read_text())
+    assert [(one["blocks"], one["row"]) for one in found["scale"]] == [
+        (200, "index"), (200, "flat"), (400, "index"), (400, "flat"),
+    ]  # fmt: skip
+    assert found["scale_source"].startswith("made of nothing, 16 wide")
+    assert FakeModel.loaded == []
+
+
+def test_retrieval_of_a_file_without_questions(cli, chat_file: Path) -> None:
+    record = json.loads(chat_file.read_text())
+    chat_file.write_text(json.dumps(record | {"questions": []}))
+    done = cli("eval", "retrieval", chat_file)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "InvalidArgument: " in done.stderr and "holds no questions in its 1 conversations" in done.stderr
+    assert FakeModel.loaded == []
+
+
+def test_retrieval_of_nothing(cli) -> None:
+    done = cli("eval", "retrieval")
+    assert done.exit_code == 2 and "expected a FILE with questions, or --scale" in done.stderr
 
 
 def test_passkey_json(cli) -> None:
@@ -74,7 +144,7 @@ def test_perplexity_json(cli) -> None:
 
 
 COMMANDS = {
-    "retrieval": ["c.jsonl"],
+    "retrieval": ["c.jsonl", "--mode", "hierarchical"],
     "passkey": ["--lengths", "600", "--trials", "2"],
     "perplexity": ["book.txt", "--lengths", "100", "--limit", "2"],
 }

@@ -49,3 +49,28 @@ def test_mean_cost_names_every_field() -> None:
         "ms": 0.5,
     }
     assert set(metrics.mean_cost([])) == set(Cost.model_fields)
+
+
+@given(st.lists(IDS, unique_by=repr), st.lists(IDS, min_size=1, unique_by=repr), st.integers(1, 20))
+def test_hit_and_ndcg_hold_with_recall(ranking: list[int | str], evidence: list[int | str], k: int) -> None:
+    recall, ndcg = metrics.recall_at(ranking, evidence, k), metrics.ndcg_at(ranking, evidence, k)
+    assert metrics.hit_at(ranking, evidence, k) == (recall > 0) == (ndcg > 0)
+    assert 0 <= ndcg <= 1 + 1e-12
+
+
+def test_ndcg_is_one_where_evidence_comes_first_and_falls_with_its_place() -> None:
+    assert metrics.ndcg_at([1, 2, 3], [2, 1], 10) == 1
+    found = [metrics.ndcg_at([*range(9, 9 + place), 1], [1], 10) for place in range(10)]
+    assert found == sorted(found, reverse=True) and found[1] == pytest.approx(0.6309, abs=1e-4)
+    # more evidence than places: the first k are all that can be had
+    assert metrics.ndcg_at([1], [1, 2, 3], 1) == 1
+
+
+def test_an_interval_holds_the_mean_and_shrinks_with_more_questions() -> None:
+    few, many = metrics.bootstrap([0.0, 1.0] * 10), metrics.bootstrap([0.0, 1.0] * 500)
+    assert few[0] < many[0] < 0.5 < many[1] < few[1]
+    assert metrics.bootstrap([0.0, 1.0] * 10) == few
+    # of a share p of n questions, about p +- 1.96 sqrt(p (1 - p) / n)
+    assert many == pytest.approx((0.469, 0.531), abs=0.004)
+    with pytest.raises(ValueError, match="at least one question"):
+        metrics.bootstrap([])

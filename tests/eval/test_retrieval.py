@@ -6,7 +6,8 @@ import pytest
 
 from hierlandmark.chats import Conversation
 from hierlandmark.errors import InvalidArgument
-from hierlandmark.eval.retrieval import RetrievalReport, evaluate_retrieval, rank
+from hierlandmark.eval.retrieval import evaluate_retrieval, namespaces
+from hierlandmark.eval.rows import rank
 from hierlandmark.results import Cost, Hit, SearchResult
 from tests.fake_memory import FakeMemory
 
@@ -28,10 +29,10 @@ def open_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_shape_and_means(open_memory) -> None:
-    seen: list[RetrievalReport] = []
+    seen: list[int] = []
     chats = [conversation("a"), conversation(1), conversation("1")]
     found = evaluate_retrieval(chats, open_memory, k=5, mode="flat", on_question=seen.append).as_json()
-    assert set(found) == {"results", "cost", "questions"}
+    assert set(found) == {"results", "cost", "questions", "rows"}
     assert set(found["results"]) == {"recall@1", "recall@5", "recall@10", "recall@20", "mrr", "n"}
     assert found["results"]["n"] == 6
     assert found["results"]["recall@1"] == 0.75
@@ -42,20 +43,64 @@ def test_shape_and_means(open_memory) -> None:
     assert set(found["questions"][0]) == {"conversation", "type", "question", "ranking"}
     assert found["questions"][0]["ranking"][0] == 3
     assert len(found["questions"][2]["ranking"]) == 20
-    assert len(seen) == 9
+    assert seen == list(range(1, 10))
+
+
+def test_rows_stand_beside_each_other(open_memory) -> None:
+    pytest.importorskip("bm25s")
+    chats = [conversation("a"), conversation("b")]
+    report = evaluate_retrieval(chats, open_memory, mode="flat", rows=["hierarchical", "flat", "bm25"])
+    found = report.as_json()
+    assert list(found["rows"]) == ["flat", "hierarchical", "bm25"]
+    assert [q["ranking"] for q in found["questions"]] == found["rows"]["flat"]["rankings"]
+    row = found["rows"]["bm25"]
+    assert set(row) == {
+        "results", "intervals", "types", "keys_scored", "bytes_read", "p50_ms", "p95_ms", "index_bytes",
+        "ingest_tokens_per_s", "rankings",
+    }  # fmt: skip
+    assert row["results"]["n"] == 4 and row["results"]["recall@5"] == row["results"]["hit@1"] == 1
+    assert row["intervals"]["recall@5"] == [1, 1]
+    low, high = row["intervals"]["recall@1"]
+    assert low < row["results"]["recall@1"] == 0.75 < high
+    assert {kind: one["n"] for kind, one in row["types"].items()} == {"fact": 2, "none": 2}
+    assert row["ingest_tokens_per_s"] > 0 and row["index_bytes"] > 0
+    assert found["rows"]["flat"]["keys_scored"] == 30
+    # a second run finds the text there, and knows nothing of how long it took
+    again = evaluate_retrieval(chats, open_memory, mode="flat").as_json()
+    assert again["rows"]["flat"]["ingest_tokens_per_s"] is None
+
+
+def test_no_questions_is_an_error(open_memory) -> None:
+    chat = conversation("a").model_copy(update={"questions": []})
+    with pytest.raises(
+        InvalidArgument, match=r'questions to ask, got 1 conversations without any; .* under "questions"'
+    ):
+        evaluate_retrieval([chat], open_memory)
+
+
+def test_namespaces_are_readable_and_apart() -> None:
+    assert namespaces(["conv-1", 2, "x y"]) == ["conv-1", "2", "x y"]
+    assert namespaces([1, "1", ""]) == ["1 (integer)", "1", "(empty)"]
 
 
 def test_a_filled_database_is_used_as_it_is(open_memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = evaluate_retrieval([conversation("a")], open_memory).as_json()
+    def found() -> dict:
+        return {k: v for k, v in evaluate_retrieval([conversation("a")], open_memory).as_json().items() if k != "rows"}
+
+    first = found()
     monkeypatch.setattr(FakeMemory, "add", None)
-    assert evaluate_retrieval([conversation("a")], open_memory).as_json() == first
+    assert found() == first
     with pytest.raises(InvalidArgument, match="holds 30 messages that are not conversation 'a'"):
         evaluate_retrieval([conversation("a", 29)], open_memory)
 
 
 def test_empty_turns_are_left_out(open_memory) -> None:
     chat = Conversation.model_validate(
-        {"id": 1, "messages": [{"id": 1, "content": " "}, {"id": 2, "content": "x"}], "questions": []}
+        {
+            "id": 1,
+            "messages": [{"id": 1, "content": " "}, {"id": 2, "content": "x"}],
+            "questions": [{"question": "y", "evidence": []}],
+        }
     )
     report = evaluate_retrieval([chat], open_memory)
     assert report.results() == {"recall@1": 0, "recall@5": 0, "recall@10": 0, "recall@20": 0, "mrr": 0, "n": 0}

@@ -1,0 +1,210 @@
+"""`eval retrieval`: the rows of the comparison over one file, and cost against size."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from platform import processor
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hierlandmark import __version__
+from hierlandmark.cli.options import (
+    AdapterOption,
+    ModelOption,
+    OutOption,
+    SearchMode,
+    load_model,
+    open_memory,
+    parse_lengths,
+    writable,
+)
+from hierlandmark.cli.output import progress, write_json
+from hierlandmark.errors import InvalidArgument, MissingExtra
+
+if TYPE_CHECKING:
+    from hierlandmark.chats import Conversation
+    from hierlandmark.eval.retrieval import RetrievalReport
+    from hierlandmark.memory import Memory
+
+# as eval.loaders.Format, without the cost of importing it for --help
+Format = Literal["chat", "locomo", "longmemeval", "beir"]
+
+
+def retrieval(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="Questions with evidence: a chat file, LoCoMo, LongMemEval, a BEIR folder."
+        ),
+    ] = None,
+    mode: Annotated[
+        SearchMode | None,
+        typer.Option("--mode", help="Only this mode; with --rows, the one that `results` in the JSON are of."),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            "--rows", metavar="NAMES", help="Rows, separated by commas, or `all`; what is installed if not given."
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Messages to find; rankings hold 20 at least.")] = 10,
+    out: OutOption = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="OUT.html", help="Write a page with tables and plots.", callback=writable),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option("--scale", metavar="BLOCKS", help="Cost at these numbers of blocks, separated by commas."),
+    ] = None,
+    width: Annotated[int, typer.Option("--width", help="Of the vectors --scale makes without a FILE.")] = 512,
+    format: Annotated[
+        Format | None, typer.Option("--format", help="What FILE is; told by its content if not given.")
+    ] = None,
+    db: Annotated[
+        Path | None, typer.Option("--db", metavar="FILE", help="Keep the memories here, and use them.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first conversations.")] = None,
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+) -> None:
+    """Are the evidence messages of a file's questions found? Modes and peers, side by side."""
+    if k < 1:
+        raise InvalidArgument(f"expected k of at least 1, got {k!r}")
+    if file is None and scale is None:
+        raise InvalidArgument("expected a FILE with questions, or --scale")
+    sizes = parse_lengths(scale) if scale else []
+    _check(page, sizes, width)
+    names, missing = _names(rows, mode)
+    for line in missing if rows is None and mode is None else ():
+        typer.echo(f"left out: {line}", err=True)
+    report: RetrievalReport | None = None
+    records: list[dict[str, Any]] = []
+    source = f"made of nothing, {width} wide: topics, segments of a topic, blocks of a segment"
+    with TemporaryDirectory() as folder:
+        vectors, questions = None, list[str]()
+        if file is not None:
+            chats, memories = _chats(file, format, limit), _memories(db or Path(folder) / "eval.db", model, adapter)
+            report = _ask(chats, memories, k, mode or "hierarchical", names)
+            _show(report, str(out) == "-")
+            if sizes:
+                from hierlandmark.eval.retrieval import namespaces
+                from hierlandmark.memory.vectors import LandmarkVectors
+
+                with memories(namespaces([chat.id for chat in chats])[0]) as memory:
+                    vectors = LandmarkVectors(memory)
+                questions = [one.question for one in chats[0].questions]
+                source = "those of the first conversation, whole segments repeated with noise, asked its questions"
+        if sizes:
+            records = _scale(sizes, names, vectors, questions, width, str(out) == "-")
+    found: dict[str, Any] = report.as_json() if report else {}
+    write_json(found | ({"scale": records, "scale_source": source} if records else {}), out)
+    if page:
+        _write_page(page, report, records, source, file, model)
+
+
+def _check(page: Path | None, sizes: list[int], width: int) -> None:
+    """What would else be found out after the work."""
+    from importlib.util import find_spec
+
+    from hierlandmark.eval.scale import check_sizes
+
+    check_sizes(sizes, width)
+    if page and find_spec("matplotlib") is None:
+        raise MissingExtra("the report's plots need matplotlib; run: pip install 'hierlandmark[eval]'")
+
+
+def _names(rows: str | None, mode: SearchMode | None) -> tuple[list[str], list[str]]:
+    """Rows to run, and what is missing for others."""
+    from hierlandmark.eval.rows import check_rows, installed_rows
+
+    if rows is not None:
+        return check_rows([part.strip() for part in rows.split(",")]), []
+    return ([mode], []) if mode else installed_rows()
+
+
+def _chats(file: Path, format: Format | None, limit: int | None) -> "list[Conversation]":
+    from hierlandmark.eval.loaders import load
+
+    chats = list(load(file, format))[:limit]
+    if not any(chat.questions for chat in chats):
+        raise InvalidArgument(
+            f"{str(file)!r} holds no questions in its {len(chats)} conversations, so nothing can be measured; a chat "
+            'file has them under "questions", each with "question" and "evidence" (ids of the messages that answer it)'
+        )
+    return chats
+
+
+def _memories(db: Path, model: str | None, adapter: str) -> "Callable[[str], Memory]":
+    loaded = load_model(model, adapter)
+    return lambda namespace: open_memory(db, namespace, loaded)
+
+
+def _ask(
+    chats: "Sequence[Conversation]", memories: "Callable[[str], Memory]", k: int, mode: SearchMode, names: list[str]
+) -> "RetrievalReport":
+    from hierlandmark.eval.retrieval import evaluate_retrieval
+
+    total = sum(len(chat.questions) for chat in chats) * len({mode, *names})
+    with progress("questions") as update:
+        return evaluate_retrieval(
+            chats, memories, k=k, mode=mode, rows=names, on_question=lambda done: update(done, total)
+        )
+
+
+def _show(report: "RetrievalReport", quiet: bool) -> None:
+    from hierlandmark.eval.table import lines, verdicts
+
+    if quiet:
+        return
+    found = report.results()
+    typer.echo("  ".join(f"{name} {value:.3f}" for name, value in found.items() if name != "n"))
+    typer.echo(f"over {found['n']:,} questions with evidence, {len(report.asked):,} asked, mode {report.main}")
+    if len(report.rows) > 1:
+        for line in ("", *lines(report), "", *verdicts(report)):
+            typer.echo(line)
+
+
+def _scale(
+    sizes: list[int], names: list[str], vectors: Any, questions: list[str], width: int, quiet: bool
+) -> list[dict[str, Any]]:
+    from hierlandmark.eval.scale import ROWS, measure_scale, scale_cells
+    from hierlandmark.eval.table import columns
+
+    wanted = [row for row in ROWS if row in names] or ["index", "flat"]
+    records = []
+    with progress("sizes and rows") as update:
+        for record in measure_scale(sizes, wanted, source=vectors, questions=questions, width=width):
+            records.append(record)
+            update(len(records), len(sizes) * len(wanted))
+    if not quiet:
+        for line in ("", *columns(scale_cells(records))):
+            typer.echo(line)
+    return records
+
+
+def _write_page(
+    page: Path,
+    report: "RetrievalReport | None",
+    records: list[dict[str, Any]],
+    source: str,
+    file: Path | None,
+    model: str | None,
+) -> None:
+    from hierlandmark.eval.report import html
+
+    setting = {"hierlandmark": __version__, "processor": f"{processor() or 'unknown'}, {os.cpu_count()} cores"}
+    if report is not None and file is not None:
+        setting |= {
+            "text": f"{file.name}, {report.conversations} conversations",
+            "questions": f"{len(report.asked):,}, {report.results()['n']:,} with evidence",
+            "model": model or "SmolLM2-135M-Instruct, shipped adapter",
+        }
+    text = html(report, records, title="Retrieval, side by side", setting=setting, source=source)
+    try:
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidArgument(f"{str(page)!r} cannot be written: {error}") from error
+    typer.echo(f"report: {page}", err=True)

@@ -1,0 +1,117 @@
+"""The vector index: limit cases equal brute force, landmarks of closed segments are never read."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hierlandmark.errors import InvalidArgument, StoreCorrupt
+from hierlandmark.memory.index import VectorIndex
+
+
+def made(G: int = 60, V: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gates, blocks and starts of segments with 1 to 8 blocks; a gate is the mean of its blocks."""
+    rng = np.random.default_rng(seed)
+    starts = np.cumsum([0, *rng.integers(1, 9, size=G)])
+    # of one length: an inner product prefers long vectors, whatever they are about
+    topics = rng.normal(size=(G, V))
+    topics = (topics / np.linalg.norm(topics, axis=1, keepdims=True)).repeat(np.diff(starts), axis=0)
+    blocks = (topics + 0.05 * rng.normal(size=topics.shape)).astype(np.float32)
+    gates = np.stack([blocks[a:b].mean(0) for a, b in pairwise(starts)])
+    return gates, blocks, starts
+
+
+def brute(blocks: np.ndarray, query: np.ndarray, k: int) -> list[int]:
+    return np.argsort(-(blocks @ query), kind="stable")[:k].tolist()
+
+
+@pytest.mark.parametrize("k", [1, 10, 1000])
+def test_everything_open_is_brute_force(tmp_path: Path, k: int) -> None:
+    gates, blocks, starts = made()
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    for query in np.random.default_rng(1).normal(size=(5, 12)).astype(np.float32):
+        found = index.search(query, k, cells=index.n_cells, segments=index.n_segments)
+        assert found.blocks.tolist() == brute(blocks, query, k)
+        np.testing.assert_allclose(found.scores, np.sort(blocks @ query)[::-1][:k], rtol=1e-5)
+        assert (found.gate_keys, found.landmark_keys) == (60, len(blocks))
+        assert found.bytes_read == blocks.nbytes
+
+
+def test_a_block_is_found_by_its_own_vector_with_a_part_of_the_keys(tmp_path: Path) -> None:
+    gates, blocks, starts = made(G=600)
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    places = np.random.default_rng(2).integers(len(blocks), size=50)
+    found = [index.search(blocks[at], 10, cells=8, segments=8) for at in places]
+    assert sum(at in one.blocks for at, one in zip(places, found, strict=True)) >= 45
+    assert max(one.gate_keys + one.landmark_keys for one in found) < 0.15 * len(blocks)
+
+
+def test_only_opened_segments_are_read(tmp_path: Path) -> None:
+    gates, blocks, starts = made()
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    query = blocks[7]
+    found = index.search(query, 100, cells=3, segments=2)
+    opened = {int(s) for s in np.searchsorted(starts, found.blocks, side="right") - 1}
+    assert len(opened) == 2
+    assert found.landmark_keys == len(found.blocks) == sum(starts[s + 1] - starts[s] for s in opened)
+    # with other landmarks everywhere else the answer stays
+    other = np.full_like(blocks, np.nan)
+    for s in opened:
+        other[starts[s] : starts[s + 1]] = blocks[starts[s] : starts[s + 1]]
+    again = VectorIndex.build(tmp_path / "nan", gates, other, starts).search(query, 100, cells=3, segments=2)
+    assert again.blocks.tolist() == found.blocks.tolist()
+
+
+def test_reopened_is_the_same_and_holds_gates_only(tmp_path: Path) -> None:
+    gates, blocks, starts = made()
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    again = VectorIndex.open(tmp_path)
+    assert again.search(gates[3], 5).blocks.tolist() == index.search(gates[3], 5).blocks.tolist()
+    assert gates.nbytes < again.resident_bytes < gates.nbytes + blocks.nbytes
+    assert again.index_bytes >= gates.nbytes + blocks.nbytes
+    assert isinstance(again._blocks, np.memmap)
+
+
+def test_a_file_that_was_cut_is_named(tmp_path: Path) -> None:
+    index = VectorIndex.build(tmp_path, *made())
+    path = tmp_path / "landmarks.npy"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(StoreCorrupt, match="shorter than it was"):
+        index.search(made()[0][0], cells=8, segments=60)
+
+
+def test_arrays_in_memory_do_as_well_as_a_file(tmp_path: Path) -> None:
+    gates, blocks, starts = made()
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    here = VectorIndex(blocks, index._gates, index._starts, index._order, index._cells)
+    assert here.search(blocks[5], 20).blocks.tolist() == index.search(blocks[5], 20).blocks.tolist()
+
+
+def test_ties_keep_text_order(tmp_path: Path) -> None:
+    ones = np.ones((9, 4), dtype=np.float32)
+    index = VectorIndex.build(tmp_path, ones[:3], ones, np.array([0, 3, 6, 9]), cells=1)
+    assert index.search(ones[0], 4).blocks.tolist() == [0, 1, 2, 3]
+
+
+def test_arguments(tmp_path: Path) -> None:
+    gates, blocks, starts = made()
+    with pytest.raises(InvalidArgument, match="that ends with N"):
+        VectorIndex.build(tmp_path, gates, blocks[1:], starts)
+    with pytest.raises(InvalidArgument, match="1 to 60 cells, got 61"):
+        VectorIndex.build(tmp_path, gates, blocks, starts, cells=61)
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    with pytest.raises(InvalidArgument, match="k of at least 1, got 0"):
+        index.search(gates[0], 0)
+    with pytest.raises(InvalidArgument, match=r"query of shape \(12,\), got \(3,\)"):
+        index.search(np.ones(3))
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreCorrupt, match="build it anew"):
+        VectorIndex.open(tmp_path)
+    VectorIndex.build(tmp_path, *made())
+    np.save(tmp_path / "gates.npy", np.ones((2, 2), np.float32))
+    with pytest.raises(StoreCorrupt, match="do not fit"):
+        VectorIndex.open(tmp_path)
