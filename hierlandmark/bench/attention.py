@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hierlandmark.bench.timing import Way, medians, timed
 from hierlandmark.config import LayoutConfig, Mode
@@ -105,6 +106,7 @@ def _row(shape: Shape, length: int, repeats: int) -> dict[str, Any]:
     impl: Impl = "fused" if torch.cuda.is_available() else "blockwise"
     attentions: dict[str, Attention] = {
         "sdpa": causal,
+        **({"flash": flash} if torch.cuda.is_available() else {}),
         "hierarchical": _landmarks(problem.layout, "hierarchical", impl),
         "flat": _landmarks(problem.layout, "flat", impl),
     }
@@ -130,6 +132,8 @@ def _ratios(row: dict[str, Any]) -> dict[str, float]:
         ratios[f"{name}_over_sdpa"] = round(row[f"{name}_ms"] / row["sdpa_ms"], 3)
         if "sdpa_mb" in row:
             ratios[f"{name}_memory_over_sdpa"] = round(row[f"{name}_mb"] / row["sdpa_mb"], 3)
+        if "flash_ms" in row:
+            ratios[f"{name}_over_flash"] = round(row[f"{name}_ms"] / row["flash_ms"], 3)
     if "reference_ms" in row:
         ratios["reference_over_hierarchical"] = round(row["reference_ms"] / row["hierarchical_ms"], 1)
     return ratios
@@ -138,6 +142,12 @@ def _ratios(row: dict[str, Any]) -> dict[str, float]:
 def causal(q: Tensor, far: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Torch's causal attention, by the back end it prefers."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+
+def flash(q: Tensor, far: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Torch's causal attention by flash attention, which cuDNN's outruns on newer GPUs."""
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return causal(q, far, k, v)
 
 
 def _landmarks(layout: Layout, mode: Mode, impl: Impl) -> Attention:
