@@ -91,6 +91,8 @@ def test_another_application_s_database_is_refused_and_left_alone(path):
 
 def test_an_empty_file_is_a_new_database(path):
     path.touch()
+    with pytest.raises(StoreNotWritable, match="empty file"):
+        SQLiteStore.peek(path)
     with SQLiteStore(path, SPEC) as store:
         assert store.namespaces() == []
 
