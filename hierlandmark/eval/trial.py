@@ -42,8 +42,6 @@ class Trials:
         else:
             text = filler_text(open_filler(GRASS if filler == GRASS else str(self.plan.text)), Random(seed))
         hay = make_haystack(self.model.tokenize, self.model.decode, text, length)
-        if task is not None:
-            (folder / "needles.txt").write_text(self.model.decode(hay.tokens.tolist()), encoding="utf-8")
         np.savez(folder / "haystack.npz", tokens=hay.tokens, cuts=hay.cuts)
         if not workers:
             return 0
@@ -70,11 +68,10 @@ class Trials:
         `results.Cost`, `keys` scored in all beside `full_keys`, and bytes of keys and values beside `full_bytes`, which
         plain attention would have read of the document in as many steps.
         """
-        hidden = folder / "needles.txt"
-        hay_text = hidden.read_text(encoding="utf-8") if hidden.exists() else None
-        trial = make_trial(task, Random(f"{self.plan.seed}/{task}/{length}/{number}"), hay_text)
         with np.load(folder / "haystack.npz") as held:
-            document, room = self.document(Haystack(held["tokens"], held["cuts"]), trial, length)
+            hay = Haystack(held["tokens"], held["cuts"])
+        trial = self.trial(hay, filler, task, length, number)
+        document, room = self.document(hay, trial, length)
         base = {"task": task, "filler": filler, "length": length, "trial": number, "document": len(document)}
         records: list[Record] = []
         shared = SharedSegments(self.model, sorted(folder.glob("*.db")))
@@ -92,6 +89,12 @@ class Trials:
         finally:
             shared.close()
         return records
+
+    def trial(self, hay: Haystack, filler: str, task: str, length: int, number: int) -> Trial:
+        """Drawn from seed, task, length and number; the haystack beyond that length plays no part."""
+        among = needles_task(filler) is not None
+        text = self.model.decode(hay.tokens[:length].tolist()) if among else None
+        return make_trial(task, Random(f"{self.plan.seed}/{task}/{length}/{number}"), text)
 
     def document(self, hay: Haystack, trial: Trial, length: int) -> tuple[np.ndarray, int]:
         """Tokens of a trial's document, and how many may be made: with the question they are `length`."""

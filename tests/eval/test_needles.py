@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from hierlandmark.eval import trial as one_trial
 from hierlandmark.eval.haystack import Haystack
 from hierlandmark.eval.needles import MODES, Plan, evaluate_needles, key_of
 from hierlandmark.eval.segments import SharedSegments, cut, write_segments
-from hierlandmark.eval.tasks import make_trial
 from hierlandmark.testing import tiny_model
 
 # wide enough for a question of bytes, so that a prompt stays in one window
@@ -58,12 +56,10 @@ def test_shared_segments_equal_the_whole_document(
         folder = tmp_path / filler
         folder.mkdir()
         trials.prepare(folder, filler, 0, 2000, 1)
-        hidden = folder / "needles.txt"
         with np.load(folder / "haystack.npz") as held:
             hay = Haystack(held["tokens"], held["cuts"])
         for record in (r for r in records if r["filler"] == filler and r["mode"] != "full"):
-            rng = Random(f"{plan.seed}/{record['task']}/{record['length']}/{record['trial']}")
-            trial = make_trial(record["task"], rng, hidden.read_text() if hidden.exists() else None)
+            trial = trials.trial(hay, filler, record["task"], record["length"], record["trial"])
             document, room = trials.document(hay, trial, record["length"])
             text = model.decode(document.tolist())
             assert len(document) + len(model.tokenize(trial.prompt)) + room == record["length"]
@@ -80,6 +76,24 @@ def test_shared_segments_equal_the_whole_document(
             assert record["encoded"] <= 2 + 2 * len(trial.statements)
             checked += 1
     assert checked == len(records) * 2 // 3
+
+
+def test_a_trial_depends_on_its_own_length_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # few keys, so that many of those drawn stand in the longer haystack
+    monkeypatch.setattr("hierlandmark.needles.ADJECTIVES", [f"able{i}" for i in range(10)])
+    monkeypatch.setattr("hierlandmark.needles.NOUNS", [f"acorn{i}" for i in range(10)])
+    found = []
+    for longest in (1200, 4000):
+        trials = one_trial.Trials(make_model(), Plan(["niah_multikey_2"], [1200, longest]))
+        folder = tmp_path / str(longest)
+        folder.mkdir()
+        filler = "needles of niah_multikey_2"
+        trials.prepare(folder, filler, 0, longest, 0)
+        with np.load(folder / "haystack.npz") as held:
+            hay = Haystack(held["tokens"], held["cuts"])
+        drawn = [trials.trial(hay, filler, "niah_multikey_2", 1200, number) for number in range(20)]
+        found.append([(one.statements, one.depths) for one in drawn])
+    assert found[0] == found[1]
 
 
 def test_needles_change_the_answer(records: list[dict]) -> None:
