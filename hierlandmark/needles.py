@@ -118,9 +118,7 @@ def make_needles(
 
 
 def distractor(needles: Needles, rng: Random, words: Words | None = None) -> str:
-    """One more statement of the same kind, not asked about: a haystack of needles is made of these."""
-    if needles.spec.chained:
-        return f"VAR {_fresh('variables', rng, set(needles.taken))} = {rng.randint(10_000, 99_998)}"
+    """One more statement of a key and a value, not asked about: a haystack of needles is made of these."""
     key = _fresh(needles.spec.key_type, rng, set(needles.taken), words or (ADJECTIVES, NOUNS))
     return _NEEDLE.format(type=needles.spec.value_type, key=key, value=_draw(needles.spec.value_type, rng))
 

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hierlandmark import Memory, Message
 from hierlandmark.config import LayoutConfig, MemoryConfig, RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval import trial as one_trial
 from hierlandmark.eval.haystack import Haystack
-from hierlandmark.eval.needles import MODES, Plan, evaluate_needles, key_of
+from hierlandmark.eval.needles import MODES, Plan, evaluate_needles, is_final, key_of
 from hierlandmark.eval.segments import SharedSegments, cut, write_segments
+from hierlandmark.model import LandmarkModel
+from hierlandmark.recall import Recall
 from hierlandmark.testing import tiny_model
 
 # wide enough for a question of bytes, so that a prompt stays in one window
@@ -94,6 +97,51 @@ def test_a_trial_depends_on_its_own_length_only(tmp_path: Path, monkeypatch: pyt
         drawn = [trials.trial(hay, filler, "niah_multikey_2", 1200, number) for number in range(20)]
         found.append([(one.statements, one.depths) for one in drawn])
     assert found[0] == found[1]
+
+
+def test_what_is_named_twice_is_measured_once() -> None:
+    once = Plan(["passkey", "vt"], [600], trials=2, modes=["flat", "full"])
+    twice = Plan(["passkey", "vt", "passkey"], [600, 600], trials=2, modes=["flat", "full", "flat"])
+    assert twice.keys == once.keys
+
+
+def test_each_mode_comes_first_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = one_trial.Trials(make_model(), Plan(["passkey"], [600], beyond=True, max_new_tokens=2))
+    trials.prepare(tmp_path, "grass", 0, 600, 0)
+    asked: list[tuple[str, bool]] = []
+    answer, full = one_trial.answer, LandmarkModel.complete_full
+
+    def seen(model: object, recall: Recall, *args: object, **more: object) -> object:
+        asked.append((recall.config.mode, bool(recall.sources)))
+        return answer(model, recall, *args, **more)  # type: ignore[arg-type]
+
+    def read(model: LandmarkModel, prompt: str, **more: int) -> object:
+        asked.append(("full", len(prompt) > 300))
+        return full(model, prompt, **more)
+
+    monkeypatch.setattr(one_trial, "answer", seen)
+    monkeypatch.setattr(LandmarkModel, "complete_full", read)
+    first = trials.run(tmp_path, "grass", "passkey", 600, 0, MODES)
+    # a question about nothing before what is timed
+    assert asked == [(mode, real) for mode in MODES for real in (False, True)]
+    second = trials.run(tmp_path, "grass", "passkey", 600, 1, MODES)
+    assert [record["mode"] for record in first] == ["hierarchical", "flat", "full"]
+    assert [record["mode"] for record in second] == ["flat", "full", "hierarchical"]
+    assert asked[6:] == [("flat", True), ("full", True), ("hierarchical", True)]
+
+
+def test_out_of_memory_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = one_trial.Trials(make_model(), Plan(["passkey"], [600], max_new_tokens=2))
+    trials.prepare(tmp_path, "grass", 0, 600, 0)
+
+    def none_left(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(one_trial, "answer", none_left)
+    records = trials.run(tmp_path, "grass", "passkey", 600, 0, ["flat", "hierarchical"])
+    assert [(record["score"], record["why"], is_final(record)) for record in records] == [
+        (None, "out of memory", False)
+    ] * 2
 
 
 def test_needles_change_the_answer(records: list[dict]) -> None:
