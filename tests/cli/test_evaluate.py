@@ -216,7 +216,18 @@ def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkey
     ("words", "said"),
     [
         ("--mode xl", "expected --window with mode xl"),
-        ("--threshold 0.1", "expected --blocks beside"),
+        ("--threshold 0.1", "--threshold would change nothing beside every block being read"),
+        ("--granularity head", "--granularity would change nothing beside every block being read"),
+        ("--segments 2", "--segments would change nothing beside every block being read: name how many with --blocks"),
+        ("--mode flat --blocks 2 --segments 2", "--segments would change nothing beside --mode flat"),
+        ("--mode full --blocks 2 --window 64", "--window, --blocks would change nothing beside --mode full"),
+        ("--mode xl --window 64 --blocks 2", "--blocks would change nothing beside --mode xl"),
+        ("--xl-adapter a --blocks 2", "--xl-adapter would change nothing beside --mode hierarchical"),
+        ("--table 1 --mode flat", "--mode would change nothing beside --table 1"),
+        ("--table 1 --threshold 0.1", "--threshold would change nothing beside --table 1"),
+        ("--table 2 --threshold 0.1 --granularity head", "--granularity, --threshold would change nothing"),
+        ("--table D --full-adapter a", "--full-adapter would change nothing beside --table D"),
+        ("--table D --blocks 2,4", "expected one --window and one --blocks with --table D"),
         ("--blocks 2 --threshold 1", "thresholds from 0 to under 1"),
         ("--blocks 0", "of at least 1"),
         ("--window 100", "whole blocks of 64, got 100"),
@@ -225,6 +236,13 @@ def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkey
 def test_options_of_perplexity_that_do_not_fit(evaluate, words: str, said: str) -> None:
     done = evaluate("perplexity", *words.split())
     assert done.exit_code == 2 and said in done.stderr, done.stderr
+    assert "whole blocks" in said or FakeModel.loaded == []
+
+
+def test_only_hierarchical_opens_segments(evaluate) -> None:
+    lines = {mode: evaluate("perplexity", "--mode", mode, "--blocks", "2").stdout for mode in ("hierarchical", "flat")}
+    assert "k 2 of 4 segments, threshold 0" in lines["hierarchical"]
+    assert "k 2, threshold 0" in lines["flat"]
 
 
 def test_thresholds_are_numbers(evaluate) -> None:
