@@ -95,6 +95,11 @@ class TrainConfig:
             raise InvalidArgument(
                 f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
             )
+        useless = [name for name in ("select_share", "cached", "jump") if getattr(self, name)]
+        if self.attention != "landmark" and useless:
+            raise InvalidArgument(
+                f"attention {self.attention!r} has no landmarks, so {useless[0]} does nothing: leave it 0"
+            )
 
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
