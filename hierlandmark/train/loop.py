@@ -98,7 +98,7 @@ class TrainConfig:
         useless = [name for name in ("select_share", "cached", "jump") if getattr(self, name)]
         if self.attention != "landmark" and useless:
             raise InvalidArgument(
-                f"attention {self.attention!r} has no landmarks, so {useless[0]} does nothing: leave it 0"
+                f"expected {useless[0]} to be 0 with attention {self.attention!r}, which has no landmarks"
             )
 
 
