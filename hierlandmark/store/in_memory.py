@@ -255,8 +255,8 @@ class InMemoryStore:
                 frequency, length = counts[key][word], counts[key].total() / mean
                 weight = frequency * (K1 + 1) / (frequency + K1 * (1 - B + B * length))
                 scores[key] = scores.get(key, 0.0) + idf * weight
-        found = ((to_message(*held[key][:5]), scores[key]) for key in held if key in scores)
-        kept = [(message.id, score) for message, score in found if where is None or matches(where, message)]
+        rows = [(to_message(*row[:5]), scores[key]) for key, row in held.items() if key in scores]
+        kept = [(one.id, score) for one, score in rows if where is None or matches(where, one)]
         return sorted(kept, key=lambda pair: -pair[1])[:k]
 
     def namespaces(self) -> list[str]:
