@@ -103,17 +103,20 @@ def _memory_batch(
         if linked and corpus.chats and rng.random() < linked:
             links = linked_memory(corpus, _segment_lengths(config, shape.memory, rng), rng)
         if links:
-            memory, readers = links.segments, linked_readers(corpus, config, shape.readers, links, rng)
+            memory = links.segments
         else:
             memory, asked, passages = make_memory(corpus, config, shape.memory, rng, needles=needles)
             text = np.concatenate(memory) if passages else None
-            readers = make_readers(corpus, config, shape.readers, text, asked, rng)
         homes = _homes([len(segment) for segment in memory], config)
         row_tokens, row_lengths, row_weights = [], [], []
         for segment in memory:
             row_tokens.append(segment)
             row_lengths.append(len(segment))
             row_weights.append((rng.random(len(segment)) < 0.1) * 0.25)
+        if links:
+            readers = linked_readers(corpus, config, shape.readers, links, rng)
+        else:
+            readers = make_readers(corpus, config, shape.readers, text, asked, rng)
         for r, (tokens, weight, looks) in enumerate(readers):
             row_tokens.append(tokens)
             row_lengths.append(len(tokens))

@@ -26,8 +26,8 @@ QueryKind = Literal["question", "reply", "turn", "cloze"]
 MOST = 12
 # of a chat with questions, links or turns, the share of queries that use them; the others are sentences
 _KNOWN = 0.7
-# words of a query, at least and at most, and tokens of the evidence that an answer repeats
-_LEAST_WORDS, _QUERY_WORDS, _REPEATED = 3, 48, (10, 28)
+# words of a query, at least (real words, of a sentence) and at most, and tokens of the evidence that an answer repeats
+_LEAST_WORDS, _LEAST_CLOZE, _QUERY_WORDS, _REPEATED = 3, 5, 48, (10, 28)
 # tokens before and behind a message's content, for planning only
 _AROUND = 8
 # an answer that many messages hold is a guess
@@ -260,7 +260,7 @@ def _said(text: str, rng: np.random.Generator) -> str | None:
 def _cloze(text: str, rng: np.random.Generator) -> tuple[str, str | None] | None:
     """A sentence of a message with some words dropped or in another order, and in half of the cases the message
     without it; None where no sentence is long enough."""
-    sentences = [one for one in _SENTENCE.split(text) if len(one.split()) > _LEAST_WORDS]
+    sentences = [one for one in _SENTENCE.split(text) if sum(map(str.isalpha, one.split())) >= _LEAST_CLOZE]
     if not sentences:
         return None
     sentence = sentences[int(rng.integers(0, len(sentences)))]
@@ -269,9 +269,9 @@ def _cloze(text: str, rng: np.random.Generator) -> tuple[str, str | None] | None
     if style < 0.4:
         # as people type into a search box
         rare = [word for word in words if word.lower().strip(".,;:!?") not in PLAIN]
-        words = rare if len(rare) >= 2 else words
+        words = rare if len(rare) >= _LEAST_WORDS else words
     kept = [word for word in words if rng.random() > 0.25]
-    words = kept if len(kept) >= 2 else words
+    words = kept if len(kept) >= _LEAST_WORDS else words
     if style < 0.2:
         words = [words[i] for i in rng.permutation(len(words))]
     rest = text.replace(sentence, "", 1).strip()
