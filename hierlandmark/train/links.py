@@ -8,7 +8,7 @@ of the cases. A message that became a query is not in the memory.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
 from typing import Literal
@@ -18,6 +18,7 @@ import numpy as np
 from hierlandmark.config import LayoutConfig
 from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text, speaker
 from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text
+from hierlandmark.train.facts import PASSKEY_FILLER
 from hierlandmark.train.readers import PASSAGE, PLAIN, PROMPT, Look
 from hierlandmark.train.ruler import Span
 
@@ -81,7 +82,7 @@ def linked_memory(corpus: Corpus, lengths: list[int], rng: np.random.Generator, 
     """A memory of segments of these lengths: a run of messages of one chat, or of several one after another.
 
     Messages stand in the words in which a memory keeps them (`model.prompts.render`), with or without days. What the
-    chats do not fill is plain text.
+    chats do not fill is text, which belongs to no message.
 
     Returns:
         None where no query could be made.
@@ -127,7 +128,7 @@ def linked_memory(corpus: Corpus, lengths: list[int], rng: np.random.Generator, 
     if not queries:
         return None
     if have < total:
-        pieces.append(cut_text(corpus, rng, total - have))
+        pieces.append(_filler(corpus, total - have, rng))
     chosen = [queries[i] for i in rng.permutation(len(queries))[:most]]
     text = np.concatenate(pieces).astype(np.int64)
     return Linked(np.split(text, np.cumsum(lengths)[:-1]), spans, bodies, chosen)
@@ -171,6 +172,13 @@ def linked_readers(
             weights += [PASSAGE if len(query.where) == 1 else _GUESS] * len(answer)
         out.append((np.asarray(tokens[:capacity]), np.asarray(weights[:capacity]), looks))
     return out
+
+
+def _filler(corpus: Corpus, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Text that is of no chat: what was taken out of one must not come back."""
+    if corpus.texts:
+        return cut_text(replace(corpus, chats=()), rng, count)
+    return np.resize(np.asarray(corpus.tokenize(" " + PASSKEY_FILLER)), count)
 
 
 def _in_turn(corpus: Corpus, rng: np.random.Generator) -> Iterator[Talk]:
