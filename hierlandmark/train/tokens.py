@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -96,20 +97,18 @@ def _talks(arrays: dict[str, np.ndarray]) -> Iterator[Talk]:
 
 def _kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """What the file holds, or what `make` makes, which is written there, whole or not at all."""
-    if path.exists():
-        with np.load(path, allow_pickle=False) as arrays:
-            return {**arrays, "ids": arrays["ids"].astype(np.uint32)}
+    # a damaged file is made again
+    with suppress(OSError, EOFError, ValueError, BadZipFile, KeyError), np.load(path, allow_pickle=False) as arrays:
+        return {**arrays, "ids": arrays["ids"].astype(np.uint32)}
     made = make()
     small = made["ids"].astype(np.uint16) if made["ids"].max(initial=0) < 1 << 16 else made["ids"]
-    try:
+    # a folder that may not be written: next time it takes as long
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".new")
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **{**made, "ids": small})
-        Path(scratch).replace(path)
-    except OSError:
-        # a folder that may not be written: next time it takes as long
-        pass
+        with TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as scratch:
+            part = Path(scratch) / path.name
+            np.savez_compressed(part, allow_pickle=False, **{**made, "ids": small})
+            part.replace(path)
     return made
 
 
