@@ -10,7 +10,7 @@ import torch
 
 from hierlandmark import LayoutConfig, Memory, Message
 from hierlandmark.layout import Kind
-from hierlandmark.memory import memory as memory_module
+from hierlandmark.memory import search as search_module
 from hierlandmark.model.prompts import render, search_prompt
 from hierlandmark.testing import ByteTokenizer, tiny_model
 from hierlandmark.train.corpus import Talk, Turn, build_corpus
@@ -165,13 +165,13 @@ def batch():
 
 def test_marked_tokens_are_those_that_a_search_reads(batch, monkeypatch):
     model, pushed = tiny_model(layout=LAYOUT), []
-    real = memory_module.push
+    real = search_module.push
 
     def watched(core, window, tokens):
         pushed.append(list(tokens))
         return real(core, window, tokens)
 
-    monkeypatch.setattr(memory_module, "push", watched)
+    monkeypatch.setattr(search_module, "push", watched)
     searched = 0
     with Memory.open(":memory:", model=model) as memory:
         memory.add([Message(id=1, content="something")])
