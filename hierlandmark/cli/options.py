@@ -98,3 +98,11 @@ def parse_lengths(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"expected integers separated by commas, got {text!r}") from None
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """`0.2,0.5` to numbers; a usage error for anything else."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers separated by commas, got {text!r}") from None

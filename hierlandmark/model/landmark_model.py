@@ -258,7 +258,7 @@ class LandmarkModel:
     def recall(self, sources: Sequence[Source], config: RecallConfig) -> Recall:
         """A view of some stores' segments for this model's queries."""
         rope, keep = self.core.rope, sources[0].store.spec.keep if sources else "all"
-        again = partial(self._encode_again, keep=keep)
+        again = self._encode_again if keep == "all" else partial(self._encode_again, keep=keep)
         return Recall(sources, self.spec(keep), self.layout, rope.inv_freq, rope.scaling, config, again)
 
     def _encode_again(self, record: SegmentRecord, keep: Keep = "all") -> EncodedSegment:

@@ -101,7 +101,7 @@ def test_dropped_segments_are_encoded_once_for_a_question(monkeypatch):
         store = memory._open_store()
         store.drop_kv("default", [record.id for record in store.segments("default")])
         plain = model._encode_again
-        monkeypatch.setattr(model, "_encode_again", lambda record, keep: made.append(record.id) or plain(record))
+        monkeypatch.setattr(model, "_encode_again", lambda record: made.append(record.id) or plain(record))
         # outgrows its window, so that the view of the store is made anew on the way
         assert len(memory.complete(LONG, max_new_tokens=20, mode="flat").tokens) > model.layout.segment_capacity // 2
         # more than any small number of segments kept would hold
