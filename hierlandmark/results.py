@@ -1,5 +1,7 @@
 """What searches, answers and counts look like to a user."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from hierlandmark.filters import TimeSpan
@@ -130,6 +132,8 @@ class MemoryStats(_Frozen):
     """Size of one namespace on disk."""
 
     namespace: str
+    # of the whole database: "search" where it holds only what a search looks at
+    keep: Literal["all", "search"] = "all"
     messages: int
     tokens: int
     segments: int

@@ -180,7 +180,12 @@ class FakeMemory:
 
     @classmethod
     def reencode(
-        cls, path: str | Path, *, model: Any = None, progress: Callable[[int, int], None] | None = None
+        cls,
+        path: str | Path,
+        *,
+        model: Any = None,
+        config: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> AddReport:
         messages = sum(len(held) for (file, _), held in cls.files.items() if file == str(path))
         return AddReport(messages=messages, tokens=7, segments=1, seconds=0.1)

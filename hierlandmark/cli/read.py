@@ -96,8 +96,9 @@ def info(
     if not stats:
         typer.echo(f"{db} holds no message")
     for one in stats:
+        kind = " (for search only)" if one.keep == "search" else ""
         typer.echo(
-            f"{one.namespace}: {one.messages:,} messages, {one.tokens:,} tokens, {one.segments:,} segments, "
+            f"{one.namespace}{kind}: {one.messages:,} messages, {one.tokens:,} tokens, {one.segments:,} segments, "
             f"{one.blocks:,} blocks; keys and values {one.kv_bytes:,} bytes, landmarks and gates {one.key_bytes:,}, "
             f"text {one.text_bytes:,}; file {one.file_bytes:,}"
         )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hierlandmark.cli.options import ModelOption, parse_lengths
+from hierlandmark.cli.options import ModelOption, parse_lengths, parse_shares
 from hierlandmark.errors import InvalidArgument
 
 
@@ -38,6 +38,12 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA.")] = None,
     votes: Annotated[float | None, typer.Option("--votes", help="Weight of the loss that trains the search.")] = None,
+    retrieval_depth: Annotated[
+        str | None,
+        typer.Option(
+            "--retrieval-depth", metavar="LOW,HIGH", help="Shares of the depth between which the heads that search lie."
+        ),
+    ] = None,
     attention: Annotated[
         Literal["landmark", "full", "window"] | None,
         typer.Option("--attention", help="`full` or `window` trains a peer to compare with, without landmarks."),
@@ -83,6 +89,7 @@ def train(
         "learning_rate": learning_rate,
         "rank": rank,
         "votes": votes,
+        "retrieval_depth": parse_shares(retrieval_depth) if retrieval_depth is not None else None,
         "attention": attention,
         "window": window,
         "stream_share": stream_share,

@@ -1,5 +1,6 @@
 """`Memory`: messages in, found messages and answers out."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,8 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from hierlandmark.config import MemoryConfig, Mode, SearchMode
-from hierlandmark.errors import InvalidArgument, ModelMismatch, NamespaceNotFound, StoreNotWritable
+from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode
+from hierlandmark.errors import (
+    InvalidArgument,
+    KeepMismatch,
+    ModelMismatch,
+    NamespaceNotFound,
+    StoreNotWritable,
+)
 from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.answer import answer
@@ -21,7 +28,7 @@ from hierlandmark.model import LandmarkModel
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
-from hierlandmark.store.protocol import BlockStore, SegmentId, SegmentRecord
+from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentId, SegmentRecord
 from hierlandmark.store.records import check_namespace
 from hierlandmark.when import time_span
 
@@ -76,6 +83,7 @@ class Memory(AsyncVerbs):
 
         Raises:
             InvalidArgument: a path or namespace that is none.
+            KeepMismatch: `config.keep` is given, and the database was made with another.
             ModelMismatch: the database was written by another base model, adapter or layout.
             StoreCorrupt, StoreTooNew, StoreNotWritable: the file cannot be used; the message says why.
         """
@@ -100,13 +108,20 @@ class Memory(AsyncVerbs):
                 raise InvalidArgument(f"the memory at {str(self.path)!r} is closed; open it again")
             if self._store is None:
                 if not self._is_file:
-                    self._store = InMemoryStore(self.model.kv_spec)
-                elif self._model is None and (self.read_only or Path(self.path).exists()):
-                    spec = SQLiteStore.peek(self.path).spec
-                    self._store = SQLiteStore(self.path, spec, read_only=self.read_only)
+                    self._store = InMemoryStore(self.model.spec(self.config.keep or "all"))
                 else:
-                    self._store = SQLiteStore(self.path, self.model.kv_spec, read_only=self.read_only)
+                    self._store = SQLiteStore(self.path, self._file_spec(), read_only=self.read_only)
             return self._store
+
+    def _file_spec(self) -> KVSpec:
+        """What to open the file with; no model is loaded for one that is there."""
+        keep, stored = self.config.keep, None
+        # SQLite makes a database of a file without a byte
+        if self.read_only or (Path(self.path).exists() and (self._model is None or os.path.getsize(self.path))):
+            stored = SQLiteStore.peek(self.path).spec
+        if stored is not None and self._model is None and keep in (None, stored.keep):
+            return stored
+        return self.model.spec(keep or (stored.keep if stored else "all"))
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -114,7 +129,7 @@ class Memory(AsyncVerbs):
 
     def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
         store = self._open_store()
-        if store.spec != self.model.kv_spec:
+        if store.spec != self.model.spec(store.spec.keep):
             raise ModelMismatch(
                 f"the database at {str(self.path)!r} was written by model {store.spec.fingerprint[:12]}, this one is "
                 f"{self.model.kv_spec.fingerprint[:12]}; open it with that model, or take its text to this one with "
@@ -229,6 +244,7 @@ class Memory(AsyncVerbs):
 
         Raises:
             InvalidArgument: `max_new_tokens` < 1, or no mode.
+            KeepMismatch: the database was made for search only.
             InvalidMessage: the question is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
@@ -257,10 +273,21 @@ class Memory(AsyncVerbs):
         check_count("max_new_tokens", max_new_tokens)
         check_mode(mode)
         with self._lock:
+            self._check_answers()
             model, store = self._ready()
             began = time.perf_counter()
             recall = self._recall(model, store, mode)
             return answer(model, recall, prompt(model), max_new_tokens=max_new_tokens, on_token=on_token, began=began)
+
+    def _check_answers(self) -> None:
+        """Before a model is loaded for nothing."""
+        store = self._existing()
+        if store.spec.keep != "all":
+            raise KeepMismatch(
+                f"the database at {str(self.path)!r} was made with keep={store.spec.keep!r}: it can be searched, but "
+                "holds no values to answer from; encode its text again with "
+                f"`hierlandmark reencode --db {self.path} --keep all`, or add it to a database made with keep='all'"
+            )
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:
         """Remove messages without a trace: text, index, and the keys of every segment they were in.
@@ -293,11 +320,13 @@ class Memory(AsyncVerbs):
 
     def stats(self) -> MemoryStats:
         """Counts and bytes of this namespace, and of the file; loads no model. `NamespaceNotFound`."""
-        counts = self._existing().stats(self.namespace)
+        store = self._existing()
+        counts = store.stats(self.namespace)
         files = [Path(f"{self.path}{end}") for end in ("", "-wal")] if self._is_file else []
         size = sum(file.stat().st_size for file in files if file.exists())
         return MemoryStats(
             namespace=self.namespace,
+            keep=store.spec.keep,
             messages=counts.messages,
             tokens=counts.tokens,
             segments=counts.segments,
@@ -319,12 +348,15 @@ class Memory(AsyncVerbs):
     ) -> AddReport:
         """Take a database's text to another model: every namespace is encoded anew, ids and order kept.
 
+        `config.keep` says what is kept from now on; None is what was kept before.
         A process killed on the way loses no text; the rest is encoded when it is next needed.
         """
         began = time.perf_counter()
         model = model or LandmarkModel.from_pretrained()
-        SQLiteStore.reset_keys(path, model.kv_spec)
-        budget = (config or MemoryConfig()).kv_budget_bytes
+        config = config or MemoryConfig()
+        keep: Keep = config.keep or SQLiteStore.peek(path).spec.keep
+        SQLiteStore.reset_keys(path, model.spec(keep))
+        budget = config.kv_budget_bytes
         messages = tokens = segments = 0
         with cls.open(path, model=model) as memory:
             store = memory._open_store()

@@ -11,8 +11,6 @@ from hierlandmark.memory.rank import message_shares, rank_blocks, rank_messages
 from hierlandmark.memory.trace import ranked_trace
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel
-from hierlandmark.model.generate import push
-from hierlandmark.model.prompts import search_prompt
 from hierlandmark.recall import Recall
 from hierlandmark.results import Cost, Hit, SearchResult
 from hierlandmark.store.protocol import BlockStore
@@ -38,9 +36,7 @@ def search(
     words = None
     if hybrid:
         words = [message_id for message_id, _ in store.search_text(namespace, query, max(DEPTH, k), where)]
-    window = model.window(None, collect=True)
-    push(model.core, window, search_prompt(model.tokenizer, query)[-model.layout.segment_capacity :])
-    queries, scale = window.queries or [], window.scale
+    queries, scale = model.search_queries(query)
     n_open = max(recall.config.search_segments, 2 * k)
     while True:
         ranked = rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed)

@@ -205,7 +205,7 @@ class InMemoryStore:
     ) -> np.ndarray:
         """See `BlockStore.read_blocks`."""
         check_layer(self.spec, layer)
-        shape = (2, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
+        shape = (self.spec.parts, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
         out = np.empty((len(block_ids), *shape), self.spec.numpy_dtype)
         for i, block_id in enumerate(block_ids):
             segment_id, n = divmod(int(block_id), self.spec.blocks_per_segment)

@@ -123,7 +123,7 @@ def insert_segment(
     write_arrays(conn, "landmarks", page_size, [(segment_id, segment.landmark_keys)])
     if segment.kv is not None:
         first, layers = segment_id * spec.blocks_per_segment * spec.layers, spec.layers
-        # (N, L, 2, H_kv, P, D): one row per block and layer
+        # (N, L, C, H_kv, P, D): one row per block and layer
         rows = (
             (first + n * layers + layer, segment.kv[n, layer])
             for n in range(len(segment.block_content))

@@ -244,7 +244,7 @@ class SQLiteStore:
         """See `BlockStore.read_blocks`."""
         check_layer(self.spec, layer)
         spec = self.spec
-        shape = (2, spec.kv_heads, spec.block_size, spec.head_dim)
+        shape = (spec.parts, spec.kv_heads, spec.block_size, spec.head_dim)
         out = np.empty((len(block_ids), *shape), spec.numpy_dtype)
         with self._reading() as conn:
             if versions is not None:

@@ -65,8 +65,10 @@ class TrainConfig:
     seed: int = 0
     # a step whose gradient norm is over this many times the running median is not taken
     spike: float = 10.0
-    # query heads that learn to rank blocks for a search: layers from a third to four fifths up, one head a group
+    # query heads that learn to rank blocks for a search: so many layers, one head a group
     retrieval_layers: int = 6
+    # between which shares of the depth they lie; a memory made for search runs nothing above the highest
+    retrieval_depth: tuple[float, float] = (0.35, 0.8)
     # weight of their loss beside the language model's
     votes: float = 0.3
     checkpoint_every: int = 250
@@ -84,6 +86,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # a list where it was read from a checkpoint
         object.__setattr__(self, "lengths", tuple(self.lengths))
+        object.__setattr__(self, "retrieval_depth", tuple(self.retrieval_depth))
+        if len(self.retrieval_depth) != 2 or not 0 <= self.retrieval_depth[0] <= self.retrieval_depth[1] < 1:
+            raise InvalidArgument(
+                f"expected retrieval_depth to be two shares from 0 to under 1 in order, got {self.retrieval_depth!r}"
+            )
         if any(length < 1 for length in self.lengths):
             raise InvalidArgument(f"expected lengths of at least 1 position, got {self.lengths!r}")
         for names, right, wanted in _RANGES:
@@ -229,7 +236,7 @@ def train(
     )
     step = int(load_checkpoint(core, optimizer, folder)["step"]) if resume else 0
     rows = cut_log(folder, step)
-    heads = retrieval_heads(core, config.retrieval_layers)
+    heads = retrieval_heads(core, config.retrieval_layers, config.retrieval_depth)
     norms = deque((row["norm"] for row in rows if not row["spiked"]), maxlen=100)
     spikes = deque((row["step"] for row in rows if row["spiked"]), maxlen=8)
     began = clock() - (rows[-1]["seconds"] if rows else 0.0)
@@ -330,8 +337,15 @@ def cut_log(folder: Path, step: int) -> list[dict[str, Any]]:
     return kept
 
 
-def retrieval_heads(core: LandmarkCore, layers: int) -> dict[int, list[int]]:
-    """Layer -> heads that are trained to rank blocks: the middle head of each key-value group, in layers spread out."""
+def retrieval_heads(
+    core: LandmarkCore, layers: int, depth: tuple[float, float] = TrainConfig.retrieval_depth
+) -> dict[int, list[int]]:
+    """Layer -> heads that are trained to rank blocks: the middle head of each key-value group, in layers spread out.
+
+    Args:
+        layers: how many at most.
+        depth: shares of the model's depth between which they lie.
+    """
     group = core.heads // core.kv_heads
-    chosen = np.unique(np.linspace(core.layers * 0.35, core.layers * 0.8, layers).astype(int))
+    chosen = np.unique(np.linspace(core.layers * depth[0], core.layers * depth[1], layers).astype(int))
     return {int(layer): [kv * group + group // 2 for kv in range(core.kv_heads)] for layer in chosen}

@@ -111,7 +111,7 @@ def train_adapter(
     rows = train(core, source, folder, resume=resume, workers=workers, on_step=on_step, note={**bound, "init": started})
     heads = tuple(
         RetrievalHead(layer=layer, head=head)
-        for layer, members in retrieval_heads(core, config.retrieval_layers).items()
+        for layer, members in retrieval_heads(core, config.retrieval_layers, config.retrieval_depth).items()
         for head in members
         if config.attention == "landmark"
     )

@@ -10,7 +10,7 @@ import torch
 
 from hierlandmark import LayoutConfig, Memory, Message
 from hierlandmark.layout import Kind
-from hierlandmark.memory import search as search_module
+from hierlandmark.model import landmark_model as search_module
 from hierlandmark.model.prompts import render, search_prompt
 from hierlandmark.testing import ByteTokenizer, tiny_model
 from hierlandmark.train.corpus import Talk, Turn, build_corpus
