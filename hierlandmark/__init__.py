@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hierlandmark.errors import StoreTooNew as StoreTooNew
     from hierlandmark.errors import TrainingDiverged as TrainingDiverged
     from hierlandmark.errors import UnsupportedModel as UnsupportedModel
+    from hierlandmark.filters import Filter as Filter
     from hierlandmark.memory import Memory as Memory
     from hierlandmark.messages import Message as Message
     from hierlandmark.model import LandmarkModel as LandmarkModel
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AdapterInvalid": "errors",
     "DuplicateMessageId": "errors",
+    "Filter": "filters",
     "HierLandmarkError": "errors",
     "InvalidArgument": "errors",
     "InvalidChatFile": "errors",

@@ -10,6 +10,8 @@ SearchMode = Literal["hierarchical", "flat", "hybrid"]
 Granularity = Literal["head_token", "head", "token", "shared"]
 # each segment on its own, so that its keys are a function of its text; encoding as a stream is not built yet
 Encode = Literal["segment"]
+# what a database stores of its text: keys and values of all layers, or only the keys that a search looks at
+Keep = Literal["all", "search"]
 
 
 class LayoutConfig(BaseModel):
@@ -73,6 +75,9 @@ class MemoryConfig(BaseModel):
     recall: RecallConfig = RecallConfig()
     # segments on their own
     encode: Encode = "segment"
+    # "search" runs and stores the layers that search needs only, and cannot answer; None is what the database was made
+    # with, "all" where it is new
+    keep: Keep | None = None
     # bytes of UTF-8 in one message
     max_message_bytes: int = Field(default=1_000_000, ge=1)
     # bytes of keys and values kept on disk per namespace by what this memory writes; older segments are encoded again

@@ -17,6 +17,10 @@ class AdapterInvalid(HierLandmarkError):
     """An adapter folder lacks a file or does not fit the base model."""
 
 
+class KeepMismatch(HierLandmarkError):
+    """The database was made for search only and is asked to answer, or is opened with another `keep`."""
+
+
 class StoreCorrupt(HierLandmarkError):
     """The database cannot be read, is truncated, or a checksum fails."""
 

@@ -5,7 +5,7 @@ Training and evaluation build their tasks here, so that both use one wording; ea
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
@@ -117,9 +117,12 @@ def make_needles(
     return _chains(name, spec, rng) if spec.chained else _pairs(name, spec, rng, words or (ADJECTIVES, NOUNS))
 
 
-def distractor(needles: Needles, rng: Random, words: Words | None = None) -> str:
-    """One more statement of a key and a value, not asked about: a haystack of needles is made of these."""
-    key = _fresh(needles.spec.key_type, rng, set(needles.taken), words or (ADJECTIVES, NOUNS))
+def distractor(needles: Needles, rng: Random, words: Words | None = None, *, taken: Collection[str] = ()) -> str:
+    """One more statement of a key and a value, not asked about: a haystack of needles is made of these.
+
+    Its key is none of these needles' and none of `taken`: those of others in the same haystack.
+    """
+    key = _fresh(needles.spec.key_type, rng, {*needles.taken, *taken}, words or (ADJECTIVES, NOUNS))
     return _NEEDLE.format(type=needles.spec.value_type, key=key, value=_draw(needles.spec.value_type, rng))
 
 

@@ -135,8 +135,8 @@ class Recall:
     Args:
         sources: stores and the segments of each that may be read.
         spec: shape of their arrays.
-        inv_freq: for each layer (D / 2,).
-        scaling: for each layer the factor on rotated keys.
+        inv_freq: for each layer of the model (D / 2,).
+        scaling: for each layer of the model the factor on rotated keys.
         restore: encodes a segment again whose keys and values were dropped, or that was removed or rewritten since it
             was listed.
     """
@@ -152,7 +152,10 @@ class Recall:
         restore: Restore | None = None,
     ) -> None:
         self.spec, self.layout, self.config = spec, layout, config
-        self.inv_freq, self.scaling = inv_freq, scaling
+        # layers are named as the model counts them; where only some are kept, arrays hold these
+        self._slots = {layer: slot for slot, layer in enumerate(spec.model_layers)}
+        self.inv_freq = [inv_freq[layer] for layer in spec.model_layers]
+        self.scaling = [scaling[layer] for layer in spec.model_layers]
         self.tally = Tally()
         self.attended: Attended | None = None
         self.sources = list(sources)
@@ -168,7 +171,7 @@ class Recall:
         self._pool: Tensor | None = None
         # of each place in a segment: (N, 1, P, D / 2) twice a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, 1, layout.block_size)
-        self._turns = [turns(places, freq, scale) for freq, scale in zip(inv_freq, scaling, strict=True)]
+        self._turns = [turns(places, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
         self._index()
 
     def _index(self) -> None:
@@ -305,9 +308,10 @@ class Recall:
         self._note(layer, mass.view(shape).sum(-1), weights[:, :, kept], lse, near_lse, kept)
         return weights[:, :, kept], lse, kept
 
-    def gate_logits(self, layer: int, q: Tensor, scale: float) -> Tensor:
-        """(H, T, D) -> (H, T, G) fp32."""
-        gates = self._gates[layer]
+    def gate_logits(self, layer: int, q: Tensor, scale: float, segments: Sequence[int] | None = None) -> Tensor:
+        """(H, T, D) -> (H, T, G) fp32; of `segments` only where they are given."""
+        gates = self._gates[self._slots[layer]]
+        gates = gates if segments is None else gates[:, list(segments)]
         self.tally.gate_keys += gates.shape[0] * gates.shape[1]
         H, T, D = q.shape
         return (q.reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)).view(H, T, -1) * scale
@@ -317,7 +321,7 @@ class Recall:
         self._load_landmarks(segments)
         # a range is all of them, in place
         which = slice(None) if isinstance(segments, range) else list(segments)
-        keys, present = self._landmarks[layer][:, which], self.present[which]  # (H_kv, S, N, D), (S, N)
+        keys, present = self._landmarks[self._slots[layer]][:, which], self.present[which]  # (H_kv, S, N, D), (S, N)
         H_kv, S, N, D = keys.shape
         self.tally.landmark_keys += H_kv * int(present.sum())
         H, T, _ = q.shape
@@ -328,7 +332,9 @@ class Recall:
 
     def content_logits(self, layer: int, q: Tensor, blocks: Sequence[tuple[int, int]], scale: float) -> Tensor:
         """(H, T, D) and n blocks as (segment, block) -> (H, T, n, P) fp32, -inf where no content stands."""
-        keys, _, content = self._fetch(layer, blocks)  # (n, H_kv, P, D), (n, P)
+        held, index = self._hold(self._slots[layer], blocks)
+        keys = held[index, 0]  # (n, H_kv, P, D)
+        content = torch.stack([self._masks[s, b] for s, b in blocks])  # (n, P)
         self.tally.blocks_read += len(blocks)
         n, H_kv, P, D = keys.shape
         H, T, _ = q.shape
@@ -368,14 +374,8 @@ class Recall:
         if not source.scratch:
             self.tally.bytes_read += array.nbytes
 
-    def _fetch(self, layer: int, blocks: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys (rotated) and values of blocks given as (segment, block): (n, H_kv, P, D) twice, content (n, P)."""
-        held, index = self._hold(layer, blocks)
-        out = held[index]
-        return out[:, 0], out[:, 1], torch.stack([self._masks[s, b] for s, b in blocks])
-
     def _hold(self, layer: int, blocks: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Memory (m, 2, H_kv, P, D) that holds these blocks, keys rotated, and where in it each is: (n,)."""
+        """Memory (m, C, H_kv, P, D) that holds these blocks, keys rotated, and where in it each is: (n,)."""
         N, limit = self.layout.blocks_per_segment, self.config.cached_blocks
         pool, cache = self._pooled(), self._caches[layer].slots
         names = [s * N + b for s, b in blocks]
@@ -402,7 +402,7 @@ class Recall:
     def _pooled(self) -> Tensor:
         if self._pool is None:
             spec = self.spec
-            shape = (spec.layers, self.config.cached_blocks, 2, spec.kv_heads, spec.block_size, spec.head_dim)
+            shape = (spec.layers, self.config.cached_blocks, spec.parts, spec.kv_heads, spec.block_size, spec.head_dim)
             self._pool = torch.zeros(shape, dtype=getattr(torch, spec.dtype))
         return self._pool
 
@@ -414,10 +414,10 @@ class Recall:
         return self._contents[shape]
 
     def _read(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
-        """From the stores: (n, 2, H_kv, P, D), keys rotated."""
+        """From the stores: (n, C, H_kv, P, D), keys rotated."""
         spec = self.spec
         out = torch.empty(
-            len(blocks), 2, spec.kv_heads, spec.block_size, spec.head_dim, dtype=getattr(torch, spec.dtype)
+            len(blocks), spec.parts, spec.kv_heads, spec.block_size, spec.head_dim, dtype=getattr(torch, spec.dtype)
         )
         by_source: dict[int, list[int]] = {}
         again = [i for i, (s, _) in enumerate(blocks) if s in self._gone]

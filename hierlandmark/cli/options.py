@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # as config.Mode, without the cost of importing it for --help
 Mode = Literal["hierarchical", "flat"]
 SearchMode = Literal["hierarchical", "flat", "hybrid"]
+# as config.Keep
+Keep = Literal["all", "search"]
 # the base model with plain causal attention, beside which the two modes are measured
 AnyMode = Literal["hierarchical", "flat", "full"]
 
@@ -32,6 +34,10 @@ SearchModeOption = Annotated[
     SearchMode, typer.Option("--mode", help="Gates, then landmarks; every landmark; or gates fused with words (BM25).")
 ]
 AnyModeOption = Annotated[AnyMode, typer.Option("--mode", help="As in search; `full` is plain attention, no memory.")]
+KeepOption = Annotated[
+    Keep | None,
+    typer.Option("--keep", help="`search` keeps only what a search looks at; by default what the database keeps."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WhyOption = Annotated[bool, typer.Option("--why", help="Show which gates and blocks got the attention.")]
 
@@ -62,11 +68,19 @@ def load_model(
     return LandmarkModel.from_pretrained(base, adapter=wanted, device=device, dtype=dtype, peer=peer)
 
 
-def open_memory(db: Path, namespace: str, model: "LandmarkModel | None" = None, *, read_only: bool = False) -> "Memory":
+def open_memory(
+    db: Path,
+    namespace: str,
+    model: "LandmarkModel | None" = None,
+    *,
+    read_only: bool = False,
+    keep: Keep | None = None,
+) -> "Memory":
     """Open or create a database; without a model the default one is loaded when it is first needed."""
+    from hierlandmark.config import MemoryConfig
     from hierlandmark.memory import Memory
 
-    return Memory.open(db, namespace, model=model, read_only=read_only)
+    return Memory.open(db, namespace, model=model, config=MemoryConfig(keep=keep), read_only=read_only)
 
 
 def existing_memory(db: Path, namespace: str, model: str | None = None, adapter: str = "default") -> "Memory":
@@ -84,3 +98,11 @@ def parse_lengths(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"expected integers separated by commas, got {text!r}") from None
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """`0.2,0.5` to numbers; a usage error for anything else."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers separated by commas, got {text!r}") from None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hierlandmark.cli.options import ModelOption, parse_lengths
+from hierlandmark.cli.options import ModelOption, parse_lengths, parse_shares
 from hierlandmark.errors import InvalidArgument
 
 
@@ -24,6 +24,9 @@ def train(
     needles: Annotated[
         float | None, typer.Option("--needles", help="Share of memories that hide RULER's needles.")
     ] = None,
+    linked: Annotated[
+        float | None, typer.Option("--linked", help="Share of memories that are chats with known evidence.")
+    ] = None,
     jump: Annotated[int | None, typer.Option("--jump", help="Furthest jump of positions behind a landmark.")] = None,
     cached: Annotated[
         float | None, typer.Option("--cached", help="Share of steps with gradients in the readers only.")
@@ -35,6 +38,12 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA.")] = None,
     votes: Annotated[float | None, typer.Option("--votes", help="Weight of the loss that trains the search.")] = None,
+    retrieval_depth: Annotated[
+        str | None,
+        typer.Option(
+            "--retrieval-depth", metavar="LOW,HIGH", help="Shares of the depth between which the heads that search lie."
+        ),
+    ] = None,
     attention: Annotated[
         Literal["landmark", "full", "window"] | None,
         typer.Option("--attention", help="`full` or `window` trains a peer to compare with, without landmarks."),
@@ -74,11 +83,13 @@ def train(
         "longest": longest,
         "lengths": parse_lengths(length) if length is not None else None,
         "needles": needles,
+        "linked": linked,
         "jump": jump,
         "cached": cached,
         "learning_rate": learning_rate,
         "rank": rank,
         "votes": votes,
+        "retrieval_depth": parse_shares(retrieval_depth) if retrieval_depth is not None else None,
         "attention": attention,
         "window": window,
         "stream_share": stream_share,

@@ -9,6 +9,7 @@ import typer
 from hierlandmark.cli.options import (
     AdapterOption,
     DbOption,
+    KeepOption,
     ModelOption,
     NamespaceOption,
     existing_memory,
@@ -29,6 +30,7 @@ def add(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Chats (.jsonl, .jsonl.xz), texts (.txt, .md).")],
     db: DbOption,
     namespace: NamespaceOption = "default",
+    keep: KeepOption = None,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
 ) -> None:
@@ -43,7 +45,7 @@ def add(
                 if not message.content.strip():
                     raise InvalidMessage(f"{file}: message {message.id!r} of conversation {chat.id!r} has no text")
                 messages.append(message)
-    with open_memory(db, namespace, load_model(model, adapter)) as memory, progress("tokens") as update:
+    with open_memory(db, namespace, load_model(model, adapter), keep=keep) as memory, progress("tokens") as update:
         report = memory.add(messages, progress=update)
     typer.echo(
         f"added {report.messages:,} messages, {report.tokens:,} tokens in {report.segments:,} segments, "
@@ -66,14 +68,17 @@ def forget(
     typer.echo(f"forgot {len(found):,} of {namespace!r} in {db}")
 
 
-def reencode(db: DbOption, model: ModelOption = None, adapter: AdapterOption = "default") -> None:
-    """Make all keys and values of a database again from its text, after a change of model or adapter."""
+def reencode(
+    db: DbOption, keep: KeepOption = None, model: ModelOption = None, adapter: AdapterOption = "default"
+) -> None:
+    """Make all keys and values of a database again from its text, for another model, adapter or --keep."""
+    from hierlandmark.config import MemoryConfig
     from hierlandmark.memory import Memory
 
     if not db.exists():
         raise InvalidArgument(f"no database at {str(db)!r}")
     with progress("tokens") as update:
-        report = Memory.reencode(db, model=load_model(model, adapter), progress=update)
+        report = Memory.reencode(db, model=load_model(model, adapter), config=MemoryConfig(keep=keep), progress=update)
     typer.echo(f"encoded {report.messages:,} messages, {report.tokens:,} tokens, again in {report.seconds:.1f} s")
 
 

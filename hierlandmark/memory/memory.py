@@ -1,31 +1,36 @@
 """`Memory`: messages in, found messages and answers out."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from hierlandmark.config import MemoryConfig, Mode, SearchMode
-from hierlandmark.errors import InvalidArgument, MessageNotFound, ModelMismatch, NamespaceNotFound, StoreNotWritable
+from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode
+from hierlandmark.errors import (
+    InvalidArgument,
+    KeepMismatch,
+    ModelMismatch,
+    NamespaceNotFound,
+    StoreNotWritable,
+)
+from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.answer import answer
-from hierlandmark.memory.arguments import check_count, check_mode, check_path, checked_ids
-from hierlandmark.memory.fuse import DEPTH, fuse
-from hierlandmark.memory.rank import message_shares, rank_blocks, rank_messages
+from hierlandmark.memory.arguments import check_count, check_mode, check_now, check_path, checked_filter, checked_ids
+from hierlandmark.memory.search import search
 from hierlandmark.memory.text import check_text, checked
-from hierlandmark.memory.trace import ranked_trace
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
-from hierlandmark.model.generate import push
-from hierlandmark.model.prompts import search_prompt
 from hierlandmark.recall import Recall, Source
-from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult
+from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
-from hierlandmark.store.protocol import BlockStore, SegmentId, SegmentRecord
+from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentId, SegmentRecord
 from hierlandmark.store.records import check_namespace
+from hierlandmark.when import time_span
 
 IN_MEMORY = ":memory:"
 
@@ -78,6 +83,7 @@ class Memory(AsyncVerbs):
 
         Raises:
             InvalidArgument: a path or namespace that is none.
+            KeepMismatch: `config.keep` is given, and the database was made with another.
             ModelMismatch: the database was written by another base model, adapter or layout.
             StoreCorrupt, StoreTooNew, StoreNotWritable: the file cannot be used; the message says why.
         """
@@ -102,13 +108,20 @@ class Memory(AsyncVerbs):
                 raise InvalidArgument(f"the memory at {str(self.path)!r} is closed; open it again")
             if self._store is None:
                 if not self._is_file:
-                    self._store = InMemoryStore(self.model.kv_spec)
-                elif self._model is None and (self.read_only or Path(self.path).exists()):
-                    spec = SQLiteStore.peek(self.path).spec
-                    self._store = SQLiteStore(self.path, spec, read_only=self.read_only)
+                    self._store = InMemoryStore(self.model.spec(self.config.keep or "all"))
                 else:
-                    self._store = SQLiteStore(self.path, self.model.kv_spec, read_only=self.read_only)
+                    self._store = SQLiteStore(self.path, self._file_spec(), read_only=self.read_only)
             return self._store
+
+    def _file_spec(self) -> KVSpec:
+        """What to open the file with; no model is loaded for one that is there."""
+        keep, stored = self.config.keep, None
+        # SQLite makes a database of a file without a byte
+        if self.read_only or (Path(self.path).exists() and (self._model is None or os.path.getsize(self.path))):
+            stored = SQLiteStore.peek(self.path).spec
+        if stored is not None and self._model is None and keep in (None, stored.keep):
+            return stored
+        return self.model.spec(keep or (stored.keep if stored else "all"))
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -116,7 +129,7 @@ class Memory(AsyncVerbs):
 
     def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
         store = self._open_store()
-        if store.spec != self.model.kv_spec:
+        if store.spec != self.model.spec(store.spec.keep):
             raise ModelMismatch(
                 f"the database at {str(self.path)!r} was written by model {store.spec.fingerprint[:12]}, this one is "
                 f"{self.model.kv_spec.fingerprint[:12]}; open it with that model, or take its text to this one with "
@@ -155,62 +168,65 @@ class Memory(AsyncVerbs):
         seconds = time.perf_counter() - began
         return AddReport(messages=len(new), tokens=tokens, segments=len(ids), seconds=seconds)
 
-    def search(self, query: str, k: int = 10, *, mode: SearchMode | None = None) -> SearchResult:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        mode: SearchMode | None = None,
+        where: Filter | Mapping[str, Any] | None = None,
+        neighbours: int = 0,
+        parse_time: bool = False,
+        now: datetime | None = None,
+    ) -> SearchResult:
         """The k messages that the model's attention points at, best first; all there are when there are fewer.
 
         Gate and landmark keys are looked at; of blocks only the best that hold several messages are read, to tell these
-        apart. "hybrid" fuses the hierarchical ranking with BM25
-        over the text, by reciprocal ranks (`memory.fuse`). Scores compare within one search. A query longer
-        than a segment (502 tokens in the shipped layout) is cut at its start: its last tokens search. A message that
-        somebody else forgets meanwhile is left out.
+        apart. "hybrid" fuses the hierarchical ranking with BM25 over the text, by reciprocal ranks (`memory.fuse`).
+        What a score means: `results.Hit`. A query longer than a segment (502 tokens in the shipped layout) is cut at
+        its start: its last tokens search. A message that somebody else forgets meanwhile is left out.
+
+        Args:
+            where: which messages may be found; k of them come where k match, and only segments that hold some are
+                opened. A mapping is read as `Filter`.
+            neighbours: messages before and after each hit, in the order added, that come with it as context, whatever
+                the filter says; each once, with the best hit it stands beside, and hits not again.
+            parse_time: narrow `where` by the time expressions of the query ("last week", "in March 2025"), in English
+                (`hierlandmark.when`). What they came to is `SearchResult.when`. The text of the query stays as it is.
+            now: what they are relative to; its zone is the one that days begin in, UTC where it names none. By default
+                the current time in UTC.
 
         Raises:
-            InvalidArgument: k < 1, or no mode.
+            InvalidArgument: k < 1, neighbours < 0, no mode, no filter, or no time.
             InvalidMessage: the query is empty, too long, or not UTF-8.
+            MissingExtra: `parse_time` without the extra `time`.
             NamespaceNotFound: nothing was ever added here.
         """
         check_count("k", k)
+        check_count("neighbours", neighbours, least=0)
         check_mode(mode, SearchMode)
+        check_now(now)
         check_text(query, "the query", self.config.max_message_bytes)
+        narrowed, span = checked_filter(where), None
+        if parse_time and (span := time_span(query, now)):
+            narrowed = span.narrow(narrowed)
         with self._lock:
             model, store = self._ready()
             began = time.perf_counter()
             recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode)
-            words = None
-            if mode == "hybrid":
-                words = [message_id for message_id, _ in store.search_text(self.namespace, query, max(DEPTH, k))]
-            window = model.window(None, collect=True)
-            prompt = search_prompt(model.tokenizer, query)[-model.layout.segment_capacity :]
-            push(model.core, window, prompt)
-            queries, scale = window.queries or [], window.scale
-            n_open = max(recall.config.search_segments, 2 * k)
-            while True:
-                ranked = rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open)
-                found = rank_messages(message_shares(recall, ranked, queries, scale, n_open))
-                if words is not None:
-                    found = fuse(recall, found, words)
-                hits = self._hits(store, found, k)
-                if len(hits) == k or len(ranked.segments) == recall.n_segments:
-                    break
-                # few long messages: open more, so that k are found where k exist
-                n_open *= 4
-            trace = ranked_trace(recall, ranked, model.decode)
-            cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
-        return SearchResult(hits=hits, cost=cost, trace=trace)
-
-    def _hits(self, store: BlockStore, found: Sequence[tuple[MessageId, float, int]], k: int) -> list[Hit]:
-        """The first k that are still there."""
-        per_segment, hits = store.spec.blocks_per_segment, list[Hit]()
-        for message_id, score, block in found:
-            if len(hits) == k:
-                break
-            with suppress(MessageNotFound):
-                (m,) = store.messages(self.namespace, [message_id])
-                segment = block // per_segment
-                hits.append(
-                    Hit(message_ids=[m.id], text=m.content, score=score, block=block, segment=segment, messages=[m])
-                )
-        return hits
+            result = search(
+                model,
+                store,
+                self.namespace,
+                recall,
+                query,
+                k,
+                hybrid=mode == "hybrid",
+                where=narrowed,
+                neighbours=neighbours,
+                began=began,
+            )
+        return result.model_copy(update={"when": span})
 
     def ask(
         self,
@@ -228,6 +244,7 @@ class Memory(AsyncVerbs):
 
         Raises:
             InvalidArgument: `max_new_tokens` < 1, or no mode.
+            KeepMismatch: the database was made for search only.
             InvalidMessage: the question is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
@@ -256,10 +273,21 @@ class Memory(AsyncVerbs):
         check_count("max_new_tokens", max_new_tokens)
         check_mode(mode)
         with self._lock:
+            self._check_answers()
             model, store = self._ready()
             began = time.perf_counter()
             recall = self._recall(model, store, mode)
             return answer(model, recall, prompt(model), max_new_tokens=max_new_tokens, on_token=on_token, began=began)
+
+    def _check_answers(self) -> None:
+        """Before a model is loaded for nothing."""
+        store = self._existing()
+        if store.spec.keep != "all":
+            raise KeepMismatch(
+                f"the database at {str(self.path)!r} was made with keep={store.spec.keep!r}: it can be searched, but "
+                "holds no values to answer from; encode its text again with "
+                f"`hierlandmark reencode --db {self.path} --keep all`, or add it to a database made with keep='all'"
+            )
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:
         """Remove messages without a trace: text, index, and the keys of every segment they were in.
@@ -292,11 +320,13 @@ class Memory(AsyncVerbs):
 
     def stats(self) -> MemoryStats:
         """Counts and bytes of this namespace, and of the file; loads no model. `NamespaceNotFound`."""
-        counts = self._existing().stats(self.namespace)
+        store = self._existing()
+        counts = store.stats(self.namespace)
         files = [Path(f"{self.path}{end}") for end in ("", "-wal")] if self._is_file else []
         size = sum(file.stat().st_size for file in files if file.exists())
         return MemoryStats(
             namespace=self.namespace,
+            keep=store.spec.keep,
             messages=counts.messages,
             tokens=counts.tokens,
             segments=counts.segments,
@@ -318,12 +348,15 @@ class Memory(AsyncVerbs):
     ) -> AddReport:
         """Take a database's text to another model: every namespace is encoded anew, ids and order kept.
 
+        `config.keep` says what is kept from now on; None is what was kept before.
         A process killed on the way loses no text; the rest is encoded when it is next needed.
         """
         began = time.perf_counter()
         model = model or LandmarkModel.from_pretrained()
-        SQLiteStore.reset_keys(path, model.kv_spec)
-        budget = (config or MemoryConfig()).kv_budget_bytes
+        config = config or MemoryConfig()
+        keep: Keep = config.keep or SQLiteStore.peek(path).spec.keep
+        SQLiteStore.reset_keys(path, model.spec(keep))
+        budget = config.kv_budget_bytes
         messages = tokens = segments = 0
         with cls.open(path, model=model) as memory:
             store = memory._open_store()

@@ -21,8 +21,6 @@ from hierlandmark.layout import gate_position, landmark_positions
 from hierlandmark.memory.rank import Ranked, message_shares, rank_messages
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel, RetrievalHead
-from hierlandmark.model.generate import push
-from hierlandmark.model.prompts import search_prompt
 from hierlandmark.ops.rope import rotate
 from hierlandmark.recall import to_tensor
 from hierlandmark.results import Cost
@@ -72,12 +70,15 @@ class LandmarkVectors:
         self.records = records = source.records
         gates = to_tensor(source.gates, store.spec).float()  # (G, L, H_kv, D)
         where = torch.tensor([gate_position(record.block_content, model.layout) for record in records])
-        self.gates = _centred(_rotated(model, gates, where, self.pairs))
+        # where in the stored arrays each layer is
+        slots = {layer: slot for slot, layer in enumerate(store.spec.model_layers)}
+        places = [(layer, slots[layer], h) for layer, h in self.pairs]
+        self.gates = _centred(_rotated(model, gates, where, places))
         parts = []
         for segment, record in enumerate(records):
             keys = to_tensor(self._recall.landmark_keys(segment), store.spec).float()  # (n, L, H_kv, D)
             at = torch.from_numpy(landmark_positions(record.block_content, model.layout))
-            parts.append(_rotated(model, keys, at, self.pairs))
+            parts.append(_rotated(model, keys, at, places))
         self.blocks = _centred(torch.cat(parts))
         self.starts = np.cumsum([0, *(len(record.block_content) for record in records)], dtype=np.int64)
 
@@ -90,14 +91,12 @@ class LandmarkVectors:
     def query(self, text: str) -> QueryVector:
         """The vector that a search for this text compares with; its last tokens where it is longer than a segment."""
         model = self._model
-        window = model.window(None, collect=True)
-        push(model.core, window, search_prompt(model.tokenizer, text)[-model.layout.segment_capacity :])
-        queries = window.queries or []
+        queries, scale = model.search_queries(text)
         group = model.core.heads // model.core.kv_heads
         parts = {pair: torch.zeros(model.core.head_dim) for pair in self.pairs}
         for head in self._heads:
             parts[head.layer, head.head // group] += head.weight * queries[head.layer][head.head, -1].float()
-        return QueryVector(torch.cat([parts[pair] for pair in self.pairs]).numpy(), list(queries), window.scale)
+        return QueryVector(torch.cat([parts[pair] for pair in self.pairs]).numpy(), queries, scale)
 
     def messages(
         self, query: QueryVector, blocks: Sequence[int], scores: Sequence[float], n_read: int = 40
@@ -141,11 +140,12 @@ class LandmarkVectors:
             return ranking, self._recall.tally.cost(0.0)
 
 
-def _rotated(model: LandmarkModel, keys: Tensor, positions: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+def _rotated(model: LandmarkModel, keys: Tensor, positions: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
     """Keys of the voting heads at their places in a segment: (n, L, H_kv, D), (n,) -> (n, V)."""
     rope = model.core.rope
     return torch.cat(
-        [rotate(keys[:, layer, h], positions, rope.inv_freq[layer], rope.scaling[layer]) for layer, h in pairs], dim=-1
+        [rotate(keys[:, slot, h], positions, rope.inv_freq[layer], rope.scaling[layer]) for layer, slot, h in places],
+        dim=-1,
     )
 
 

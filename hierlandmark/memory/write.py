@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hierlandmark.config import Keep
 from hierlandmark.errors import InvalidArgument, NamespaceNotFound
 from hierlandmark.memory.text import to_tokens
 from hierlandmark.messages import Message, MessageId
@@ -38,7 +39,7 @@ def append(
         tokens, runs = added, added_runs
         if tail is not None:
             tokens, runs = np.concatenate((tail.tokens, added)), [*tail.runs, *added_runs]
-        segments = _if_tail_is(store, namespace, tail, model.encode(tokens, runs, _counting(len(tokens), progress)))
+        segments = _if_tail_is(store, namespace, tail, _encode(store, model, tokens, runs, progress))
         try:
             ids = store.append(namespace, new, segments, replaces=tail.id if tail else None, kv_budget=kv_budget)
             return ids, len(added)
@@ -76,7 +77,7 @@ def complete(
         ) -> Iterator[EncodedSegment]:
             if store.segments(namespace) or [message.id for message in store.messages(namespace)] != ids:
                 raise _Changed
-            yield from model.encode(tokens, runs, _counting(len(tokens), progress))
+            yield from _encode(store, model, tokens, runs, progress)
 
         with suppress(_Changed):
             return len(held), len(tokens), len(store.append(namespace, [], segments(), kv_budget=kv_budget))
@@ -98,12 +99,24 @@ def forget(
     def left() -> Iterator[tuple[SegmentId, EncodedSegment | None]]:
         for record in store.segments(namespace):
             if any((type(run.message_id), run.message_id) in gone for run in record.runs):
-                yield record.id, _without(model, record, gone)
+                yield record.id, _without(model, record, gone, store.spec.keep)
 
     store.rewrite(namespace, ids, left(), kv_budget=kv_budget)
 
 
-def _without(model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, MessageId]]) -> EncodedSegment | None:
+def _encode(
+    store: BlockStore,
+    model: LandmarkModel,
+    tokens: np.ndarray,
+    runs: Sequence[MessageRun],
+    progress: Progress | None,
+) -> Iterator[EncodedSegment]:
+    return model.encode(tokens, runs, _counting(len(tokens), progress), store.spec.keep)
+
+
+def _without(
+    model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, MessageId]], keep: Keep
+) -> EncodedSegment | None:
     """A segment encoded again with only the tokens of messages that stay; None when none does."""
     kept: list[np.ndarray] = []
     runs: list[MessageRun] = []
@@ -115,7 +128,7 @@ def _without(model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, 
         at += run.n_tokens
     if not kept:
         return None
-    (segment,) = model.encode(np.concatenate(kept), runs)
+    (segment,) = model.encode(np.concatenate(kept), runs, keep=keep)
     # a shortened segment in the middle stays closed: only the open tail goes on
     return replace(segment, closed=record.closed)
 

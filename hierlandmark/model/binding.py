@@ -17,6 +17,10 @@ from hierlandmark.ops.rope import turns
 NAME = "hierlandmark"
 
 
+class Enough(Exception):
+    """Ends a forward pass from within: what was wanted of it is there."""
+
+
 class Attend(Protocol):
     """What one forward pass does in place of attention."""
 
@@ -110,13 +114,18 @@ class KeyTap:
             hook.remove()
 
     @contextmanager
-    def taking(self) -> Iterator[dict[int, Tensor]]:
-        """Within this, forward passes leave their keys here: layer -> (B, T, H_kv * D), T > H_kv."""
-        self._here.keys = keys = dict[int, Tensor]()
+    def taking(self, until: int | None = None) -> Iterator[dict[int, Tensor]]:
+        """Within this, forward passes leave their keys here: layer -> (B, T, H_kv * D), T > H_kv.
+
+        Args:
+            until: the highest layer whose keys are wanted: there the pass ends with `Enough`, before its attention.
+        """
+        keys = dict[int, Tensor]()
+        self._here.keys, self._here.until = keys, until
         try:
             yield keys
         finally:
-            self._here.keys = None
+            self._here.keys = self._here.until = None
 
     def _hook(self, layer: int) -> Any:
         def take(module: nn.Module, args: Any, output: Tensor) -> None:
@@ -126,6 +135,8 @@ class KeyTap:
                 if output.dim() == 4 and output.shape[1] == self._kv_heads:
                     output = output.transpose(1, 2)
                 keys[layer] = output.flatten(2) if output.dim() == 4 else output
+                if layer == self._here.until:
+                    raise Enough
 
         return take
 

@@ -1,5 +1,7 @@
 """A transformers model with landmark and gate rows: ids in, hidden states out."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from hierlandmark.config import LayoutConfig, Mode, RecallConfig
 from hierlandmark.errors import UnsupportedModel
 from hierlandmark.layout import Kind, Layout
-from hierlandmark.model.binding import NAME, Attend, KeyTap, Rope, decoder_of, head_shape, register
+from hierlandmark.model.binding import NAME, Attend, Enough, KeyTap, Rope, decoder_of, head_shape, register
 from hierlandmark.model.cached import BehindKept, KeptKeys
 from hierlandmark.model.dense import DenseAttention, PlainAttention, Prepare, Probe
 from hierlandmark.ops import Impl
@@ -72,6 +74,14 @@ class LandmarkCore(nn.Module):
         decoder = decoder_of(self.base)
         out = decoder(inputs_embeds=self.embed(ids, kinds), position_ids=positions, use_cache=False, landmarks=attend)
         return out.last_hidden_state
+
+    def keys(
+        self, ids: Tensor, kinds: Tensor, positions: Tensor, attend: Attend, layers: Sequence[int]
+    ) -> list[Tensor]:
+        """Keys of some layers before rotation, (B, T, H_kv, D) each; nothing above the highest of them is computed."""
+        with self.tap.taking(until=max(layers)) as taken, suppress(Enough):
+            self.hidden(ids, kinds, positions, attend)
+        return [taken[layer].unflatten(-1, (-1, self.head_dim)) for layer in layers]
 
     def hidden_dense(
         self,

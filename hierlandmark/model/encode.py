@@ -10,52 +10,60 @@ from hierlandmark.layout import Layout, content_mask, gate_position, landmark_po
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.ops.segments import segment_attention
 from hierlandmark.recall import to_array
-from hierlandmark.store.protocol import EncodedSegment, MessageRun
+from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun
 
 # segments in one forward pass: four make a window of 2,048 positions
 BATCH = 4
 
 
 class _Taking:
-    """Dense attention over segments on their own that keeps every layer's values."""
+    """Dense attention over segments on their own that keeps every layer's values, if asked to."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout, *, values: bool) -> None:
+        self.layout, self.wanted = layout, values
         self.values: list[Tensor] = []
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`."""
-        self.values.append(v)
+        if self.wanted:
+            self.values.append(v)
         return segment_attention(q, k, v, self.layout, scale=scale)
 
 
 @torch.inference_mode()
 def encode_segments(
-    core: LandmarkCore, contents: Sequence[np.ndarray], kv_dtype: torch.dtype
+    core: LandmarkCore, contents: Sequence[np.ndarray], spec: KVSpec
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Gate key, landmark keys and block KV of segments, each encoded on its own; shapes as in `EncodedSegment`."""
-    config = core.layout
+    """Gate key, landmark keys and block KV of segments, each encoded on its own; shapes as in `EncodedSegment`.
+
+    Keys alone, and nothing above the highest layer that is kept, where `spec` says so.
+    """
+    config, kv_dtype = core.layout, getattr(torch, spec.dtype)
     layout = Layout.of([[len(tokens)] for tokens in contents], config)
     device = core.rows.device
     ids = torch.from_numpy(layout.place([np.asarray(tokens) for tokens in contents])).to(device)
     kinds = torch.from_numpy(layout.kinds).to(device)
     B, _, P = layout.kinds.shape
     positions = torch.arange(P, device=device).expand(B, -1)
-    taking = _Taking(layout)
-    with core.tap.taking() as taken:
-        core.hidden(ids[:, 0], kinds[:, 0], positions, taking)
-    # (L, B, P, H_kv, D), keys before rotation
-    keys = torch.stack([taken[i].view(B, P, -1, core.head_dim) for i in range(len(taking.values))]).to(kv_dtype)
-    values = torch.stack([v.transpose(1, 2) for v in taking.values]).to(kv_dtype)
+    taking = _Taking(layout, values=spec.parts == 2)
+    if spec.keep == "search":
+        each = core.keys(ids[:, 0], kinds[:, 0], positions, taking, spec.model_layers)
+    else:
+        with core.tap.taking() as taken:
+            core.hidden(ids[:, 0], kinds[:, 0], positions, taking)
+        each = [taken[i].view(B, P, -1, core.head_dim) for i in range(core.layers)]
+    # (L, B, P, H_kv, D), keys before rotation; then values, where they are kept
+    keys = torch.stack(each).to(kv_dtype)
+    parts = [keys, torch.stack([v.transpose(1, 2) for v in taking.values]).to(kv_dtype)] if taking.values else [keys]
     out = []
     for b, tokens in enumerate(contents):
         counts = split_blocks(len(tokens), config)
         n = len(counts)
         landmarks = keys[:, b, torch.from_numpy(landmark_positions(counts, config))].transpose(0, 1)
         gate = keys[:, b, gate_position(counts, config)]
-        kv = torch.stack((keys[:, b], values[:, b]), dim=1)  # (L, 2, P, H_kv, D)
-        kv = kv.unflatten(2, (-1, config.block_size))[:, :, :n]  # (L, 2, n, p, H_kv, D)
-        kv = kv.permute(2, 0, 1, 4, 3, 5)  # (n, L, 2, H_kv, p, D)
+        kv = torch.stack([part[:, b] for part in parts], dim=1)  # (L, C, P, H_kv, D)
+        kv = kv.unflatten(2, (-1, config.block_size))[:, :, :n]  # (L, C, n, p, H_kv, D)
+        kv = kv.permute(2, 0, 1, 4, 3, 5)  # (n, L, C, H_kv, p, D)
         content = torch.from_numpy(content_mask(counts, config)).to(device).view(n, 1, 1, 1, -1, 1)
         # one pass over the largest array: mask and copy together
         kv = torch.where(content, kv, torch.zeros((), dtype=kv_dtype, device=device))
@@ -67,7 +75,7 @@ def encode_runs(
     core: LandmarkCore,
     tokens: np.ndarray,
     runs: Sequence[MessageRun],
-    kv_dtype: torch.dtype,
+    spec: KVSpec,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[EncodedSegment]:
     """Cut a text into segments and encode them, lazily.
@@ -75,6 +83,7 @@ def encode_runs(
     Args:
         tokens: (n,) content tokens.
         runs: which messages they come from, in order; the counts sum to n.
+        spec: what is kept of them.
         progress: called with the tokens encoded since the last call.
     """
     capacity = core.layout.segment_capacity
@@ -82,7 +91,7 @@ def encode_runs(
     shares = _split_runs(runs, [len(piece) for piece in pieces])
     for first in range(0, len(pieces), BATCH):
         batch = pieces[first : first + BATCH]
-        for i, (gate, landmarks, kv) in enumerate(encode_segments(core, batch, kv_dtype)):
+        for i, (gate, landmarks, kv) in enumerate(encode_segments(core, batch, spec)):
             piece = batch[i]
             yield EncodedSegment(
                 tokens=piece.astype(np.int32),

@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -10,17 +12,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
-from hierlandmark.config import LayoutConfig, RecallConfig
+from hierlandmark.config import Keep, LayoutConfig, RecallConfig
 from hierlandmark.errors import AdapterInvalid, InvalidArgument, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, Attention, RetrievalHead
 from hierlandmark.model.base import base_folder, checked_device, default_base
+from hierlandmark.model.binding import Enough
 from hierlandmark.model.check import check_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.encode import encode_runs
 from hierlandmark.model.fingerprint import fingerprint, weights_digest
 from hierlandmark.model.full import complete_full, load_full, nll_full, nll_landmark, nll_plain
-from hierlandmark.model.prompts import ask_prompt, tokenize
+from hierlandmark.model.generate import push
+from hierlandmark.model.prompts import ask_prompt, search_prompt, tokenize
 from hierlandmark.model.shared import shared
 from hierlandmark.model.window import Window
 from hierlandmark.ops.selected import Counts
@@ -155,6 +160,18 @@ class LandmarkModel:
             core.layers, core.kv_heads, core.head_dim, layout.block_size, layout.blocks_per_segment, name, self._digest
         )
 
+    def spec(self, keep: Keep) -> KVSpec:
+        """`kv_spec`, or that of a store made for search only: keys of the layers whose heads vote."""
+        if keep == "all":
+            return self.kv_spec
+        layers = self.search_layers
+        return replace(self.kv_spec, layers=len(layers), keep=keep, kept=layers)
+
+    @cached_property
+    def search_layers(self) -> tuple[int, ...]:
+        """Layers with heads that vote in a search, lowest first."""
+        return tuple(sorted({head.layer for head in self.retrieval})) or tuple(range(self.core.layers))
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of user text, nothing added."""
         return tokenize(self.tokenizer, text)
@@ -183,9 +200,10 @@ class LandmarkModel:
         tokens: np.ndarray,
         runs: Sequence[MessageRun],
         progress: Callable[[int], None] | None = None,
+        keep: Keep = "all",
     ) -> Iterator[EncodedSegment]:
         """Cut tokens into segments and encode each on its own, lazily; see `encode_runs`."""
-        return encode_runs(self.core, tokens, runs, self.kv_dtype, progress)
+        return encode_runs(self.core, tokens, runs, self.spec(keep), progress)
 
     @cached_property
     def _full(self) -> Any:
@@ -214,7 +232,8 @@ class LandmarkModel:
         Args:
             mode: "full" is plain attention to all, by the untouched base model unless the adapter was trained so;
                 "xl" is plain attention to the last `window` tokens, by an adapter trained so or by the base.
-            recall: what a segment selects of all before it; None for every block.
+            recall: what a segment selects of all before it; None for every block. `mode` is the argument above, not its
+                own, and nothing is cached here.
             layout: by default the model's own; a memory of it is another matter.
             counts: the work of selecting is added to it.
 
@@ -239,18 +258,31 @@ class LandmarkModel:
 
     def recall(self, sources: Sequence[Source], config: RecallConfig) -> Recall:
         """A view of some stores' segments for this model's queries."""
-        rope = self.core.rope
-        return Recall(sources, self.kv_spec, self.layout, rope.inv_freq, rope.scaling, config, self._encode_again)
+        rope, keep = self.core.rope, sources[0].store.spec.keep if sources else "all"
+        again = self._encode_again if keep == "all" else partial(self._encode_again, keep=keep)
+        return Recall(sources, self.spec(keep), self.layout, rope.inv_freq, rope.scaling, config, again)
 
-    def _encode_again(self, record: SegmentRecord) -> EncodedSegment:
-        (segment,) = self.encode(record.tokens, record.runs)
+    def _encode_again(self, record: SegmentRecord, keep: Keep = "all") -> EncodedSegment:
+        (segment,) = self.encode(record.tokens, record.runs, keep=keep)
         return segment
 
-    def window(self, recall: Recall | None, *, collect: bool = False) -> Window:
-        """An empty local window."""
+    def search_queries(self, query: str) -> tuple[list[Tensor], float]:
+        """What a search compares with keys: each layer's queries, up to the highest that votes, and their scale.
+
+        Returns:
+            (H, T, D) a layer, rotated as `Recall.read` takes them, of the query's last tokens where it is longer than a
+            segment.
+        """
+        window = self.window(None, collect=True, until=max(self.search_layers))
+        with suppress(Enough):
+            push(self.core, window, search_prompt(self.tokenizer, query)[-self.layout.segment_capacity :])
+        return window.queries or [], window.scale
+
+    def window(self, recall: Recall | None, *, collect: bool = False, until: int | None = None) -> Window:
+        """An empty local window; see `Window`."""
         core = self.core
         shape = (core.layers, core.kv_heads, core.head_dim)
-        return Window(core.layout, core.rope, shape, core.dtype, recall, collect=collect)
+        return Window(core.layout, core.rope, shape, core.dtype, recall, collect=collect, until=until)
 
 
 def _list(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind, block_start
-from hierlandmark.model.binding import Rope
+from hierlandmark.model.binding import Enough, Rope
 from hierlandmark.ops.rope import rotate
 from hierlandmark.recall import NEG, Recall
 
@@ -29,6 +29,7 @@ class Window:
         shape: layers, key-value heads and head width.
         recall: what the past offers; None to attend to the window only.
         collect: keep each layer's queries, for search.
+        until: with `collect`, the highest layer whose queries are wanted: there the pass ends with `Enough`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Window:
         recall: Recall | None,
         *,
         collect: bool = False,
+        until: int | None = None,
     ) -> None:
         layers, kv_heads, width = shape
         self.layout, self.rope, self.recall = layout, rope, recall
@@ -49,6 +51,7 @@ class Window:
         self.kinds = torch.zeros(size, dtype=torch.int8)
         self.content: list[int] = []
         self.queries: list[Tensor] | None = [] if collect else None
+        self.until = until
         self.scale = shape[2] ** -0.5
         self._length = 0
         self._new = 0
@@ -125,6 +128,8 @@ class Window:
             far = rotate(query, offset, self.rope.inv_freq[layer])
             if self.queries is not None:
                 self.queries.append(far)
+                if layer == self.until:
+                    raise Enough
             if self.recall is not None:
                 past = self.recall.read(layer, far, near_lse, scale)
         if past is not None:

@@ -1,11 +1,12 @@
-"""The fast forward for encoding: segments on their own, no gradients, stock fused attention inside blocks.
+"""The fast forward for encoding: segments on their own, no gradients.
 
 Within a segment hierarchical and flat mode are the same, and nothing outside it is read. P2 over each earlier block is
-ordinary attention to that block alone, so each is one fused call; P0 is small and done in plain fp32.
+ordinary attention to that block alone, so each is a product of few keys with all later queries; P0 is small. Logits and
+softmaxes are in fp32, weights times values in the dtype of the values. On a processor without matrix units this was a
+fifth faster than a call of torch's fused attention for each earlier block, in bfloat16 and in fp32.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hierlandmark.layout import Kind, Layout
@@ -29,42 +30,42 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale:
     rows = layout.kinds[:1] if (layout.kinds == layout.kinds[:1]).all() else layout.kinds
     kind = torch.from_numpy(rows[:, 0]).to(q.device).view(-1, nb, bs)
     content, landmark = kind == Kind.CONTENT, kind == Kind.LANDMARK
-    keys = k.view(B, H_kv, nb, bs, D)
-    landmark_k = pick(keys, landmark.expand(B, nb, bs))  # (B, H_kv, nb, D)
-    sink_k, sink_v = keys[:, :, 0, :1], v[:, :, :1]
+
+    # heads of a group behind positions: later queries of a block are then one matrix, without a copy
+    queries = q.unflatten(1, (H_kv, rep)).transpose(2, 3).float().mul(scale).reshape(B * H_kv, P * rep, D)
+    keys = k.float().contiguous().view(B * H_kv, P, D)
+    values = v.contiguous().view(B * H_kv, P, D)
+    landmark_k = pick(keys.view(B, H_kv, nb, bs, D), landmark.expand(B, nb, bs))  # (B, H_kv, nb, D)
+    others = torch.cat((landmark_k, keys.view(B, H_kv, P, D)[:, :, :1]), dim=2).view(B * H_kv, nb + 1, D)
 
     # P0: own block, landmarks of earlier blocks, sink
-    grouped = q.float().view(B, H_kv, rep, nb, bs, D).transpose(2, 3).reshape(B, H_kv, nb, rep * bs, D)
-    others = torch.cat((landmark_k, sink_k), dim=2).float()  # (B, H_kv, nb + 1, D)
-    own = grouped @ keys.float().transpose(-1, -2)  # (B, H_kv, nb, rep * bs, bs)
-    rest = grouped @ others.transpose(-1, -2).unsqueeze(2)  # (B, H_kv, nb, rep * bs, nb + 1)
-    p0 = torch.cat((own, rest), dim=-1).mul_(scale).view(B, H_kv, nb, rep, bs, bs + nb + 1)
-    p0 = p0.add_(_bias(kind, layout)).softmax(-1)
-    near = p0[..., bs : bs + nb].transpose(2, 3).reshape(B, H, P, nb).to(q.dtype)
-    own_p = p0[..., :bs].to(v.dtype).view(B, H_kv, nb, rep * bs, bs)
-    out = (own_p @ v.view(B, H_kv, nb, bs, D)).view(B, H_kv, nb, rep, bs, D)
+    p0 = torch.empty(B * H_kv * nb, bs * rep, bs + nb + 1, dtype=keys.dtype, device=q.device)
+    own = queries.view(-1, bs * rep, D) @ keys.view(-1, bs, D).transpose(1, 2)
+    rest = queries @ others.transpose(1, 2)
+    torch.cat((own, rest.view(-1, bs * rep, nb + 1)), dim=-1, out=p0)
+    p0.view(B, H_kv, nb, bs, rep, -1).add_(_bias(kind, layout))
+    p0 = p0.softmax(-1)
+    near = p0[..., bs : bs + nb].reshape(B * H_kv, P * rep, nb)
+    out = (p0[..., :bs].to(v.dtype) @ values.view(-1, bs, D)).view(B * H_kv, P * rep, D)
     if config.sink:
-        out = out + p0[..., -1:].to(v.dtype) * sink_v[:, :, :, None, None]
-    out = out.transpose(2, 3).reshape(B, H, P, D)
+        out += p0[..., -1:].reshape(B * H_kv, P * rep, 1).to(v.dtype) * values[:, :1]
 
     whole = bool((content[:, 1:-1, : bs - 1]).all()) and bool(content[:, 0, int(config.sink) : bs - 1].all())
     for b in range(nb - 1):
         first, last = b * bs + int(config.sink and b == 0), (b + 1) * bs - 1
-        mask = None
+        later = (b + 1) * bs * rep
+        logits = queries[:, later:] @ keys[:, first:last].transpose(1, 2)
         if not whole:
             # a block that is not there gets weight 0; its own softmax only has to stay finite
-            some = content[:, b, first - b * bs : bs - 1]
-            mask = (some | ~some.any(-1, keepdim=True))[:, None, None].expand(B, 1, 1, -1)
-        later = (b + 1) * bs
-        p2 = F.scaled_dot_product_attention(
-            q[:, :, later:], k[:, :, first:last], v[:, :, first:last], attn_mask=mask, scale=scale, enable_gqa=rep > 1
-        )
-        out[:, :, later:].addcmul_(p2, near[:, :, later:, b : b + 1])
-    return out
+            absent = ~content[:, b, first - b * bs : bs - 1].unsqueeze(1)
+            logits.view(B, -1, last - first).masked_fill_(absent, MASKED)
+        p2 = logits.softmax(-1).mul_(near[:, later:, b : b + 1])
+        out[:, later:].baddbmm_(p2.to(v.dtype), values[:, first:last])
+    return out.view(B, H_kv, P, rep, D).transpose(2, 3).reshape(B, H, P, D)
 
 
 def _bias(kind: Tensor, layout: Layout) -> Tensor:
-    """What each query's P0 leaves out: (1 or B, 1, nb, 1, bs, bs + nb + 1), 0 or `MASKED`."""
+    """What each query's P0 leaves out: (1 or B, 1, nb, bs, 1, bs + nb + 1), 0 or `MASKED`."""
     B, nb, bs = kind.shape
     slot, block = torch.arange(bs, device=kind.device), torch.arange(nb, device=kind.device)
     own = (kind == Kind.CONTENT)[:, :, None] & (slot[:, None] >= slot)  # (B, nb, bs, bs)
@@ -73,4 +74,4 @@ def _bias(kind: Tensor, layout: Layout) -> Tensor:
     parts = (own, has[:, :, None].expand(B, nb, bs, nb), sink[:, None, None, None].expand(B, nb, bs, 1))
     allowed = torch.cat(parts, dim=-1)
     bias = torch.zeros(allowed.shape, device=kind.device).masked_fill(~allowed, MASKED)
-    return bias[:, None, :, None]
+    return bias[:, None, :, :, None]

@@ -19,6 +19,8 @@ __all__ = ["Connections", "Database", "Migrations", "named_errors", "open_databa
 
 # measured over 4 to 64 KiB: fastest to write and 1.05 times the bytes of the blobs; 32 KiB and up waste a third
 PAGE_SIZE = 16_384
+# of a database made for search, whose arrays are smaller
+SEARCH_PAGE_SIZE = 4_096
 # KiB; pages past it spill to the log, so that a long append stays small in memory
 CACHE_KIB = 4_096
 # bytes of log above which it is cut after a write, as SQLite alone would keep its greatest length for ever; a cut costs
@@ -62,17 +64,20 @@ def named_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_database(path: Path, *, read_only: bool = False, timeout: float = 60.0) -> Database:
+def open_database(
+    path: Path, *, read_only: bool = False, timeout: float = 60.0, page_size: int = PAGE_SIZE
+) -> Database:
     """Open, and where not `read_only` create, the file. Raises sqlite3's errors, and `StoreCorrupt` for another format.
 
-    A read-only folder without a log is read as immutable: SQLite could not make its lock file there.
+    `page_size` in bytes is that of a new file. A read-only folder without a log is read as immutable: SQLite could not
+    make its lock file there.
     """
     # SQLite takes a short file for an empty one, and would write over it. the file itself is never opened here: closing
     # it would drop the locks of every connection of this process, and another process would delete their log
     if path.is_file() and 0 < path.stat().st_size < MIN_PAGE:
         raise StoreCorrupt(f"{path} has {path.stat().st_size} bytes, too few for a database; name another path")
     if not read_only:
-        return _connect(path, "rwc", timeout)
+        return _connect(path, "rwc", timeout, page_size)
     log = path.with_name(path.name + "-wal")
     try:
         return _connect(path, "ro", timeout)
@@ -82,14 +87,14 @@ def open_database(path: Path, *, read_only: bool = False, timeout: float = 60.0)
         return _connect(path, "ro&immutable=1", timeout)
 
 
-def _connect(path: Path, mode: str, timeout: float) -> Database:
+def _connect(path: Path, mode: str, timeout: float, page_size: int = PAGE_SIZE) -> Database:
     uri = f"file:{urllib.parse.quote(str(path.absolute()))}?mode={mode}"
     # locks here keep each connection to one thread at a time; isolation_level None: no transaction but ours
     conn = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
         conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if mode == "rwc":
-            conn.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            conn.execute(f"PRAGMA page_size = {page_size}")
             # cleared on every delete: an evicted block holds traces of text that may be forgotten later
             conn.execute("PRAGMA secure_delete = ON")
             conn.execute("PRAGMA synchronous = NORMAL")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from hierlandmark.errors import ModelMismatch, StoreCorrupt
+from hierlandmark.errors import KeepMismatch, ModelMismatch, StoreCorrupt
 from hierlandmark.store.connection import Database
 from hierlandmark.store.migrations import APPLICATION_ID, schema_version
 from hierlandmark.store.protocol import KVSpec
@@ -39,7 +39,11 @@ def read_header(db: Database, path: Path) -> Header:
 
 def spec_text(spec: KVSpec) -> str:
     """The spec as it is stored; equal specs have equal texts."""
-    return json.dumps(asdict(spec), sort_keys=True)
+    fields = asdict(spec)
+    if spec.keep == "all":
+        # as databases were written before there was a choice
+        del fields["keep"], fields["kept"]
+    return json.dumps(fields, sort_keys=True)
 
 
 def stored_spec(conn: sqlite3.Connection) -> str | None:
@@ -54,7 +58,15 @@ def write_spec(conn: sqlite3.Connection, spec: KVSpec) -> None:
 
 
 def check_spec(path: Path, expected: KVSpec, stored: KVSpec) -> None:
-    """Raise `ModelMismatch` unless the database was written by this model, adapter and layout."""
+    """Raise unless the database was written by this model, adapter and layout, and for the same purpose.
+
+    Raises `KeepMismatch` when it keeps less or more, else `ModelMismatch`.
+    """
+    if expected.keep != stored.keep:
+        raise KeepMismatch(
+            f"{path} was made with keep={stored.keep!r}, {expected.keep!r} came: leave keep out to use it as it is, or "
+            f"encode its text again: `hierlandmark reencode --db {path} --keep {expected.keep}`"
+        )
     if expected != stored:
         ours, theirs = asdict(expected), asdict(stored)
         differing = [

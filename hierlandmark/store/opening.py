@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from hierlandmark.errors import InvalidArgument, StoreNotWritable
-from hierlandmark.store.connection import Database, named_errors, open_database
+from hierlandmark.store.connection import PAGE_SIZE, SEARCH_PAGE_SIZE, Database, named_errors, open_database
 from hierlandmark.store.header import check_spec, is_new, read_header, stored_spec, write_spec
 from hierlandmark.store.migrations import MIGRATIONS
 from hierlandmark.store.protocol import KVSpec
@@ -33,7 +33,8 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
     with contextlib.ExitStack() as undo, named_errors(path):
         writer = None
         if not read_only:
-            writer = open_database(path, timeout=timeout)
+            page_size = SEARCH_PAGE_SIZE if spec.keep == "search" else PAGE_SIZE
+            writer = open_database(path, timeout=timeout, page_size=page_size)
             undo.callback(writer.close)
             _bring_up_to_date(writer, path, spec)
         reader = open_existing(path, timeout) if read_only else open_database(path, timeout=timeout)

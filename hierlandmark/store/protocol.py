@@ -1,7 +1,8 @@
 """What a store of blocks does. Numpy in, numpy out; no model, no torch.
 
-Words: docs/design.md, section 2. Shapes: N blocks of one segment, L layers, H_kv key-value heads, D head width,
-P positions of a block (`block_size`). Arrays that hold bfloat16 are uint16 bit patterns; `KVSpec.dtype` says which.
+Words: docs/design.md, section 2. Shapes: N blocks of one segment, L layers that are kept, C parts of a block's arrays
+(2, keys and values; 1, keys alone, where `KVSpec.keep` is "search"), H_kv key-value heads, D head width, P positions of
+a block (`block_size`). Arrays that hold bfloat16 are uint16 bit patterns; `KVSpec.dtype` says which.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from hierlandmark.config import Keep
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
 
 SegmentId = int
@@ -29,6 +33,28 @@ class KVSpec:
     dtype: Literal["bfloat16", "float16", "float32"]
     # hex digest over base model, adapter and layout
     fingerprint: str
+    # "search": keys without values, of the layers that search looks at
+    keep: Keep = "all"
+    # which of the model's layers these are, lowest first; none named: all of them
+    kept: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # a list where it was read from a database
+        object.__setattr__(self, "kept", tuple(self.kept))
+        if self.keep not in ("all", "search") or (self.keep == "search") != bool(self.kept):
+            raise InvalidArgument(f"expected layers to be named with keep 'search' only, got {self.kept!r}")
+        if self.kept and (len(self.kept) != self.layers or list(self.kept) != sorted(set(self.kept))):
+            raise InvalidArgument(f"expected {self.layers} layers in order, got {self.kept!r}")
+
+    @property
+    def model_layers(self) -> tuple[int, ...]:
+        """Layers of the model, in the order of the arrays."""
+        return self.kept or tuple(range(self.layers))
+
+    @property
+    def parts(self) -> int:
+        """Keys and values, or keys alone."""
+        return 1 if self.keep == "search" else 2
 
     @property
     def numpy_dtype(self) -> np.dtype:
@@ -54,7 +80,7 @@ class EncodedSegment:
     closed: bool  # False for the open tail: the next append replaces it
     gate_key: np.ndarray  # (L, H_kv, D), unrotated
     landmark_keys: np.ndarray  # (N, L, H_kv, D), unrotated
-    kv: np.ndarray | None  # (N, L, 2, H_kv, P, D), keys [.., 0] unrotated, values [.., 1]; zero where not content
+    kv: np.ndarray | None  # (N, L, C, H_kv, P, D), keys [.., 0] unrotated, values [.., 1]; zero where not content
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +187,7 @@ class BlockStore(Protocol):
     def read_blocks(
         self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
     ) -> np.ndarray:
-        """Keys and values (n, 2, H_kv, P, D) of one layer, in the order asked; writable memory of its own.
+        """Keys and values (n, C, H_kv, P, D) of one of the kept layers, in the order asked; writable memory of its own.
 
         Raises `StoreCorrupt` when a checksum fails, `KeyError` when a block is unknown, its KV was dropped or, with
         `versions` (of each block's segment), its segment was rewritten since it had that one.
@@ -170,8 +196,19 @@ class BlockStore(Protocol):
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:
         """Forget keys and values of these segments; text, gates and landmarks stay."""
 
-    def search_text(self, namespace: str, query: str, k: int) -> list[tuple[MessageId, float]]:
-        """Best messages by BM25 over the text, higher is better; any query string is legal; [] when none match."""
+    def matching(self, namespace: str, where: Filter) -> list[MessageId]:
+        """Messages that the filter lets through, in the order they were appended."""
+
+    def around(self, namespace: str, message_id: MessageId, n: int) -> tuple[list[Message], list[Message]]:
+        """Up to n messages before one and up to n after it, both in the order appended; `MessageNotFound`."""
+
+    def search_text(
+        self, namespace: str, query: str, k: int, where: Filter | None = None
+    ) -> list[tuple[MessageId, float]]:
+        """Best messages by BM25 over the text, higher is better, of those the filter lets through.
+
+        Any query string is legal; [] when none match. Equal scores keep the order appended.
+        """
 
     def namespaces(self) -> list[str]:
         """Names in alphabetical order."""

@@ -113,7 +113,7 @@ def check_segment(spec: KVSpec, segment: EncodedSegment) -> None:
     _check_array("gate_key", segment.gate_key, spec.numpy_dtype, (spec.layers, *heads))
     _check_array("landmark_keys", segment.landmark_keys, spec.numpy_dtype, (n, spec.layers, *heads))
     if segment.kv is not None:
-        shape = (n, spec.layers, 2, spec.kv_heads, spec.block_size, spec.head_dim)
+        shape = (n, spec.layers, spec.parts, spec.kv_heads, spec.block_size, spec.head_dim)
         _check_array("kv", segment.kv, spec.numpy_dtype, shape)
 
 

@@ -56,6 +56,8 @@ class TrainConfig:
     lengths: tuple[int, ...] = ()
     # share of memories that hide RULER's needles (Hsieh et al. 2024)
     needles: float = 0.25
+    # share of memories that are chats whose questions, replies or sentences have known evidence; 0 without chats
+    linked: float = 0.25
     # the furthest that positions jump ahead behind a landmark (Mohtashami & Jaggi 2023, appendix E)
     jump: int = 0
     # share of steps whose memory is encoded without gradient, as it is when it is recalled
@@ -63,8 +65,10 @@ class TrainConfig:
     seed: int = 0
     # a step whose gradient norm is over this many times the running median is not taken
     spike: float = 10.0
-    # query heads that learn to rank blocks for a search: layers from a third to four fifths up, one head a group
+    # query heads that learn to rank blocks for a search: so many layers, one head a group
     retrieval_layers: int = 6
+    # between which shares of the depth they lie; a memory made for search runs nothing above the highest
+    retrieval_depth: tuple[float, float] = (0.35, 0.8)
     # weight of their loss beside the language model's
     votes: float = 0.3
     checkpoint_every: int = 250
@@ -82,6 +86,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # a list where it was read from a checkpoint
         object.__setattr__(self, "lengths", tuple(self.lengths))
+        object.__setattr__(self, "retrieval_depth", tuple(self.retrieval_depth))
+        if len(self.retrieval_depth) != 2 or not 0 <= self.retrieval_depth[0] <= self.retrieval_depth[1] < 1:
+            raise InvalidArgument(
+                f"expected retrieval_depth to be two shares from 0 to under 1 in order, got {self.retrieval_depth!r}"
+            )
         if any(length < 1 for length in self.lengths):
             raise InvalidArgument(f"expected lengths of at least 1 position, got {self.lengths!r}")
         for names, right, wanted in _RANGES:
@@ -95,6 +104,11 @@ class TrainConfig:
             raise InvalidArgument(
                 f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
             )
+        useless = [name for name in ("select_share", "cached", "jump") if getattr(self, name)]
+        if self.attention != "landmark" and useless:
+            raise InvalidArgument(
+                f"expected {useless[0]} to be 0 with attention {self.attention!r}, which has no landmarks"
+            )
 
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
@@ -102,7 +116,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("window select_segments select_blocks", lambda x: x >= 1, "at least 1"),
     ("learning_rate votes seed jump", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds", lambda x: x > 0, "more than 0"),
-    ("flat_share stream_share select_share needles cached", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("flat_share stream_share select_share needles linked cached", lambda x: 0 <= x <= 1, "from 0 to 1"),
     ("select_threshold", lambda x: 0 <= x < 1, "from 0 to under 1"),
 )
 
@@ -169,9 +183,11 @@ class BatchSource(Dataset[tuple[Batch, Mode]]):
         progress = float(self.progress) if self.config.seconds else step / self.config.steps
         shape = shape_of(self.config, self.layout, progress, rng)
         cached = bool(self.config.cached) and rng.random() < self.config.cached
+        config = self.config
         batch = build_batch(
-            self.corpus, self.layout, shape, rng, needles=self.config.needles, jump=self.config.jump, cached=cached
-        )
+            self.corpus, self.layout, shape, rng,
+            needles=config.needles, linked=config.linked, jump=config.jump, cached=cached,
+        )  # fmt: skip
         return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 
     def load(self, start: int, workers: int) -> Iterable[tuple[Batch, Mode]]:
@@ -220,7 +236,7 @@ def train(
     )
     step = int(load_checkpoint(core, optimizer, folder)["step"]) if resume else 0
     rows = cut_log(folder, step)
-    heads = retrieval_heads(core, config.retrieval_layers)
+    heads = retrieval_heads(core, config.retrieval_layers, config.retrieval_depth)
     norms = deque((row["norm"] for row in rows if not row["spiked"]), maxlen=100)
     spikes = deque((row["step"] for row in rows if row["spiked"]), maxlen=8)
     began = clock() - (rows[-1]["seconds"] if rows else 0.0)
@@ -321,8 +337,15 @@ def cut_log(folder: Path, step: int) -> list[dict[str, Any]]:
     return kept
 
 
-def retrieval_heads(core: LandmarkCore, layers: int) -> dict[int, list[int]]:
-    """Layer -> heads that are trained to rank blocks: the middle head of each key-value group, in layers spread out."""
+def retrieval_heads(
+    core: LandmarkCore, layers: int, depth: tuple[float, float] = TrainConfig.retrieval_depth
+) -> dict[int, list[int]]:
+    """Layer -> heads that are trained to rank blocks: the middle head of each key-value group, in layers spread out.
+
+    Args:
+        layers: how many at most.
+        depth: shares of the model's depth between which they lie.
+    """
     group = core.heads // core.kv_heads
-    chosen = np.unique(np.linspace(core.layers * 0.35, core.layers * 0.8, layers).astype(int))
+    chosen = np.unique(np.linspace(core.layers * depth[0], core.layers * depth[1], layers).astype(int))
     return {int(layer): [kv * group + group // 2 for kv in range(core.kv_heads)] for layer in chosen}

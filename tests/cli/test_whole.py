@@ -99,6 +99,22 @@ def test_the_life_of_a_memory(run, tmp_path):
         assert file.execute("pragma integrity_check").fetchall() == [("ok",)]
 
 
+def test_a_database_for_search_only(run, tmp_path):
+    (tmp_path / "chat.jsonl").write_text(json.dumps(CHAT) + "\n")
+    db = ("--db", "m.db")
+    run("add", "chat.jsonl", "--keep", "search", *db)
+    assert "default (for search only): 12 messages" in run("info", *db, using=None)
+    found = [(hit["message_ids"], hit["score"]) for hit in json.loads(run("search", "boats", *db, "--json"))["hits"]]
+    said = run("ask", "Which boats?", *db, code=2)
+    assert "KeepMismatch" in said and "hierlandmark reencode --db m.db --keep all" in said
+    assert "KeepMismatch" in run("add", "chat.jsonl", "--keep", "all", *db, code=2)
+    assert "encoded 12 messages" in run("reencode", *db, "--keep", "all")
+    assert found == [
+        (hit["message_ids"], hit["score"]) for hit in json.loads(run("search", "boats", *db, "--json"))["hits"]
+    ]
+    assert json.loads(run("ask", "Which boats?", *db, "--max-new-tokens", 2, "--json"))["tokens"]
+
+
 def test_figures_of_a_chat(run, tmp_path):
     (tmp_path / "chat.jsonl").write_text(json.dumps(CHAT) + "\n")
     for mode in ("hierarchical", "flat"):

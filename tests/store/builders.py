@@ -1,5 +1,6 @@
 """Small messages and segments for store tests; also imported by the processes that tests start."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ SPEC = KVSpec(
 OTHER = KVSpec(
     layers=2, kv_heads=1, head_dim=4, block_size=6, blocks_per_segment=4, dtype="float32", fingerprint="0" * 64
 )
+# of the same model, made for search only
+SEARCH = replace(SPEC, layers=2, keep="search", kept=(1, 4))
 
 
 def message(id: MessageId, content: str = "the quick brown fox", **fields: object) -> Message:
@@ -38,7 +41,7 @@ def segment(
         closed=closed,
         gate_key=random(spec.layers, *heads),
         landmark_keys=random(blocks, spec.layers, *heads),
-        kv=random(blocks, spec.layers, 2, spec.kv_heads, spec.block_size, spec.head_dim) if kv else None,
+        kv=random(blocks, spec.layers, spec.parts, spec.kv_heads, spec.block_size, spec.head_dim) if kv else None,
     )
 
 

@@ -1,7 +1,7 @@
 """Options of a run: memory without gradient, jumping positions, one length, layouts, and what its log says."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from hierlandmark.model.dense import DenseAttention
 from hierlandmark.testing import ByteTokenizer, tiny_model
 from hierlandmark.train.corpus import build_corpus
 from hierlandmark.train.episodes import Shape, build_batch, jumped
-from hierlandmark.train.loop import BatchSource, TrainConfig, shape_of
+from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, shape_of
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.norms import hidden_norms, layer_norms
 from hierlandmark.train.run import run_config, train_adapter
@@ -229,3 +229,25 @@ def test_sizes_that_do_not_fit_are_refused(base_folder, texts, tmp_path, words, 
     line = ["train", "--out", str(tmp_path / "run"), "--text", str(texts[0]), "--model", str(base_folder)]
     done = CliRunner().invoke(app, [*line, "--device", "cpu", *words])
     assert done.exit_code == 2 and said in done.stderr
+
+
+def test_heads_that_search_lie_where_they_are_told_to(core):
+    core.layers = 30
+    assert list(retrieval_heads(core, 6)) == [10, 13, 15, 18, 21, 24]
+    assert list(retrieval_heads(core, 3, (0.1, 0.5))) == [3, 9, 15]
+    assert list(retrieval_heads(core, 3, (0.3, 0.3))) == [9]
+    assert TrainConfig(retrieval_depth=[0.2, 0.4]).retrieval_depth == (0.2, 0.4)
+    for wrong in ((0.5, 0.2), (0.2, 1.0), (-0.1, 0.2), (0.2,), (0.2, float("nan"))):
+        with pytest.raises(InvalidArgument, match="retrieval_depth"):
+            TrainConfig(retrieval_depth=wrong)
+
+
+def test_a_run_goes_on_with_the_depth_it_was_given(tmp_path):
+    state = {
+        "checkpoint": "0",
+        "step": 1,
+        "updates": 1,
+        "config": json.loads(json.dumps(asdict(TrainConfig(retrieval_depth=(0.1, 0.4))))),
+    }
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    assert run_config(tmp_path, {}, resume=True).retrieval_depth == (0.1, 0.4)
