@@ -118,12 +118,10 @@ def make_needles(
 
 
 def distractor(needles: Needles, rng: Random, words: Words | None = None, *, taken: Collection[str] = ()) -> str:
-    """One more statement of the same kind, not asked about: a haystack of needles is made of these.
+    """One more statement of a key and a value, not asked about: a haystack of needles is made of these.
 
     Its key is none of these needles' and none of `taken`: those of others in the same haystack.
     """
-    if needles.spec.chained:
-        return f"VAR {_fresh('variables', rng, {*needles.taken, *taken})} = {rng.randint(10_000, 99_998)}"
     key = _fresh(needles.spec.key_type, rng, {*needles.taken, *taken}, words or (ADJECTIVES, NOUNS))
     return _NEEDLE.format(type=needles.spec.value_type, key=key, value=_draw(needles.spec.value_type, rng))
 

@@ -345,16 +345,18 @@ class Recall:
         absent = [s for s in segments if s not in self._opened]
         for s in absent:
             record = self._where[s][1]
-            array = self._stored_landmarks(s)
-            if array is None:
-                array = self._encoded_again(s).landmark_keys
-            raw = to_tensor(array, self.spec).float().permute(1, 2, 0, 3)  # (L, H_kv, n, D)
+            raw = to_tensor(self.landmark_keys(s), self.spec).float().permute(1, 2, 0, 3)  # (L, H_kv, n, D)
             where = torch.from_numpy(landmark_positions(record.block_content, self.layout))
             angles = [turns(where, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
             cos, sin = (torch.stack(part).unsqueeze(1) for part in zip(*angles, strict=True))  # (L, 1, n, D / 2)
             self._landmarks[:, :, s] = 0
             self._landmarks[:, :, s, : raw.shape[2]] = turn(raw, cos, sin).to(self._landmarks.dtype)
         self._opened.update(absent)
+
+    def landmark_keys(self, segment: int) -> np.ndarray:
+        """Of a segment as it was listed, unrotated: (n, L, H_kv, D)."""
+        array = self._stored_landmarks(segment)
+        return self._encoded_again(segment).landmark_keys if array is None else array
 
     def _stored_landmarks(self, segment: int) -> np.ndarray | None:
         """None when the segment was removed or rewritten since it was listed."""

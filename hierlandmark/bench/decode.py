@@ -58,7 +58,7 @@ def bench_decode(
 
     Returns:
         Tokens/s of every turn over the memory and over an empty one, the median of the pairwise ratios (memory over
-        empty), and what one token's recall took on average.
+        empty), and what the recall of one token after the first took on average.
     """
     size = model.layout.segment_size
     wanted = [-(-length // size) for length in lengths]
@@ -85,7 +85,8 @@ def bench_decode(
                         times[n].append(pair[1])
                         work[n] = recall.tally
             for n, length in zip(wanted, lengths, strict=True):
-                tally, steps = work[n], len(prompts[-1]) + new_tokens - 1
+                # passes behind the prompt's, whose work is left out as its time is
+                tally, steps = work[n], new_tokens - 1
                 yield {
                     "mode": mode, "tokens": length, "segments": n, "filled": name, "cached_blocks": cached_blocks,
                     "dtype": str(model.core.dtype),
@@ -100,12 +101,25 @@ def bench_decode(
 
 
 def decode(model: LandmarkModel, recall: Recall, prompt: Sequence[int], new_tokens: int) -> float:
-    """Seconds a token, the first apart, which waits for the prompt; `recall.tally` counts this turn only."""
+    """Seconds a token, the first apart, which waits for the prompt; `recall.tally` counts the same passes."""
     recall.begin()
+    first = True
+
+    def made_one(_: int) -> None:
+        nonlocal first
+        if first:
+            recall.tally, first = Tally(), False
+
     # an answer tells where it looked, which is part of its work
     recall.watch(model.core.heads)
     made = generate(
-        model.core, lambda: model.window(recall), lambda tokens: None, prompt, max_new_tokens=new_tokens, stop=set()
+        model.core,
+        lambda: model.window(recall),
+        lambda tokens: None,
+        prompt,
+        max_new_tokens=new_tokens,
+        stop=set(),
+        on_token=made_one,
     )
     return float(np.diff(made.times).mean())
 

@@ -1,6 +1,8 @@
 """`eval needles`: RULER's needles and the paper's passkey at many lengths, modes beside each other."""
 
+import hashlib
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,7 @@ from hierlandmark.cli.output import progress, write_json
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from hierlandmark.eval.needles import Record
+    from hierlandmark.model import LandmarkModel
 
 
 def needles(
@@ -56,7 +58,7 @@ def needles(
     wanted = parse_lengths(lengths)
     from hierlandmark.config import RecallConfig
     from hierlandmark.eval.needle_rows import ratios, rows, table
-    from hierlandmark.eval.needles import Plan, evaluate_needles, key_of
+    from hierlandmark.eval.needles import Plan, evaluate_needles, is_final, key_of
     from hierlandmark.eval.tasks import default_tasks
 
     if filler is not None and not filler.is_file():
@@ -74,12 +76,15 @@ def needles(
         beyond=beyond,
         recall=RecallConfig(**recall),  # type: ignore[arg-type]
     )
+    if workers < 1:
+        raise InvalidArgument(f"expected at least one worker, got {workers!r}")
+    logged = _logged(log)
+    make, identity = _model(model, adapter, device, dtype, workers)
+    # what runs, not what it is called here: folders and files change under their names
     settings = {
-        "model": model,
-        "adapter": adapter,
-        "dtype": dtype,
-        "device": device,
-        "filler": filler.name if filler else None,
+        **identity,
+        "device": device or "cpu",
+        **_identity(filler),
         "haystacks": haystacks,
         "seed": seed,
         "max_new_tokens": max_new_tokens,
@@ -89,12 +94,13 @@ def needles(
     }
     planned = plan.keys
     order = {key: place for place, key in enumerate(planned)}
-    found = [record for record in _logged(log, settings) if key_of(record) in order]
-    make_model = partial(load_model, model, adapter, device=device, dtype=dtype)
+    _begin(log, logged, settings)
+    final = {key_of(record): record for record in logged[1:] if is_final(record)}
+    found = [record for key, record in final.items() if key in order]
     done = [key_of(record) for record in found]
     with progress("answers") as update:
         update(len(found), len(planned))
-        for record in evaluate_needles(make_model, plan, workers=workers, done=done):
+        for record in evaluate_needles(make, plan, workers=workers, done=done):
             found.append(record)
             if log:
                 with log.open("a", encoding="utf-8") as file:
@@ -105,29 +111,67 @@ def needles(
     if str(out) != "-":
         for line in table(results):
             typer.echo(line)
-    write_json({"settings": settings, "results": results, "ratios": ratios(results)}, out)
+    names = {"base": model, "adapter": adapter}
+    write_json({"settings": names | settings, "results": results, "ratios": ratios(results)}, out)
 
 
-def _logged(log: Path | None, settings: dict[str, Any]) -> "list[Record]":
-    """Records of an earlier run with the same settings; a new log starts with these.
+def _model(
+    base: str | None, adapter: str, device: str | None, dtype: str | None, workers: int
+) -> "tuple[Callable[[], LandmarkModel], dict[str, Any]]":
+    """Makes the model in each process, and what tells its answers from another's."""
+    make = partial(load_model, base, adapter, device=device, dtype=dtype)
+    # several have one each, and the device is theirs
+    here = make() if workers == 1 else load_model(base, adapter, dtype=dtype)
+    identity = {"model": here.kv_spec.fingerprint, "dtype": str(here.core.dtype).removeprefix("torch.")}
+    return (lambda: here) if workers == 1 else make, identity
+
+
+def _identity(filler: Path | None) -> dict[str, Any]:
+    """A file's name, under which records stand, and what tells its text from another's."""
+    if filler is None:
+        return {"filler": None}
+    try:
+        with filler.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"filler": filler.name, "filler_bytes": filler.stat().st_size, "filler_sha256": digest}
+    except OSError as error:
+        raise InvalidArgument(f"{str(filler)!r} cannot be read: {error}") from error
+
+
+def _logged(log: Path | None) -> list[dict[str, Any]]:
+    """Settings and records of an earlier run, nothing of a new log.
 
     Raises:
-        InvalidArgument: other settings, or no such log.
+        InvalidArgument: no such log.
     """
     if log is None:
         return []
     try:
-        lines = log.read_text(encoding="utf-8").split("\n") if log.exists() else []
-        if not lines or lines == [""]:
-            log.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-            return []
-        # a run that was killed may have left half a line, which is cut off
-        whole = [json.loads(line) for line in lines[:-1]]
-        if lines[-1]:
-            log.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
+        text = log.read_text(encoding="utf-8") if log.exists() else ""
+        # a run that was killed may have left half a line
+        whole = [json.loads(line) for line in text.split("\n")[:-1]]
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"{str(log)!r} is no log of `eval needles` that can be used: {error}") from error
-    if not whole or whole[0] != settings:
-        was = {name: value for name, value in (whole[0] if whole else {}).items() if settings.get(name) != value}
+    if not all(isinstance(one, dict) for one in whole) or (text and not whole):
+        raise InvalidArgument(f"{str(log)!r} is no log of `eval needles` that can be used: expected objects")
+    return whole
+
+
+def _begin(log: Path | None, logged: list[dict[str, Any]], settings: dict[str, Any]) -> None:
+    """Start a new log with the settings, or see that an old one has the same and cut off half a line.
+
+    Raises:
+        InvalidArgument: it has others, or cannot be written.
+    """
+    if log is None:
+        return
+    if logged and logged[0] != settings:
+        names = dict.fromkeys((*logged[0], *settings))
+        was = {name: logged[0].get(name) for name in names if logged[0].get(name) != settings.get(name)}
         raise InvalidArgument(f"{str(log)!r} was written with other settings, {was}; name another file")
-    return whole[1:]
+    try:
+        text = log.read_text(encoding="utf-8") if logged else json.dumps(settings) + "\n"
+        if not logged or not text.endswith("\n"):
+            log.write_text(text[: text.rindex("\n") + 1], encoding="utf-8")
+    except OSError as error:
+        raise InvalidArgument(f"{str(log)!r} cannot be written: {error}") from error

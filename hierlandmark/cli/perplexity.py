@@ -27,6 +27,7 @@ SegmentsOption = Annotated[
 
 
 def perplexity(
+    ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Text: .txt, .md, or .jsonl(.xz) with one text a line.")],
     lengths: LengthsOption = "2048,4096",
     limit: Annotated[int, typer.Option("--limit", help="Windows of each length.")] = 20,
@@ -70,8 +71,9 @@ def perplexity(
     masses = _numbers(threshold) if threshold else [0.0]
     if mode == "xl" and not table and not sizes:
         raise InvalidArgument("expected --window with mode xl: how many tokens a token sees")
-    if (segments or threshold) and not (ks or table):
-        raise InvalidArgument("expected --blocks beside --segments and --threshold: without it every block is read")
+    # a default that was not asked for misleads nobody
+    given = {name for name in _USED if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+    _check_used(given, table, mode, sizes or [], ks or [])
     if not all(0 <= mass < 1 for mass in masses) or min([1, *(sizes or ()), *(ks or ()), segments or 1]) < 1:
         raise InvalidArgument("expected windows, blocks and segments of at least 1, and thresholds from 0 to under 1")
     from hierlandmark.chats import read_texts
@@ -123,6 +125,35 @@ def perplexity(
     write_json({"results": results, **names}, out)
 
 
+# options that some tables and modes have no use for
+_USED = ("mode", "window", "blocks", "segments", "granularity", "threshold", "xl_adapter", "full_adapter")
+
+
+def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[int], ks: Sequence[int]) -> None:
+    """Raises `InvalidArgument` for an option that would change nothing: whoever gave it believes it did."""
+    if table:
+        who, why = f"--table {table}", "it has no use for them"
+        useless = given & {"mode", "granularity"}
+        if table != "D":
+            useless |= given & {"threshold"}
+        if table != "1":
+            useless |= given & {"xl_adapter", "full_adapter"}
+            if len(sizes) > 1 or len(ks) > 1:
+                raise InvalidArgument(f"expected one --window and one --blocks with --table {table}")
+    elif mode in ("full", "xl"):
+        who, why = f"--mode {mode}", "it is plain attention"
+        useless = given - ({"mode", "window"} if mode == "xl" else {"mode"})
+    elif not ks:
+        who, why = "every block being read", "name how many with --blocks"
+        useless = given & {"segments", "threshold", "granularity", "xl_adapter", "full_adapter"}
+    else:
+        who, why = f"--mode {mode}", "it has no use for them"
+        useless = given & ({"xl_adapter", "full_adapter"} | ({"segments"} if mode == "flat" else set()))
+    if useless:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in _USED if name in useless)
+        raise InvalidArgument(f"{names} would change nothing beside {who}: {why}")
+
+
 def scorer(models: "dict[str, LandmarkModel]") -> "Callable[[Sequence[int], Setting, Counts], Sequence[float]]":
     """Scores by the model of a setting's mode, else by "main"."""
 
@@ -166,7 +197,10 @@ def _line(row: dict[str, Any]) -> str:
     if row["window"]:
         text += f", window {row['window']:,}"
     if row["blocks"] and row["mode"] in ("hierarchical", "flat"):
-        text += f", k {row['blocks']} of {row['segments']} segments, threshold {row['threshold']:g}"
+        text += f", k {row['blocks']}"
+        # flat looks at every segment
+        text += f" of {row['segments']} segments" if row["mode"] == "hierarchical" else ""
+        text += f", threshold {row['threshold']:g}"
     text += f": {row['perplexity']:.2f} over {row['windows']} windows"
     if "work" in row:
         text += f", {row['reads_skipped']['head_token']:.1%} of reads skipped, {row['work']['keys']:,.0f} keys a token"

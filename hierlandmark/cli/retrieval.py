@@ -77,8 +77,8 @@ def retrieval(
         raise InvalidArgument("expected a FILE with questions, or --scale")
     sizes = parse_lengths(scale) if scale else []
     _check(page, sizes, width)
-    names, missing = _names(rows, mode)
-    for line in missing if rows is None and mode is None else ():
+    names, scaled, missing = _names(rows, mode, file is not None, bool(sizes))
+    for line in missing:
         typer.echo(f"left out: {line}", err=True)
     report: RetrievalReport | None = None
     records: list[dict[str, Any]] = []
@@ -98,11 +98,11 @@ def retrieval(
                 questions = [one.question for one in chats[0].questions]
                 source = "those of the first conversation, whole segments repeated with noise, asked its questions"
         if sizes:
-            records = _scale(sizes, names, vectors, questions, width, str(out) == "-")
+            records = _scale(sizes, scaled, vectors, questions, width, str(out) == "-")
     found: dict[str, Any] = report.as_json() if report else {}
     write_json(found | ({"scale": records, "scale_source": source} if records else {}), out)
     if page:
-        _write_page(page, report, records, source, file, model)
+        _write_page(page, report, records, source, file, _words(model, adapter))
 
 
 def _check(page: Path | None, sizes: list[int], width: int) -> None:
@@ -116,13 +116,26 @@ def _check(page: Path | None, sizes: list[int], width: int) -> None:
         raise MissingExtra("the report's plots need matplotlib; run: pip install 'hierlandmark[eval]'")
 
 
-def _names(rows: str | None, mode: SearchMode | None) -> tuple[list[str], list[str]]:
-    """Rows to run, and what is missing for others."""
-    from hierlandmark.eval.rows import check_rows, installed_rows
+def _names(
+    rows: str | None, mode: SearchMode | None, asked: bool, scaled: bool
+) -> tuple[list[str], list[str], list[str]]:
+    """Rows that questions are asked of, those of a scale, and what is missing for others."""
+    from hierlandmark.eval.rows import NAMES, check_rows, installed_rows
+    from hierlandmark.eval.scale import ROWS, scale_rows
 
+    known = tuple(dict.fromkeys((*(NAMES if asked else ()), *(ROWS if scaled else ()))))
+    found: list[str]
+    missing: list[str] = []
     if rows is not None:
-        return check_rows([part.strip() for part in rows.split(",")]), []
-    return ([mode], []) if mode else installed_rows()
+        given = [part.strip() for part in rows.split(",")]
+        # a row that neither measures is named, not passed over
+        found = check_rows(given, known)
+    elif mode:
+        found = [mode, "index", "numpy"] if scaled else [mode]
+    else:
+        found, missing = installed_rows(known)
+    names: list[str] = [mode] if mode and rows is None else [name for name in found if name in NAMES]
+    return names, scale_rows(found) if scaled else [], missing
 
 
 def _chats(file: Path, format: Format | None, limit: int | None) -> "list[Conversation]":
@@ -168,21 +181,28 @@ def _show(report: "RetrievalReport", quiet: bool) -> None:
 
 
 def _scale(
-    sizes: list[int], names: list[str], vectors: Any, questions: list[str], width: int, quiet: bool
+    sizes: list[int], rows: list[str], vectors: Any, questions: list[str], width: int, quiet: bool
 ) -> list[dict[str, Any]]:
-    from hierlandmark.eval.scale import ROWS, measure_scale, scale_cells
+    from hierlandmark.eval.scale import measure_scale, scale_cells
     from hierlandmark.eval.table import columns
 
-    wanted = [row for row in ROWS if row in names] or ["index", "flat"]
     records = []
     with progress("sizes and rows") as update:
-        for record in measure_scale(sizes, wanted, source=vectors, questions=questions, width=width):
+        for record in measure_scale(sizes, rows, source=vectors, questions=questions, width=width):
             records.append(record)
-            update(len(records), len(sizes) * len(wanted))
+            update(len(records), len(sizes) * len(rows))
     if not quiet:
         for line in ("", *columns(scale_cells(records))):
             typer.echo(line)
     return records
+
+
+def _words(model: str | None, adapter: str) -> str:
+    """Which model it was, as `load_model` reads the options."""
+    base = model or "SmolLM2-135M-Instruct"
+    if adapter == "default":
+        return f"{base}, {'no' if model else 'shipped'} adapter"
+    return f"{base}, no adapter" if adapter == "none" else f"{base}, adapter {adapter}"
 
 
 def _write_page(
@@ -191,7 +211,7 @@ def _write_page(
     records: list[dict[str, Any]],
     source: str,
     file: Path | None,
-    model: str | None,
+    model: str,
 ) -> None:
     from hierlandmark.eval.report import html
 
@@ -200,7 +220,7 @@ def _write_page(
         setting |= {
             "text": f"{file.name}, {report.conversations} conversations",
             "questions": f"{len(report.asked):,}, {report.results()['n']:,} with evidence",
-            "model": model or "SmolLM2-135M-Instruct, shipped adapter",
+            "model": model,
         }
     text = html(report, records, title="Retrieval, side by side", setting=setting, source=source)
     try:

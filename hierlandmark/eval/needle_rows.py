@@ -25,8 +25,9 @@ def wilson(mean: float, n: int, z: float = 1.96) -> tuple[float, float]:
 def rows(records: Iterable[Row]) -> list[Row]:
     """One row a task, filler, length and mode, in the order in which they first come.
 
-    `accuracy` is the mean share of answers found, `low` and `high` its 95% interval, all None where no trial could be
-    run (`why`); `keys_share` and `bytes_share` are keys scored and bytes read, over what plain attention would have.
+    `accuracy` is the mean share of answers found over the `trials` that ran, `low` and `high` its 95% interval, None
+    where none could be run; `failed` could not be, for the reasons in `why`; `keys_share` and `bytes_share` are keys
+    scored and bytes read, over what plain attention would have.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for record in records:
@@ -37,9 +38,11 @@ def rows(records: Iterable[Row]) -> list[Row]:
 def _row(key: tuple[Any, ...], group: Sequence[Row]) -> Row:
     task, filler, length, mode = key
     ran = [one for one in group if one["score"] is not None]
+    why = dict.fromkeys(str(one.get("why")) for one in group if one["score"] is None)
     row: Row = {"task": task, "filler": filler, "length": length, "mode": mode, "trials": len(ran)}
+    row |= {"failed": len(group) - len(ran), "why": "; ".join(why) or None}
     if not ran:
-        return row | {"accuracy": None, "low": None, "high": None, "why": group[0].get("why")}
+        return row | {"accuracy": None, "low": None, "high": None}
     accuracy = fmean(one["score"] for one in ran)
     low, high = wilson(accuracy, len(ran))
     row |= {"accuracy": accuracy, "low": low, "high": high}
@@ -56,7 +59,7 @@ def ratios(found: Sequence[Row]) -> list[Row]:
     out = []
     for (task, filler, length, mode), row in by.items():
         flat = by.get((task, filler, length, "flat"))
-        if mode != "hierarchical" or flat is None or not flat["landmark_keys"]:
+        if mode != "hierarchical" or flat is None or not flat.get("landmark_keys") or row["accuracy"] is None:
             continue
         share = row["landmark_keys"] / row["steps"] / (flat["landmark_keys"] / flat["steps"])
         points = 100 * (row["accuracy"] - flat["accuracy"])
@@ -85,5 +88,6 @@ def table(found: Sequence[Row]) -> list[str]:
             line += f"{row['blocks_read']:>8,.0f} {row['bytes_read'] / 1e6:>8,.1f} "
         else:
             line += f"{'':>10} {'':>11} {'':>6} {'':>8} {'':>8} "
-        lines.append(f"{line}{row['first_token_ms']:>9,.0f}")
+        line += f"{row['first_token_ms']:>9,.0f}"
+        lines.append(f"{line}  {row['failed']} more not run: {row['why']}" if row["failed"] else line)
     return lines

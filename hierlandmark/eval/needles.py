@@ -26,6 +26,8 @@ MODES: tuple[AnyMode, ...] = ("hierarchical", "flat", "full")
 # task, filler, length, number of the trial, mode
 Key = tuple[str, str, int, int, str]
 Record = dict[str, Any]
+# why a trial has no score
+OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,25 @@ class Plan:
 
     @property
     def keys(self) -> list[Key]:
-        """Everything to be measured, short documents first."""
+        """Everything to be measured, each once, short documents first."""
         return [
             (task, filler, length, trial, mode)
             for length in sorted(set(self.lengths))
-            for task in self.tasks
-            for filler in self.fillers(task)
+            for task in dict.fromkeys(self.tasks)
+            for filler in dict.fromkeys(self.fillers(task))
             for trial in range(self.trials)
-            for mode in self.modes
+            for mode in dict.fromkeys(self.modes)
         ]
 
 
 def key_of(record: Record) -> Key:
     """Which trial and mode a record is of."""
     return (record["task"], record["filler"], record["length"], record["trial"], record["mode"])
+
+
+def is_final(record: Record) -> bool:
+    """Whether a trial would come out alike again; one that ran out of memory may do better on another day."""
+    return bool(record.get("why") != OUT_OF_MEMORY)
 
 
 def evaluate_needles(

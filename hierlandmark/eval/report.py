@@ -41,8 +41,9 @@ NOTES = (
     "keys: for this project's rows and FAISS, keys of one head that were scored (a landmark vector counts as many as "
     "it holds); for bm25, postings; for minilm, vectors. read: bytes fetched or compared for them. Only rows of one "
     "kind compare exactly.",
-    "ms: wall time of one question, its encoding by the model included; the first question of a conversation also "
-    "loads the gates. tokens/s: the model's tokens in the text, over the time from text to index.",
+    "ms: wall time of one question, its encoding by the model included; the first question of a conversation, which "
+    "also loads the gates, is asked twice and timed the second time. tokens/s: the model's tokens in the text, over "
+    "the time from text to index.",
     "index: gates and landmarks of all layers and heads for this project's modes (the word index of hybrid is not "
     "counted), the vectors of the voting heads for index and FAISS rows.",
 )

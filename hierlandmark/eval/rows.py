@@ -181,20 +181,20 @@ def build(name: str, chat: Chat) -> tuple[Retriever, float | None]:
     return ModeRow(chat, None if name == "default" else name), chat.seconds  # type: ignore[arg-type]
 
 
-def check_rows(names: Sequence[str]) -> list[str]:
-    """Names, each once, `all` for every one; raises `InvalidArgument`, and `MissingExtra` before any work."""
-    wanted = list(dict.fromkeys(part for name in names for part in (NAMES if name == "all" else (name,))))
+def check_rows(names: Sequence[str], known: Sequence[str] = NAMES) -> list[str]:
+    """Names, each once, `all` for every one known; raises `InvalidArgument`, and `MissingExtra` before any work."""
+    wanted = list(dict.fromkeys(part for name in names for part in (known if name == "all" else (name,))))
     for name in wanted:
-        if name not in NAMES:
-            raise InvalidArgument(f"expected rows of {', '.join(NAMES)} or all, got {name!r}")
+        if name not in known:
+            raise InvalidArgument(f"expected rows of {', '.join(known)} or all, got {name!r}")
         _library(name)
     return wanted
 
 
-def installed_rows() -> tuple[list[str], list[str]]:
+def installed_rows(known: Sequence[str] = NAMES) -> tuple[list[str], list[str]]:
     """Rows that can run here, and what is missing for the others."""
     there, missing = [], []
-    for name in NAMES:
+    for name in known:
         try:
             _library(name)
             there.append(name)

@@ -19,7 +19,8 @@ from hierlandmark.errors import InvalidArgument
 if TYPE_CHECKING:
     from hierlandmark.memory.vectors import LandmarkVectors
 
-ROWS = ("index", "flat", "faiss-flat", "faiss-ivf", "faiss-hnsw")
+# numpy is every vector's product, what flat search is when it holds one vector a block
+ROWS = ("index", "numpy", "faiss-flat", "faiss-ivf", "faiss-hnsw")
 # blocks of a segment, width of made vectors, questions asked at each size, and how many blocks each wants
 BLOCKS, WIDTH, QUERIES, K = 8, 512, 50, 10
 # segments made at once
@@ -57,7 +58,7 @@ def measure_scale(
     width: int = WIDTH,
 ) -> Iterator[dict[str, Any]]:
     """One record a size and row: `blocks`, `row`, `p50_ms`, `p95_ms`, `keys_scored`, `resident_bytes`, `index_bytes`,
-    `build_s`, `agreement@10` (share of flat's first ten that are found) and `best@10` (is flat's first among the ten).
+    `build_s`, `agreement@10` (share of the exact first ten that are found) and `best@10` (is the first of them found).
 
     Args:
         sizes: numbers of blocks; segments hold eight.
@@ -71,9 +72,7 @@ def measure_scale(
         MissingExtra: a row's library is not installed.
     """
     check_sizes(sizes, width)
-    wanted = [row for row in ROWS if row in rows]
-    if not wanted:
-        raise InvalidArgument(f"expected rows among {', '.join(ROWS)} for a scale, got {', '.join(rows)}")
+    wanted = scale_rows(rows)
     asked = [source.query(one).vector for one in questions[:QUERIES]] if source is not None else []
     for size in sizes:
         with TemporaryDirectory() as folder:
@@ -83,6 +82,14 @@ def measure_scale(
             exact = _exact(vectors)
             for row in wanted:
                 yield {"blocks": len(vectors.blocks), "row": row} | _measure(row, vectors, exact, Path(folder))
+
+
+def scale_rows(rows: Sequence[str]) -> list[str]:
+    """Those of `ROWS`, in its order; raises `InvalidArgument` where there is none."""
+    wanted = [row for row in ROWS if row in rows]
+    if not wanted:
+        raise InvalidArgument(f"expected rows among {', '.join(ROWS)} for a scale, got {', '.join(rows)}")
+    return wanted
 
 
 def check_sizes(sizes: Sequence[int], width: int = WIDTH) -> None:
@@ -179,7 +186,7 @@ def _build(row: str, vectors: Vectors, folder: Path) -> _Built:
             return found.blocks.tolist(), found.gate_keys + found.landmark_keys
 
         return _Built(search, index.resident_bytes, index.index_bytes)
-    if row == "flat":
+    if row == "numpy":
         blocks = np.array(vectors.blocks)
 
         def brute(query: np.ndarray) -> tuple[Sequence[int], int]:

@@ -13,7 +13,7 @@ import torch
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval.fillers import open_filler
 from hierlandmark.eval.haystack import Haystack, filler_text, make_haystack
-from hierlandmark.eval.needles import AnyMode, Plan, Record
+from hierlandmark.eval.needles import OUT_OF_MEMORY, AnyMode, Plan, Record
 from hierlandmark.eval.segments import SharedSegments, cut, distinct, write_segments
 from hierlandmark.eval.tasks import GRASS, Trial, make_trial, needles_task, needles_text
 from hierlandmark.memory.answer import answer
@@ -32,6 +32,7 @@ class Trials:
 
     def __init__(self, model: LandmarkModel, plan: Plan) -> None:
         self.model, self.plan = model, plan
+        self._warm: set[AnyMode] = set()
 
     def prepare(self, folder: Path, filler: str, number: int, length: int, workers: int) -> int:
         """Put a haystack into a folder, and say how many files its segments make; 0 workers: none, nothing is read."""
@@ -42,8 +43,6 @@ class Trials:
         else:
             text = filler_text(open_filler(GRASS if filler == GRASS else str(self.plan.text)), Random(seed))
         hay = make_haystack(self.model.tokenize, self.model.decode, text, length)
-        if task is not None:
-            (folder / "needles.txt").write_text(self.model.decode(hay.tokens.tolist()), encoding="utf-8")
         np.savez(folder / "haystack.npz", tokens=hay.tokens, cuts=hay.cuts)
         if not workers:
             return 0
@@ -69,29 +68,42 @@ class Trials:
         could not be run, `why` saying it), the answer, and what it cost: `steps` forward passes, keys and blocks as in
         `results.Cost`, `keys` scored in all beside `full_keys`, and bytes of keys and values beside `full_bytes`, which
         plain attention would have read of the document in as many steps.
+
+        Trials take turns in which mode comes first, and a process has run each once, untimed, before its first trial:
+        what is opened, compiled or cached by whoever comes first is spread over all.
         """
-        hidden = folder / "needles.txt"
-        hay_text = hidden.read_text(encoding="utf-8") if hidden.exists() else None
-        trial = make_trial(task, Random(f"{self.plan.seed}/{task}/{length}/{number}"), hay_text)
         with np.load(folder / "haystack.npz") as held:
-            document, room = self.document(Haystack(held["tokens"], held["cuts"]), trial, length)
+            hay = Haystack(held["tokens"], held["cuts"])
+        trial = self.trial(hay, filler, task, length, number)
+        document, room = self.document(hay, trial, length)
         base = {"task": task, "filler": filler, "length": length, "trial": number, "document": len(document)}
         records: list[Record] = []
         shared = SharedSegments(self.model, sorted(folder.glob("*.db")))
         try:
             sources, encoded = None, 0
-            for mode in modes:
+            first = number % len(modes)
+            for mode in (*modes[first:], *modes[:first]):
                 record: Record = base | {"mode": mode}
-                if mode == "full":
-                    record |= self._full(document, trial, length, room)
-                else:
-                    if sources is None:
-                        sources, encoded = shared.document(document)
-                    record |= self._recalled(sources, trial, mode, room, len(document)) | {"encoded": encoded}
+                try:
+                    self._warm_up(mode, trial.prompt, length)
+                    if mode == "full":
+                        record |= self._full(document, trial, length, room)
+                    else:
+                        if sources is None:
+                            sources, encoded = shared.document(document)
+                        record |= self._recalled(sources, trial, mode, room, len(document)) | {"encoded": encoded}
+                except torch.OutOfMemoryError:
+                    record |= {"score": None, "why": OUT_OF_MEMORY}
                 records.append(record)
         finally:
             shared.close()
         return records
+
+    def trial(self, hay: Haystack, filler: str, task: str, length: int, number: int) -> Trial:
+        """Drawn from seed, task, length and number; the haystack beyond that length plays no part."""
+        among = needles_task(filler) is not None
+        text = self.model.decode(hay.tokens[:length].tolist()) if among else None
+        return make_trial(task, Random(f"{self.plan.seed}/{task}/{length}/{number}"), text)
 
     def document(self, hay: Haystack, trial: Trial, length: int) -> tuple[np.ndarray, int]:
         """Tokens of a trial's document, and how many may be made: with the question they are `length`."""
@@ -108,6 +120,17 @@ class Trials:
             return hay.document(size, opening, statements, closing, self.model.layout.segment_capacity), room
         except InvalidArgument as error:
             raise InvalidArgument(f"length {length} does not do, less question and answer: {error}") from error
+
+    def _warm_up(self, mode: AnyMode, prompt: str, length: int) -> None:
+        """A question about nothing, once a process and mode: the weights' and kernels' first use is no trial's."""
+        if mode in self._warm or (mode == "full" and self._too_long(length)):
+            return
+        self._warm.add(mode)
+        if mode == "full":
+            self.model.complete_full(prompt, max_new_tokens=2)
+        else:
+            recall = self.model.recall([], self.plan.recall.model_copy(update={"mode": mode}))
+            answer(self.model, recall, self.model.tokenize(prompt), max_new_tokens=2)
 
     def _recalled(self, sources: Sequence[Source], trial: Trial, mode: Any, room: int, document: int) -> Record:
         model, core = self.model, self.model.core
@@ -132,15 +155,17 @@ class Trials:
         }
 
     def _full(self, document: np.ndarray, trial: Trial, length: int, room: int) -> Record:
-        limit = getattr(self.model.core.base.config, "max_position_embeddings", None)
-        if limit is not None and length > limit and not self.plan.beyond:
-            return {"score": None, "why": f"the base model has {limit} positions"}
+        if why := self._too_long(length):
+            return {"score": None, "why": why}
         text = self.model.decode(document[: len(document) - len(self.model.tokenize(CLOSING))].tolist())
-        try:
-            said = self.model.complete_full(f"{text}\n{trial.prompt}", max_new_tokens=room)
-        except torch.OutOfMemoryError:
-            return {"score": None, "why": "out of memory"}
-        return _said(said, trial)
+        return _said(self.model.complete_full(f"{text}\n{trial.prompt}", max_new_tokens=room), trial)
+
+    def _too_long(self, length: int) -> str | None:
+        """Why the base model is not run on so many tokens."""
+        limit = getattr(self.model.core.base.config, "max_position_embeddings", None)
+        if limit is None or length <= limit or self.plan.beyond:
+            return None
+        return f"the base model has {limit} positions"
 
 
 def _said(said: Answer, trial: Trial) -> Record:

@@ -5,17 +5,26 @@ the root of their number, by spherical k-means (the coarse quantiser of an inver
 centres, the gates of the best cells, and the landmarks of the best segments: keys scored grow with the root of the
 memory.
 
+Every file carries the id of its build. Building writes beside the files that are there and then puts its own in their
+place, so that an index opened before goes on with what it opened.
+
 Shapes: N blocks, G segments, C cells, V width of a vector (`memory.vectors`).
 """
 
 import json
 import os
+import struct
+import uuid
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from tempfile import TemporaryDirectory
+from tokenize import TokenError
+from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -26,6 +35,13 @@ CELLS, SEGMENTS = 12, 64
 _BLOCKS, _GATES, _TABLES, _META = "landmarks.npy", "gates.npy", "tables.npz", "index.json"
 # not on Windows
 _PREAD = hasattr(os, "pread")
+# characters of a build's id, which ends both files of vectors
+_ID = 32
+# what damaged bytes make numpy and zipfile raise
+_DAMAGE = (
+    OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, NotImplementedError, RuntimeError, SyntaxError,
+    BadZipFile, TokenError, struct.error, zlib.error,
+)  # fmt: skip
 # of k-means: rounds, gates a cell that it learns from, rows compared at once
 _ROUNDS, _SAMPLE, _ROWS = 10, 64, 8192
 
@@ -50,7 +66,14 @@ class VectorIndex:
     """
 
     def __init__(
-        self, blocks: np.ndarray, gates: np.ndarray, starts: np.ndarray, order: np.ndarray, cells: np.ndarray
+        self,
+        blocks: np.ndarray,
+        gates: np.ndarray,
+        starts: np.ndarray,
+        order: np.ndarray,
+        cells: np.ndarray,
+        *,
+        file: FileIO | None = None,
     ) -> None:
         """From arrays as `build` makes them; `blocks` may be a memory map.
 
@@ -60,10 +83,11 @@ class VectorIndex:
             starts: (G + 1,) first block of each segment, in text order, and N.
             order: (G,) segment of each row of `gates`.
             cells: (C + 1,) first row of each cell, and G.
+            file: what `blocks` maps, open; without one they are read from `blocks` itself.
         """
         self._blocks, self._gates, self._starts, self._order, self._cells = blocks, gates, starts, order, cells
         # a read costs less than the page faults of a map, and leaves no landmark in this process
-        self._file = FileIO(blocks.filename) if isinstance(blocks, np.memmap) and blocks.filename and _PREAD else None
+        self._file = file
         self._offset = blocks.offset if isinstance(blocks, np.memmap) else 0
         self._centres = np.stack([gates[a:b].mean(0) for a, b in pairwise(cells)])
 
@@ -71,7 +95,7 @@ class VectorIndex:
     def build(
         cls, folder: Path, gates: np.ndarray, blocks: np.ndarray, starts: np.ndarray, *, cells: int | None = None
     ) -> Self:
-        """Write an index into a folder, which may exist, and open it.
+        """Write an index into a folder, which may exist and hold an older one, and open it.
 
         Args:
             gates: (G, V) float32.
@@ -96,14 +120,29 @@ class VectorIndex:
         counts = np.bincount(cell)
         bounds = np.cumsum([0, *counts[counts > 0]], dtype=np.int64)
         folder.mkdir(parents=True, exist_ok=True)
-        out = np.lib.format.open_memmap(folder / _BLOCKS, "w+", np.float32, blocks.shape)
-        for rows in _pieces(len(blocks)):
-            out[rows] = blocks[rows]
-        out.flush()
-        del out
-        np.save(folder / _GATES, np.asarray(gates, np.float32)[order])
-        np.savez(folder / _TABLES, starts=np.asarray(starts, np.int64), order=order, cells=bounds)
-        (folder / _META).write_text(json.dumps({"blocks": len(blocks), "segments": G, "width": gates.shape[1]}) + "\n")
+        build = uuid.uuid4().hex
+        meta = {"build": build, "blocks": len(blocks), "segments": G, "width": gates.shape[1]}
+        with TemporaryDirectory(dir=folder, prefix=".new-") as name:
+            new = Path(name)
+            out = np.lib.format.open_memmap(new / _BLOCKS, "w+", np.float32, blocks.shape)
+            for rows in _pieces(len(blocks)):
+                out[rows] = blocks[rows]
+            out.flush()
+            del out
+            np.save(new / _GATES, np.asarray(gates, np.float32)[order])
+            for vectors in (_BLOCKS, _GATES):
+                with (new / vectors).open("ab") as file:
+                    file.write(build.encode())
+            np.savez(
+                new / _TABLES,
+                build=np.array(build),
+                starts=np.asarray(starts, np.int64),
+                order=order.astype(np.int64),
+                cells=bounds,
+            )
+            (new / _META).write_text(json.dumps(meta) + "\n")
+            for part in (_BLOCKS, _GATES, _TABLES, _META):
+                (new / part).replace(folder / part)
         return cls.open(folder)
 
     @classmethod
@@ -111,20 +150,23 @@ class VectorIndex:
         """Open what `build` wrote: gates are read into memory, landmarks stay in their file.
 
         Raises:
-            StoreCorrupt: a file is missing, damaged or of another index.
+            StoreCorrupt: a file is missing, damaged or of another build, as it is for a moment while one replaces it.
         """
         try:
-            meta = json.loads((folder / _META).read_text())
-            blocks = np.load(folder / _BLOCKS, mmap_mode="r")
-            gates = np.load(folder / _GATES)
+            build, N, G, width = _described(json.loads((folder / _META).read_text()))
             with np.load(folder / _TABLES) as tables:
-                starts, order, cells = tables["starts"], tables["order"], tables["cells"]
-        except (OSError, ValueError, KeyError) as error:
+                starts, order, cells = (_row(tables[name]) for name in ("starts", "order", "cells"))
+                same = str(tables["build"]) == build
+            if not same or not _fit(starts, order, cells, N, G):
+                raise ValueError(f"{_TABLES} and {_META} do not fit")
+            with _opened(folder / _GATES, (G, width), build) as file:
+                gates = np.fromfile(file, np.float32, G * width).reshape(G, width)
+            # one opening of it for map and reads: by its name a newer one may stand there in a moment
+            file = _opened(folder / _BLOCKS, (N, width), build)
+            blocks = np.memmap(file, np.float32, "r", file.tell(), (N, width))
+        except _DAMAGE as error:
             raise StoreCorrupt(f"no whole vector index in {str(folder)!r}, build it anew: {error}") from error
-        width = meta.get("width")
-        if blocks.shape != (meta.get("blocks"), width) or gates.shape != (meta.get("segments"), width):
-            raise StoreCorrupt(f"the files of the vector index in {str(folder)!r} do not fit, build it anew")
-        return cls(blocks, gates, starts, order, cells)
+        return cls(blocks, gates, starts, order, cells, file=file if _PREAD else None)
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -196,6 +238,51 @@ class VectorIndex:
         chosen = _best(self._centres @ query, cells)
         rows = [(int(self._cells[c]), int(self._cells[c + 1])) for c in chosen]
         return rows, self.n_cells + sum(b - a for a, b in rows)
+
+
+def _described(meta: Any) -> tuple[str, int, int, int]:
+    """Build, N, G and V as a folder's description has them."""
+    if not isinstance(meta, dict) or not isinstance(meta.get("build"), str):
+        raise ValueError(f"{_META} names no build")
+    sizes = [meta.get(name) for name in ("blocks", "segments", "width")]
+    N, G, width = (size if type(size) is int else 0 for size in sizes)
+    if min(N, G, width) < 1:
+        raise ValueError(f"{_META} gives sizes {sizes}")
+    return meta["build"], N, G, width
+
+
+def _opened(path: Path, shape: tuple[int, int], build: str) -> FileIO:
+    """A file of vectors, at the first of them; `ValueError` where it is of another shape or build, or cut."""
+    file = FileIO(path)
+    try:
+        np.lib.format.read_magic(file)
+        found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+        end = file.seek(-_ID, os.SEEK_END)
+        whole = end == start + shape[0] * shape[1] * 4 and file.read(_ID) == build.encode()
+        if found != shape or fortran or dtype != np.float32 or not whole:
+            raise ValueError(f"{path.name} and {_META} do not fit")
+        file.seek(start)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _row(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 1 or array.dtype != np.int64 or not len(array):
+        raise ValueError(f"expected whole numbers in a row, got {array.dtype} {array.shape}")
+    return array
+
+
+def _fit(starts: np.ndarray, order: np.ndarray, cells: np.ndarray, N: int, G: int) -> bool:
+    """Whether tables name each of N blocks, G segments and G rows once."""
+    return (
+        len(starts) == G + 1
+        and (starts[0], starts[-1], cells[0], cells[-1]) == (0, N, 0, G)
+        and bool((np.diff(starts) >= 0).all() and (np.diff(cells) > 0).all())
+        and np.array_equal(np.sort(order), np.arange(G))
+    )
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:

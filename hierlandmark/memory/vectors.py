@@ -65,17 +65,18 @@ class LandmarkVectors:
         group = model.core.heads // model.core.kv_heads
         self.pairs = sorted({(head.layer, head.head // group) for head in self._heads})
         self._recall = memory._recall(model, store, "flat")
-        records, raw = store.index(memory.namespace)
-        self.records = records
-        gates = to_tensor(raw, store.spec).float()  # (G, L, H_kv, D)
+        # whatever others write meanwhile: places in one are places in the other
+        (source,) = self._recall.sources
+        self.records = records = source.records
+        gates = to_tensor(source.gates, store.spec).float()  # (G, L, H_kv, D)
         where = torch.tensor([gate_position(record.block_content, model.layout) for record in records])
         # where in the stored arrays each layer is
         slots = {layer: slot for slot, layer in enumerate(store.spec.model_layers)}
         places = [(layer, slots[layer], h) for layer, h in self.pairs]
         self.gates = _centred(_rotated(model, gates, where, places))
         parts = []
-        for record, array in zip(records, store.landmark_keys([record.id for record in records]), strict=True):
-            keys = to_tensor(array, store.spec).float()  # (n, L, H_kv, D)
+        for segment, record in enumerate(records):
+            keys = to_tensor(self._recall.landmark_keys(segment), store.spec).float()  # (n, L, H_kv, D)
             at = torch.from_numpy(landmark_positions(record.block_content, model.layout))
             parts.append(_rotated(model, keys, at, places))
         self.blocks = _centred(torch.cat(parts))

@@ -115,7 +115,7 @@ def _fused(
     return work.attend(near, chosen)
 
 
-# fastest expected at a block size of 64 from how they compile for sm_90 (registers, spills); to be measured
+# fastest expected at a block size of 64 from how they compile for sm_90 (registers, spills)
 LAUNCHES: dict[bool, Launches] = {
     False: {"candidates": Launch(64, 4, 2), "landmarks": Launch(1, 4, 2), "chosen": Launch(1, 4, 3)},
     True: {"candidates": Launch(64, 4, 2), "landmarks": Launch(1, 4, 2), "chosen": Launch(2, 8, 3)},

@@ -52,7 +52,7 @@ def test_retrieval_side_by_side(cli, chat_file: Path) -> None:
 def test_retrieval_runs_what_is_installed_and_says_what_is_not(
     cli, chat_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hierlandmark.eval.rows.installed_rows", lambda: (["flat", "hybrid"], ["bm25 needs bm25s"]))
+    monkeypatch.setattr("hierlandmark.eval.rows.installed_rows", lambda _: (["flat", "hybrid"], ["bm25 needs bm25s"]))
     done = cli("eval", "retrieval", chat_file, "--json", "out.json")
     assert done.exit_code == 0
     # the mode that `results` are of runs always
@@ -78,18 +78,50 @@ def test_retrieval_writes_a_page(cli, chat_file: Path) -> None:
     pytest.importorskip("matplotlib")
     done = cli("eval", "retrieval", chat_file, "--rows", "flat,hybrid", "--report", "out.html")
     assert done.exit_code == 0
-    assert "chat.jsonl, 1 conversations" in Path("out.html").read_text()
+    found = Path("out.html").read_text()
+    assert "chat.jsonl, 1 conversations" in found and "SmolLM2-135M-Instruct, shipped adapter" in found
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--adapter", "mine"], "SmolLM2-135M-Instruct, adapter mine"),
+        (["--adapter", "none"], "SmolLM2-135M-Instruct, no adapter"),
+        (["--model", "base"], "base, no adapter"),
+    ],
+)
+def test_a_page_names_the_adapter(cli, chat_file: Path, words: list[str], said: str) -> None:
+    pytest.importorskip("matplotlib")
+    assert cli("eval", "retrieval", chat_file, "--mode", "flat", "--report", "out.html", *words).exit_code == 0
+    assert f"<td>{said}</td>" in Path("out.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["bm25", "flat", "index,hybrid"])
+def test_a_scale_measures_no_other_rows_than_those_named(cli, name: str) -> None:
+    pytest.importorskip("bm25s")
+    done = cli("eval", "retrieval", "--scale", "200", "--rows", name)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "expected rows of index, numpy, faiss-flat" in done.stderr
+
+
+def test_a_scale_beside_questions_has_rows_of_its_own(cli, chat_file: Path) -> None:
+    done = cli("eval", "retrieval", chat_file, "--scale", "200", "--rows", "hybrid,flat")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "expected rows among index, numpy, faiss-flat, faiss-ivf, faiss-hnsw for a scale" in done.stderr
+    assert FakeModel.loaded == []
+    done = cli("eval", "retrieval", chat_file, "--rows", "numpy")
+    assert done.exit_code == 2 and "got 'numpy'" in done.stderr
 
 
 def test_retrieval_scale_needs_no_file_and_no_model(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     # the index stands beside the memory that is faked, and is real
     folder = Path(hierlandmark.__file__).parent / "memory"
     monkeypatch.setattr(sys.modules["hierlandmark.memory"], "__path__", [str(folder)], raising=False)
-    done = cli("eval", "retrieval", "--scale", "200,400", "--rows", "index,flat", "--width", 16, "--json", "out.json")
+    done = cli("eval", "retrieval", "--scale", "200,400", "--rows", "index,numpy", "--width", 16, "--json", "out.json")
     assert done.exit_code == 0
     found = json.loads(Path("out.json").read_text())
     assert [(one["blocks"], one["row"]) for one in found["scale"]] == [
-        (200, "index"), (200, "flat"), (400, "index"), (400, "flat"),
+        (200, "index"), (200, "numpy"), (400, "index"), (400, "numpy"),
     ]  # fmt: skip
     assert found["scale_source"].startswith("made of nothing, 16 wide")
     assert FakeModel.loaded == []
@@ -184,7 +216,18 @@ def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkey
     ("words", "said"),
     [
         ("--mode xl", "expected --window with mode xl"),
-        ("--threshold 0.1", "expected --blocks beside"),
+        ("--threshold 0.1", "--threshold would change nothing beside every block being read"),
+        ("--granularity head", "--granularity would change nothing beside every block being read"),
+        ("--segments 2", "--segments would change nothing beside every block being read: name how many with --blocks"),
+        ("--mode flat --blocks 2 --segments 2", "--segments would change nothing beside --mode flat"),
+        ("--mode full --blocks 2 --window 64", "--window, --blocks would change nothing beside --mode full"),
+        ("--mode xl --window 64 --blocks 2", "--blocks would change nothing beside --mode xl"),
+        ("--xl-adapter a --blocks 2", "--xl-adapter would change nothing beside --mode hierarchical"),
+        ("--table 1 --mode flat", "--mode would change nothing beside --table 1"),
+        ("--table 1 --threshold 0.1", "--threshold would change nothing beside --table 1"),
+        ("--table 2 --threshold 0.1 --granularity head", "--granularity, --threshold would change nothing"),
+        ("--table D --full-adapter a", "--full-adapter would change nothing beside --table D"),
+        ("--table D --blocks 2,4", "expected one --window and one --blocks with --table D"),
         ("--blocks 2 --threshold 1", "thresholds from 0 to under 1"),
         ("--blocks 0", "of at least 1"),
         ("--window 100", "whole blocks of 64, got 100"),
@@ -193,6 +236,13 @@ def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkey
 def test_options_of_perplexity_that_do_not_fit(evaluate, words: str, said: str) -> None:
     done = evaluate("perplexity", *words.split())
     assert done.exit_code == 2 and said in done.stderr, done.stderr
+    assert "whole blocks" in said or FakeModel.loaded == []
+
+
+def test_only_hierarchical_opens_segments(evaluate) -> None:
+    lines = {mode: evaluate("perplexity", "--mode", mode, "--blocks", "2").stdout for mode in ("hierarchical", "flat")}
+    assert "k 2 of 4 segments, threshold 0" in lines["hierarchical"]
+    assert "k 2, threshold 0" in lines["flat"]
 
 
 def test_thresholds_are_numbers(evaluate) -> None:

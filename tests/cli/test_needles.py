@@ -13,12 +13,13 @@ from hierlandmark.model import LandmarkModel
 from hierlandmark.testing import tiny_model
 
 WORDS = ["--lengths", "600,900", "--tasks", "passkey", "--trials", "2", "--haystacks", "1", "--max-new-tokens", "4"]
+WIDE = LayoutConfig(block_size=32, blocks_per_segment=8)
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     loaded: list[dict] = []
-    make = partial(tiny_model, layout=LayoutConfig(block_size=32, blocks_per_segment=8))
+    make = partial(tiny_model, layout=WIDE)
     monkeypatch.setattr(LandmarkModel, "from_pretrained", lambda *_, **options: loaded.append(options) or make())
     monkeypatch.chdir(tmp_path)
 
@@ -41,6 +42,7 @@ def test_json_and_table(run) -> None:
     assert set(flat) == {
         "task", "filler", "length", "mode", "trials", "accuracy", "low", "high", "document", "steps", "gate_keys",
         "landmark_keys", "blocks_read", "bytes_read", "first_token_ms", "per_token_ms", "keys_share", "bytes_share",
+        "failed", "why",
     }  # fmt: skip
     assert flat["trials"] == 2 and flat["accuracy"] == 0 and flat["landmark_keys"] > 0
     assert rows[600, "full"]["accuracy"] is None and "512 positions" in rows[600, "full"]["why"]
@@ -64,9 +66,50 @@ def test_a_log_is_gone_on_from(run) -> None:
         for done in (first, second)
     ]
     assert timeless[0] == timeless[1]
-    # nothing is left: no model is loaded
+    # nothing is left, and nothing is written
     assert run("--log", "log.jsonl").exit_code == 0
-    assert len(run.loaded) == 2
+    assert Path("log.jsonl").read_text().splitlines() == again
+
+
+def test_a_trial_that_ran_out_of_memory_is_tried_again(run) -> None:
+    words = ("--modes", "flat", "--log", "log.jsonl", "--json", "-")
+    assert run(*words).exit_code == 0
+    settings, *lines = Path("log.jsonl").read_text().splitlines()
+    kept = {"task", "filler", "length", "trial", "mode", "document"}
+    failed = {name: value for name, value in json.loads(lines[1]).items() if name in kept}
+    failed |= {"score": None, "why": "out of memory"}
+    Path("log.jsonl").write_text("\n".join([settings, lines[0], json.dumps(failed), *lines[2:], ""]))
+    done = run(*words)
+    assert [(row["trials"], row["failed"]) for row in json.loads(done.stdout)["results"]] == [(2, 0), (2, 0)]
+    assert len(Path("log.jsonl").read_text().splitlines()) == 1 + 5
+    # the failed one is there still, and counts no more
+    assert [row["trials"] for row in json.loads(run(*words).stdout)["results"]] == [2, 2]
+    assert len(Path("log.jsonl").read_text().splitlines()) == 1 + 5
+
+
+def test_a_log_knows_model_and_filler_by_what_they_hold(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("book.txt").write_text("They went to town. " * 200)
+    words = ("--modes", "full", "--log", "log.jsonl", "--filler", "book.txt", "--json", "out.json")
+    assert run(*words).exit_code == 0
+    settings = json.loads(Path("out.json").read_text())["settings"]
+    assert settings["model"] == tiny_model(layout=WIDE).kv_spec.fingerprint and settings["filler_bytes"] == 3800
+    # another name of the same model is no other model
+    assert run(*words, "--adapter", "elsewhere").exit_code == 0
+    Path("book.txt").write_text("They went to work. " * 200)
+    other = run(*words)
+    assert other.exit_code == 2 and "other settings, {'filler_sha256': " in other.stderr
+    Path("book.txt").write_text("They went to town. " * 200)
+    monkeypatch.setattr(LandmarkModel, "from_pretrained", lambda *_, **__: tiny_model(seed=1, layout=WIDE))
+    other = run(*words)
+    assert other.exit_code == 2 and "other settings, {'model': " in other.stderr
+
+
+def test_a_file_that_is_no_log_is_left_alone(run) -> None:
+    for text in ("a note", "[]\n", "no\n", '{"a": 1}\n{"b'):
+        Path("note.txt").write_text(text)
+        done = run("--log", "note.txt")
+        assert done.exit_code == 2 and "'note.txt'" in done.stderr
+        assert Path("note.txt").read_text() == text
 
 
 def test_a_log_of_other_settings(run) -> None:

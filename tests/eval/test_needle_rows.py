@@ -34,6 +34,16 @@ def test_rows_and_ratios() -> None:
     assert "80.0%" in lines[1] and "15.0%" in lines[1] and "not run: too long" in lines[3]
 
 
+def test_trials_that_failed_are_counted() -> None:
+    lost = record("flat", None, why="out of memory")
+    (row,) = rows([record("flat", 1.0), lost, record("flat", 0.0), lost])
+    assert (row["trials"], row["failed"], row["why"], row["accuracy"]) == (2, 2, "out of memory", 0.5)
+    assert "2 more not run: out of memory" in table([row])[1]
+    # where all of one mode failed there is nothing to set beside
+    assert ratios(rows([record("hierarchical", 1.0), lost])) == ratios(rows([record("hierarchical", None)])) == []
+    assert ratios(rows([record("hierarchical", None, why="out of memory"), record("flat", 1.0)])) == []
+
+
 def test_a_full_row_has_no_keys() -> None:
     plain = {"task": "vt", "filler": "grass", "length": 1, "trial": 0, "mode": "full", "document": 1, "score": 1.0}
     (row,) = rows([plain | {"first_token_ms": 3.0, "per_token_ms": 1.0}])

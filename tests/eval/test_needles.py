@@ -2,19 +2,20 @@
 
 from functools import partial
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
+import torch
 
 from hierlandmark import Memory, Message
 from hierlandmark.config import LayoutConfig, MemoryConfig, RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval import trial as one_trial
 from hierlandmark.eval.haystack import Haystack
-from hierlandmark.eval.needles import MODES, Plan, evaluate_needles, key_of
+from hierlandmark.eval.needles import MODES, Plan, evaluate_needles, is_final, key_of
 from hierlandmark.eval.segments import SharedSegments, cut, write_segments
-from hierlandmark.eval.tasks import make_trial
+from hierlandmark.model import LandmarkModel
+from hierlandmark.recall import Recall
 from hierlandmark.testing import tiny_model
 
 # wide enough for a question of bytes, so that a prompt stays in one window
@@ -58,12 +59,10 @@ def test_shared_segments_equal_the_whole_document(
         folder = tmp_path / filler
         folder.mkdir()
         trials.prepare(folder, filler, 0, 2000, 1)
-        hidden = folder / "needles.txt"
         with np.load(folder / "haystack.npz") as held:
             hay = Haystack(held["tokens"], held["cuts"])
         for record in (r for r in records if r["filler"] == filler and r["mode"] != "full"):
-            rng = Random(f"{plan.seed}/{record['task']}/{record['length']}/{record['trial']}")
-            trial = make_trial(record["task"], rng, hidden.read_text() if hidden.exists() else None)
+            trial = trials.trial(hay, filler, record["task"], record["length"], record["trial"])
             document, room = trials.document(hay, trial, record["length"])
             text = model.decode(document.tolist())
             assert len(document) + len(model.tokenize(trial.prompt)) + room == record["length"]
@@ -80,6 +79,69 @@ def test_shared_segments_equal_the_whole_document(
             assert record["encoded"] <= 2 + 2 * len(trial.statements)
             checked += 1
     assert checked == len(records) * 2 // 3
+
+
+def test_a_trial_depends_on_its_own_length_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # few keys, so that many of those drawn stand in the longer haystack
+    monkeypatch.setattr("hierlandmark.needles.ADJECTIVES", [f"able{i}" for i in range(10)])
+    monkeypatch.setattr("hierlandmark.needles.NOUNS", [f"acorn{i}" for i in range(10)])
+    found = []
+    for longest in (1200, 4000):
+        trials = one_trial.Trials(make_model(), Plan(["niah_multikey_2"], [1200, longest]))
+        folder = tmp_path / str(longest)
+        folder.mkdir()
+        filler = "needles of niah_multikey_2"
+        trials.prepare(folder, filler, 0, longest, 0)
+        with np.load(folder / "haystack.npz") as held:
+            hay = Haystack(held["tokens"], held["cuts"])
+        drawn = [trials.trial(hay, filler, "niah_multikey_2", 1200, number) for number in range(20)]
+        found.append([(one.statements, one.depths) for one in drawn])
+    assert found[0] == found[1]
+
+
+def test_what_is_named_twice_is_measured_once() -> None:
+    once = Plan(["passkey", "vt"], [600], trials=2, modes=["flat", "full"])
+    twice = Plan(["passkey", "vt", "passkey"], [600, 600], trials=2, modes=["flat", "full", "flat"])
+    assert twice.keys == once.keys
+
+
+def test_each_mode_comes_first_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = one_trial.Trials(make_model(), Plan(["passkey"], [600], beyond=True, max_new_tokens=2))
+    trials.prepare(tmp_path, "grass", 0, 600, 0)
+    asked: list[tuple[str, bool]] = []
+    answer, full = one_trial.answer, LandmarkModel.complete_full
+
+    def seen(model: object, recall: Recall, *args: object, **more: object) -> object:
+        asked.append((recall.config.mode, bool(recall.sources)))
+        return answer(model, recall, *args, **more)  # type: ignore[arg-type]
+
+    def read(model: LandmarkModel, prompt: str, **more: int) -> object:
+        asked.append(("full", len(prompt) > 300))
+        return full(model, prompt, **more)
+
+    monkeypatch.setattr(one_trial, "answer", seen)
+    monkeypatch.setattr(LandmarkModel, "complete_full", read)
+    first = trials.run(tmp_path, "grass", "passkey", 600, 0, MODES)
+    # a question about nothing before what is timed
+    assert asked == [(mode, real) for mode in MODES for real in (False, True)]
+    second = trials.run(tmp_path, "grass", "passkey", 600, 1, MODES)
+    assert [record["mode"] for record in first] == ["hierarchical", "flat", "full"]
+    assert [record["mode"] for record in second] == ["flat", "full", "hierarchical"]
+    assert asked[6:] == [("flat", True), ("full", True), ("hierarchical", True)]
+
+
+def test_out_of_memory_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = one_trial.Trials(make_model(), Plan(["passkey"], [600], max_new_tokens=2))
+    trials.prepare(tmp_path, "grass", 0, 600, 0)
+
+    def none_left(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(one_trial, "answer", none_left)
+    records = trials.run(tmp_path, "grass", "passkey", 600, 0, ["flat", "hierarchical"])
+    assert [(record["score"], record["why"], is_final(record)) for record in records] == [
+        (None, "out of memory", False)
+    ] * 2
 
 
 def test_needles_change_the_answer(records: list[dict]) -> None:

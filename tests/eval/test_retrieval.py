@@ -6,6 +6,7 @@ import pytest
 
 from hierlandmark.chats import Conversation
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.eval import retrieval
 from hierlandmark.eval.retrieval import evaluate_retrieval, namespaces
 from hierlandmark.eval.rows import rank
 from hierlandmark.results import Cost, Hit, SearchResult
@@ -68,6 +69,27 @@ def test_rows_stand_beside_each_other(open_memory) -> None:
     # a second run finds the text there, and knows nothing of how long it took
     again = evaluate_retrieval(chats, open_memory, mode="flat").as_json()
     assert again["rows"]["flat"]["ingest_tokens_per_s"] is None
+
+
+def test_what_the_first_search_loads_is_not_timed(open_memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, asked, loaded = [0.0], [], set()
+    search = FakeMemory.search
+
+    def slow_at_first(memory: FakeMemory, query: str, k: int = 10, *, mode: str | None = None) -> SearchResult:
+        asked.append((memory.namespace, mode))
+        clock[0] += 1.0 if (memory.namespace, mode) in loaded else 100.0
+        loaded.add((memory.namespace, mode))
+        return search(memory, query, k, mode=mode)
+
+    monkeypatch.setattr(FakeMemory, "search", slow_at_first)
+    monkeypatch.setattr(retrieval, "perf_counter", lambda: clock[0])
+    chats = [conversation("a"), conversation("b")]
+    report = evaluate_retrieval(chats, open_memory, mode="hierarchical", rows=["flat"])
+    for row in report.rows.values():
+        assert [one.ms for one in row.asked] == [1000.0] * 6
+        assert [one.conversation for one in row.asked] == ["a"] * 3 + ["b"] * 3
+    # each row comes first in turn
+    assert list(dict.fromkeys(asked)) == [("a", "hierarchical"), ("a", "flat"), ("b", "flat"), ("b", "hierarchical")]
 
 
 def test_no_questions_is_an_error(open_memory) -> None:

@@ -16,9 +16,9 @@ FIELDS = {
 
 
 def test_one_record_a_size_and_row() -> None:
-    found = list(measure_scale([300, 2000], ["index", "flat"], width=16))
+    found = list(measure_scale([300, 2000], ["index", "numpy"], width=16))
     assert [(one["blocks"], one["row"]) for one in found] == [
-        (304, "index"), (304, "flat"), (2000, "index"), (2000, "flat"),
+        (304, "index"), (304, "numpy"), (2000, "index"), (2000, "numpy"),
     ]  # fmt: skip
     assert all(set(one) == FIELDS for one in found)
     flat, index = found[3], found[2]
@@ -57,5 +57,5 @@ def test_a_memory_s_segments_are_repeated_whole(tmp_path: Path) -> None:
 def test_arguments() -> None:
     with pytest.raises(InvalidArgument, match="at least 100 blocks, got 10"):
         next(measure_scale([10]))
-    with pytest.raises(InvalidArgument, match=r"expected rows among index, flat, .* for a scale, got bm25"):
+    with pytest.raises(InvalidArgument, match=r"expected rows among index, numpy, .* for a scale, got bm25"):
         next(measure_scale([100], ["bm25"]))

@@ -1,5 +1,6 @@
 """The vector index: limit cases equal brute force, landmarks of closed segments are never read."""
 
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,10 +109,81 @@ def test_arguments(tmp_path: Path) -> None:
         index.search(np.ones(3))
 
 
-def test_damage_is_named(tmp_path: Path) -> None:
+FILES = ("landmarks.npy", "gates.npy", "tables.npz", "index.json")
+
+
+def test_an_open_index_outlives_a_build_in_its_folder(tmp_path: Path) -> None:
+    gates, blocks, starts = made()
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    before = index.search(blocks[7], 20)
+    # of one size, so that nothing but the vectors tells the two apart
+    VectorIndex.build(tmp_path, -gates, -blocks, starts)
+    after = index.search(blocks[7], 20)
+    assert after.blocks.tolist() == before.blocks.tolist() and after.scores.tolist() == before.scores.tolist()
+    assert VectorIndex.open(tmp_path).search(-blocks[7], 20).blocks.tolist() == before.blocks.tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_two_builds_do_not_fit(tmp_path: Path, name: str) -> None:
+    for folder in ("a", "b"):
+        VectorIndex.build(tmp_path / folder, *made())
+    (tmp_path / "b" / name).replace(tmp_path / "a" / name)
+    with pytest.raises(StoreCorrupt, match="do not fit"):
+        VectorIndex.open(tmp_path / "a")
+
+
+def test_a_build_that_fails_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates, blocks, starts = made()
+    VectorIndex.build(tmp_path, gates, blocks, starts)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        VectorIndex.build(tmp_path, -gates, -blocks, starts)
+    assert VectorIndex.open(tmp_path).search(blocks[7], 1).scores[0] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damage_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreCorrupt, match="build it anew"):
         VectorIndex.open(tmp_path)
     VectorIndex.build(tmp_path, *made())
-    np.save(tmp_path / "gates.npy", np.ones((2, 2), np.float32))
-    with pytest.raises(StoreCorrupt, match="do not fit"):
+    path = tmp_path / name
+    whole = path.read_bytes()
+    cuts = {*range(0, 300, 7), *range(0, len(whole), 97), len(whole) - 2}
+    damaged = [whole[:cut] for cut in sorted(cuts) if cut < len(whole) - 1]
+    damaged += [b"[]", b"null", b"\xff\xfe", b'{"build": 1}', whole[::-1]]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(StoreCorrupt, match="build it anew"):
+            VectorIndex.open(tmp_path)
+    # bytes of headers and directories; a vector's own are not checked, so that landmarks need not be read
+    for at in (*range(min(100, len(whole))), *range(max(0, len(whole) - 300), len(whole))):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with suppress(StoreCorrupt):
+            VectorIndex.open(tmp_path).search(np.ones(12))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"starts": lambda a: a[::-1].copy()},
+        {"starts": lambda a: a[:-1]},
+        {"starts": lambda a: a.astype(np.float64)},
+        {"order": lambda a: np.zeros_like(a)},
+        {"order": lambda a: a[None]},
+        {"cells": lambda a: a + 1},
+        {"cells": lambda a: a[:0]},
+    ],
+)
+def test_tables_that_do_not_fit(tmp_path: Path, change: dict) -> None:
+    VectorIndex.build(tmp_path, *made())
+    with np.load(tmp_path / "tables.npz") as held:
+        tables = {name: held[name] for name in held.files}
+    np.savez(tmp_path / "tables.npz", **{name: change.get(name, np.copy)(tables[name]) for name in tables})
+    with pytest.raises(StoreCorrupt, match="build it anew"):
         VectorIndex.open(tmp_path)

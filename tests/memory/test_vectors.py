@@ -1,6 +1,7 @@
 """Landmark vectors: inner products are sums of the heads' logits, blocks become messages as in a search."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +62,31 @@ def test_messages_hold_tokens_of_the_found_blocks(memory: Memory) -> None:
     ranking, cost = vectors.messages(query, best.tolist(), (vectors.blocks @ query.vector)[best].tolist())
     assert sorted(ranking) == list(range(12))
     assert cost.blocks_read > 0
+
+
+def test_vectors_are_those_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    with Memory.open(tmp_path / "m.db", model=model) as memory:
+        memory.add([{"id": i, "role": "user", "content": f"word {i} of {i * 7}"} for i in range(12)])
+        alone = LandmarkVectors(memory)
+        listed = memory._recall
+
+        def and_then_another_writes(*args: object) -> object:
+            recall = listed(*args)
+            with Memory.open(tmp_path / "m.db", model=model) as other:
+                other.forget([3])
+                other.add([{"id": i, "role": "user", "content": f"more {i}"} for i in range(20, 40)])
+            return recall
+
+        monkeypatch.setattr(memory, "_recall", and_then_another_writes)
+        memory._recalls.clear()
+        vectors = LandmarkVectors(memory)
+        assert vectors._recall.n_segments == len(vectors.records) == len(vectors.gates) < memory.stats().segments
+        np.testing.assert_allclose(vectors.blocks, alone.blocks, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(vectors.gates, alone.gates)
+        query = vectors.query("word 3")
+        ranking, _ = vectors.messages(query, list(range(len(vectors.blocks))), (vectors.blocks @ query.vector).tolist())
+        assert sorted(ranking) == list(range(12))
 
 
 def test_one_head_ranks_as_a_flat_search_does() -> None:
