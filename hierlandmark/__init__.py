@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hierlandmark.errors import InvalidArgument as InvalidArgument
     from hierlandmark.errors import InvalidChatFile as InvalidChatFile
     from hierlandmark.errors import InvalidMessage as InvalidMessage
+    from hierlandmark.errors import KeepMismatch as KeepMismatch
     from hierlandmark.errors import MessageNotFound as MessageNotFound
     from hierlandmark.errors import MissingExtra as MissingExtra
     from hierlandmark.errors import ModelMismatch as ModelMismatch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hierlandmark.errors import StoreTooNew as StoreTooNew
     from hierlandmark.errors import TrainingDiverged as TrainingDiverged
     from hierlandmark.errors import UnsupportedModel as UnsupportedModel
+    from hierlandmark.filters import Filter as Filter
     from hierlandmark.memory import Memory as Memory
     from hierlandmark.messages import Message as Message
     from hierlandmark.model import LandmarkModel as LandmarkModel
@@ -35,10 +37,12 @@ __version__ = "0.1.0"
 _HOME = {
     "AdapterInvalid": "errors",
     "DuplicateMessageId": "errors",
+    "Filter": "filters",
     "HierLandmarkError": "errors",
     "InvalidArgument": "errors",
     "InvalidChatFile": "errors",
     "InvalidMessage": "errors",
+    "KeepMismatch": "errors",
     "LandmarkModel": "model",
     "LayoutConfig": "config",
     "Memory": "memory",

@@ -2,7 +2,7 @@
 
 `.jsonl` and `.jsonl.xz` hold one conversation a line:
 `{"id", "messages": [{"id", "role", "content", "time"?, "metadata"?}],
-"questions"?: [{"type"?, "question", "evidence": [message ids]}]}`.
+"questions"?: [{"type"?, "question", "evidence": [message ids]}], "links"?: [[message id, id it replies to]]}`.
 Ids are strings or integers, kept as they came: 1 is not "1". Other keys are ignored, null stands for an absent `?` key.
 
 `.txt` and `.md` are documents: one conversation whose id is the path as given, whose messages are runs of paragraphs of
@@ -15,7 +15,7 @@ import json
 import lzma
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,6 +45,8 @@ class Conversation(BaseModel):
     id: MessageId
     messages: list[Message] = Field(min_length=1)
     questions: list[Question] = Field(default_factory=list)
+    # a message, and one that it replies to; a message may reply to several
+    links: list[Annotated[list[MessageId], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
 
 
 def read_chats(path: str | Path) -> Iterator[Conversation]:
@@ -170,7 +172,7 @@ def _without_null(record: dict[str, Any]) -> dict[str, Any]:
     def drop(item: Any, keys: tuple[str, ...]) -> Any:
         return {k: v for k, v in item.items() if v is not None or k not in keys} if isinstance(item, dict) else item
 
-    record = drop(record, ("questions",))
+    record = drop(record, ("questions", "links"))
     for name, keys in (("messages", ("time", "metadata")), ("questions", ("type",))):
         if isinstance(record.get(name), list):
             record[name] = [drop(item, keys) for item in record[name]]
@@ -183,7 +185,9 @@ def _first(error: ValidationError) -> str:
     place = ".".join(str(part) for part in fault["loc"] if part not in ("int", "str"))
     if fault["type"] == "missing":
         return f"{place}: missing"
-    if place.split(".")[-1] == "id" or "evidence" in place:
+    if place.startswith("links") and fault["type"] in ("too_short", "too_long"):
+        return f"{place}: expected a message and the one it replies to, got {fault['input']!r:.80}"
+    if place.split(".")[-1] == "id" or "evidence" in place or (place.count(".") == 2 and place.startswith("links.")):
         return f"{place}: expected a string or an integer, got {fault['input']!r:.80}"
     return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r:.80}"
 

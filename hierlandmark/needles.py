@@ -5,7 +5,7 @@ Training and evaluation build their tasks here, so that both use one wording; ea
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
@@ -117,11 +117,14 @@ def make_needles(
     return _chains(name, spec, rng) if spec.chained else _pairs(name, spec, rng, words or (ADJECTIVES, NOUNS))
 
 
-def distractor(needles: Needles, rng: Random, words: Words | None = None) -> str:
-    """One more statement of the same kind, not asked about: a haystack of needles is made of these."""
+def distractor(needles: Needles, rng: Random, words: Words | None = None, *, taken: Collection[str] = ()) -> str:
+    """One more statement of the same kind, not asked about: a haystack of needles is made of these.
+
+    Its key is none of these needles' and none of `taken`: those of others in the same haystack.
+    """
     if needles.spec.chained:
-        return f"VAR {_fresh('variables', rng, set(needles.taken))} = {rng.randint(10_000, 99_998)}"
-    key = _fresh(needles.spec.key_type, rng, set(needles.taken), words or (ADJECTIVES, NOUNS))
+        return f"VAR {_fresh('variables', rng, {*needles.taken, *taken})} = {rng.randint(10_000, 99_998)}"
+    key = _fresh(needles.spec.key_type, rng, {*needles.taken, *taken}, words or (ADJECTIVES, NOUNS))
     return _NEEDLE.format(type=needles.spec.value_type, key=key, value=_draw(needles.spec.value_type, rng))
 
 

@@ -308,9 +308,10 @@ class Recall:
         self._note(layer, mass.view(shape).sum(-1), weights[:, :, kept], lse, near_lse, kept)
         return weights[:, :, kept], lse, kept
 
-    def gate_logits(self, layer: int, q: Tensor, scale: float) -> Tensor:
-        """(H, T, D) -> (H, T, G) fp32."""
+    def gate_logits(self, layer: int, q: Tensor, scale: float, segments: Sequence[int] | None = None) -> Tensor:
+        """(H, T, D) -> (H, T, G) fp32; of `segments` only where they are given."""
         gates = self._gates[self._slots[layer]]
+        gates = gates if segments is None else gates[:, list(segments)]
         self.tally.gate_keys += gates.shape[0] * gates.shape[1]
         H, T, D = q.shape
         return (q.reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)).view(H, T, -1) * scale

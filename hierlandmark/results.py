@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hierlandmark.filters import TimeSpan
 from hierlandmark.messages import Message, MessageId
 
 
@@ -68,18 +69,32 @@ class Trace(_Frozen):
 
 
 class Hit(_Frozen):
-    """One found message, by the best of the blocks that hold tokens of it."""
+    """One found message, by the best of the blocks that hold tokens of it.
+
+    Scores compare within one search only; higher is better, and equal ones keep the order of the messages.
+
+    hierarchical, flat: 0 to 1. The share of the retrieval heads' votes that went to that block, of their votes on all
+    blocks that were looked at and may be found (in flat mode every one), times the root of the message's part of the
+    attention inside the block (of the block's tokens, where its keys were not read). 1: every head looks at nothing
+    else. The votes are a softmax, so something always gets them: a high score is no proof that the memory knows.
+
+    hybrid: 1 / (60 + place) in the ranking above, plus the same in the ranking by BM25 where the message is in the
+    first 100 (or k) of it, so 2 / 61 for a message that is first in both. Equal ones keep BM25's order, those it does
+    not hold behind.
+    """
 
     # its id, alone in a list
     message_ids: list[MessageId]
     text: str
-    # comparable within one search only; higher is better
     score: float
     # the best block, and its segment
     block: int
     segment: int
     # the message, alone in a list
     messages: list[Message] = Field(default_factory=list)
+    # what stands before and after it in the memory, in order, where neighbours were asked for: context, not found
+    before: list[Message] = Field(default_factory=list)
+    after: list[Message] = Field(default_factory=list)
 
 
 class SearchResult(_Frozen):
@@ -88,6 +103,8 @@ class SearchResult(_Frozen):
     hits: list[Hit]
     cost: Cost
     trace: Trace = Trace()
+    # what the query's time expressions came to, where they were asked for and it has some: hits are from this span
+    when: TimeSpan | None = None
 
 
 class Answer(_Frozen):

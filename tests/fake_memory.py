@@ -1,11 +1,13 @@
 """A memory without a model: words shared with the query are its attention. Same interface as `hierlandmark.Memory`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import DuplicateMessageId, InvalidArgument, InvalidMessage, MessageNotFound, NamespaceNotFound
+from hierlandmark.filters import Filter, TimeSpan, matches
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import (
     AddReport,
@@ -19,6 +21,8 @@ from hierlandmark.results import (
     SegmentTrace,
     Trace,
 )
+
+MAY = datetime(2024, 5, 1, tzinfo=UTC)
 
 
 class FakeModel:
@@ -92,20 +96,44 @@ class FakeMemory:
             progress(tokens, tokens)
         return AddReport(messages=len(given), tokens=tokens, segments=1, seconds=0.1)
 
-    def search(self, query: str, k: int = 10, *, mode: str | None = None) -> SearchResult:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        mode: str | None = None,
+        where: Any = None,
+        neighbours: int = 0,
+        parse_time: bool = False,
+    ) -> SearchResult:
         if k < 1:
             raise InvalidArgument(f"expected k of at least 1, got {k!r}")
+        try:
+            wanted = Filter.model_validate(where or {})
+        except ValueError as error:
+            raise InvalidArgument(f"expected a Filter, got {where!r}: {error}") from error
         words = set(query.lower().split())
-        scored = [(len(words & set(one.content.lower().split())), one) for one in self._held.values()]
+        when = TimeSpan(expressions=["in May"], since=MAY) if parse_time and "in may" in query else None
+        all_held = list(self._held.values())
+        held = [one for one in all_held if matches(wanted, one)]
+        scored = [(len(words & set(one.content.lower().split())), one) for one in held]
         best = sorted(scored, key=lambda pair: -pair[0])[:k]
         hits = [
-            Hit(message_ids=[one.id], text=one.content, score=float(score), block=index, segment=0, messages=[one])
+            Hit(
+                message_ids=[one.id],
+                text=one.content,
+                score=float(score),
+                block=index,
+                segment=0,
+                messages=[one],
+                before=all_held[max(all_held.index(one) - neighbours, 0) : all_held.index(one)],
+            )
             for index, (score, one) in enumerate(best)
         ]
         cost = Cost(
             gate_keys=1 if mode != "flat" else 0, landmark_keys=len(scored), blocks_read=0, bytes_read=8, ms=2.0
         )
-        return SearchResult(hits=hits, cost=cost, trace=self._trace())
+        return SearchResult(hits=hits, cost=cost, trace=self._trace(), when=when)
 
     def _trace(self) -> Trace:
         heads = [HeadMass(layer=3, head=1, mass=0.75)]

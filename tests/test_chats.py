@@ -81,6 +81,9 @@ FAULTS = {
     "surrogate-key": (message(metadata={"\udfff": 1}), r"a key of messages\.0\.metadata holds a lone surrogate"),
     "no-evidence": ({**CHAT, "id": 3, "questions": [{"question": "?"}]}, r"questions\.0\.evidence: missing"),
     "evidence": ({**CHAT, "questions": [{"question": "?", "evidence": [[1]]}]}, r"questions\.0\.evidence\.0: expected"),
+    "link": ({**CHAT, "links": [[1, 1], [1]]}, r"links\.1: expected a message and the one it replies to, got \[1\]"),
+    "link-id": ({**CHAT, "links": [[1, 1.5]]}, r"links\.0\.1: expected a string or an integer, got 1\.5"),
+    "links": ({**CHAT, "links": "none"}, r"links: "),
     "questions-object": ({**CHAT, "questions": {}}, "questions: "),
     "duplicate-conversation": (CHAT, "conversation id 'c1' stands twice"),
 }
@@ -209,3 +212,8 @@ def test_a_document_loses_no_character(tmp_path: Path, text: str, repeat: int) -
     (chat,) = read_chats(path)
     assert "".join("".join(m.content for m in chat.messages).split()) == "".join((text * repeat).split())
     assert all(0 < len(m.content) <= DOCUMENT_CHARS for m in chat.messages)
+
+
+def test_reads_reply_links(tmp_path: Path) -> None:
+    first, second = read_chats(write(tmp_path, {**CHAT, "links": [["1", 1]]}, {**CHAT, "id": 2, "links": None}))
+    assert first.links == [["1", 1]] and second.links == []

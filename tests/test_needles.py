@@ -78,3 +78,11 @@ def test_no_key_that_is_evaluated_is_trained_on():
 def test_what_cannot_be_made_is_refused(name, given):
     with pytest.raises(InvalidArgument):
         make_needles(name, Random(0), **given)
+
+
+def test_a_distractor_takes_no_key_that_others_have():
+    task = make_needles("niah_multikey_2", Random(0))
+    words = (("red", "blue"), ("fox", "owl"))
+    taken = {"red-fox", "blue-owl", "blue-fox"}
+    for seed in range(20):
+        assert " for red-owl is: " in distractor(task, Random(seed), words, taken=taken)

@@ -1,14 +1,13 @@
 """Attention to chosen blocks beside torch's dense causal attention, forward; its kernels' settings by time."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hierlandmark.bench.attention import SHAPES, Problem, Shape, causal
+from hierlandmark.bench.attention import SHAPES, Problem, Shape, causal, flash
 from hierlandmark.bench.timing import Way, medians
 from hierlandmark.config import Mode
 from hierlandmark.ops.fused import Tile
@@ -59,7 +58,7 @@ def _row(shape: Shape, length: int, mode: Mode, segments: int, blocks: int, repe
     ways = {"recall": Way([recall]), "sdpa": Way([lambda: causal(q, far, k, v)])}
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        ways["flash"] = Way([lambda: _flash(problem.tensors)])
+        ways["flash"] = Way([lambda: flash(*problem.tensors)])
         ways["parts"] = Way(_parts(problem, mode, segments, blocks))
     with torch.no_grad():
         taken = medians(ways, repeats)
@@ -74,11 +73,6 @@ def _row(shape: Shape, length: int, mode: Mode, segments: int, blocks: int, repe
     return row | {
         f"{name}_over_recall": round(taken[name][0] / taken["recall"][0], 3) for name in taken if name != "recall"
     }
-
-
-def _flash(tensors: Sequence[Tensor]) -> Tensor:
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return causal(*tensors)
 
 
 def _parts(problem: Problem, mode: Mode, segments: int, blocks: int) -> list[Any]:

@@ -12,6 +12,8 @@ import typer
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from hierlandmark.filters import TimeSpan
+    from hierlandmark.messages import Message
     from hierlandmark.results import Cost, Hit, Trace
 
 # characters of a text shown on one line
@@ -65,7 +67,22 @@ def show_hits(hits: "list[Hit]") -> None:
         ids = ", ".join(str(one) for one in hit.message_ids)
         who = "; ".join(" ".join(part for part in (one.role, one.time) if part) for one in hit.messages)
         typer.echo(f"{rank:>3}  {hit.score:.4f}  message {ids}  {who}  (block {hit.block}, segment {hit.segment})")
+        _show_beside("before", hit.before)
         typer.echo(f"     {short(hit.text)}")
+        _show_beside("after", hit.after)
+
+
+def _show_beside(where: str, messages: "list[Message]") -> None:
+    for one in messages:
+        typer.echo(f"       {where}, {one.role}: {short(one.content)}")
+
+
+def show_when(when: "TimeSpan") -> None:
+    """One line."""
+    ends = " ".join(
+        f"{word} {end.isoformat()}" for word, end in (("from", when.since), ("until", when.until)) if end is not None
+    )
+    typer.echo(f"{', '.join(when.expressions)}: {ends}")
 
 
 def show_cost(cost: "Cost") -> None:

@@ -1,6 +1,7 @@
 """`search` and `info`: look, and change nothing."""
 
-from typing import Annotated
+from json import loads
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +15,7 @@ from hierlandmark.cli.options import (
     WhyOption,
     existing_memory,
 )
-from hierlandmark.cli.output import print_json, show_cost, show_hits, show_trace
+from hierlandmark.cli.output import print_json, show_cost, show_hits, show_trace, show_when
 
 
 def search(
@@ -23,24 +24,58 @@ def search(
     namespace: NamespaceOption = "default",
     k: Annotated[int, typer.Option("-k", help="Messages to find.")] = 10,
     mode: SearchModeOption = "hierarchical",
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="Only messages of this role; may be repeated.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Only from this time on, ISO 8601; UTC without a zone."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Only before this time; a date alone: to its end.")
+    ] = None,
+    meta: Annotated[
+        list[str] | None,
+        typer.Option("--meta", metavar="KEY=VALUE", help="Only with this in the metadata; may be repeated."),
+    ] = None,
+    neighbours: Annotated[int, typer.Option("--neighbours", help="Messages to show before and after each hit.")] = 0,
+    when: Annotated[
+        bool, typer.Option("--when", help="Read times in the query (last week) as --since and --until; extra `time`.")
+    ] = False,
     why: WhyOption = False,
     json: JsonOption = False,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
 ) -> None:
     """Find the messages that the model's attention goes to."""
+    wanted = {"roles": role or None, "since": since, "until": until, "metadata": dict(map(_pair, meta or ()))}
     with existing_memory(db, namespace, model, adapter) as memory:
-        found = memory.search(query, k, mode=mode)
+        found = memory.search(query, k, mode=mode, where=wanted, neighbours=neighbours, parse_time=when)
     if json:
-        fields = {"message_ids", "text", "score", "block", "segment"}
-        shape = {"hits": [hit.model_dump(mode="json", include=fields) for hit in found.hits]}
+        fields = {"message_ids", "text", "score", "block", "segment"} | ({"before", "after"} if neighbours else set())
+        shape: dict[str, Any] = {"hits": [hit.model_dump(mode="json", include=fields) for hit in found.hits]}
         trace = {"trace": found.trace.model_dump(mode="json")} if why else {}
-        print_json(shape | {"cost": found.cost.model_dump(mode="json")} | trace)
+        read = {"when": found.when and found.when.model_dump(mode="json")} if when else {}
+        print_json(shape | {"cost": found.cost.model_dump(mode="json")} | read | trace)
         return
+    if found.when:
+        show_when(found.when)
     show_hits(found.hits)
     if why:
         show_trace(found.trace)
     show_cost(found.cost)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """`key=value`: JSON where the value is a number, true, false, null or a text in quotes, else the text as it is."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise typer.BadParameter(f"expected key=value, got {text!r}", param_hint="--meta")
+    try:
+        read = loads(value, parse_constant=str)
+    except ValueError:
+        return key, value
+    return key, value if isinstance(read, list | dict) else read
 
 
 def info(

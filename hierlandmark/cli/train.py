@@ -24,6 +24,9 @@ def train(
     needles: Annotated[
         float | None, typer.Option("--needles", help="Share of memories that hide RULER's needles.")
     ] = None,
+    linked: Annotated[
+        float | None, typer.Option("--linked", help="Share of memories that are chats with known evidence.")
+    ] = None,
     jump: Annotated[int | None, typer.Option("--jump", help="Furthest jump of positions behind a landmark.")] = None,
     cached: Annotated[
         float | None, typer.Option("--cached", help="Share of steps with gradients in the readers only.")
@@ -80,6 +83,7 @@ def train(
         "longest": longest,
         "lengths": parse_lengths(length) if length is not None else None,
         "needles": needles,
+        "linked": linked,
         "jump": jump,
         "cached": cached,
         "learning_rate": learning_rate,

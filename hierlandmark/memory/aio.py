@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Self
 
 from hierlandmark.config import Mode, SearchMode
+from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 
@@ -21,9 +23,20 @@ class AsyncVerbs:
         """See `Memory.add`."""
         return await asyncio.to_thread(self.add, messages, progress=progress)
 
-    async def asearch(self: Any, query: str, k: int = 10, *, mode: SearchMode | None = None) -> SearchResult:
+    async def asearch(
+        self: Any,
+        query: str,
+        k: int = 10,
+        *,
+        mode: SearchMode | None = None,
+        where: Filter | Mapping[str, Any] | None = None,
+        neighbours: int = 0,
+        parse_time: bool = False,
+        now: datetime | None = None,
+    ) -> SearchResult:
         """See `Memory.search`."""
-        return await asyncio.to_thread(self.search, query, k, mode=mode)
+        options = {"mode": mode, "where": where, "neighbours": neighbours, "parse_time": parse_time, "now": now}
+        return await asyncio.to_thread(self.search, query, k, **options)
 
     async def aask(
         self: Any,

@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, get_args
+
+from pydantic import ValidationError
 
 from hierlandmark.config import Mode
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.filters import Filter
 from hierlandmark.messages import MessageId
 
 
@@ -15,10 +19,28 @@ def check_path(path: Any) -> None:
         raise InvalidArgument(f"expected path to name a file, or ':memory:', got {path!r}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """A whole number of at least 1; a bool is none."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidArgument(f"expected {name} of at least 1, got {value!r}")
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """A whole number of at least `least`; a bool is none."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidArgument(f"expected {name} of at least {least}, got {value!r}")
+
+
+def check_now(now: Any) -> None:
+    """A moment, or None for the current one."""
+    if now is not None and not isinstance(now, datetime):
+        raise InvalidArgument(f"expected now to be a datetime, got {now!r}")
+
+
+def checked_filter(where: Any) -> Filter | None:
+    """A filter, or what says the same as a mapping; None for none."""
+    if where is None or isinstance(where, Filter):
+        return where
+    try:
+        return Filter.model_validate(dict(where))
+    except (ValidationError, TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"expected a Filter of {', '.join(Filter.model_fields)}, got {where!r}: {error}"
+        ) from error
 
 
 def check_mode(mode: Any, known: Any = Mode) -> None:

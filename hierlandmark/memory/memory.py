@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,26 +12,25 @@ from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode
 from hierlandmark.errors import (
     InvalidArgument,
     KeepMismatch,
-    MessageNotFound,
     ModelMismatch,
     NamespaceNotFound,
     StoreNotWritable,
 )
+from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.answer import answer
-from hierlandmark.memory.arguments import check_count, check_mode, check_path, checked_ids
-from hierlandmark.memory.fuse import DEPTH, fuse
-from hierlandmark.memory.rank import message_shares, rank_blocks, rank_messages
+from hierlandmark.memory.arguments import check_count, check_mode, check_now, check_path, checked_filter, checked_ids
+from hierlandmark.memory.search import search
 from hierlandmark.memory.text import check_text, checked
-from hierlandmark.memory.trace import ranked_trace
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
 from hierlandmark.recall import Recall, Source
-from hierlandmark.results import AddReport, Answer, Hit, MemoryStats, SearchResult
+from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
 from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentId, SegmentRecord
 from hierlandmark.store.records import check_namespace
+from hierlandmark.when import time_span
 
 IN_MEMORY = ":memory:"
 
@@ -169,59 +168,65 @@ class Memory(AsyncVerbs):
         seconds = time.perf_counter() - began
         return AddReport(messages=len(new), tokens=tokens, segments=len(ids), seconds=seconds)
 
-    def search(self, query: str, k: int = 10, *, mode: SearchMode | None = None) -> SearchResult:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        mode: SearchMode | None = None,
+        where: Filter | Mapping[str, Any] | None = None,
+        neighbours: int = 0,
+        parse_time: bool = False,
+        now: datetime | None = None,
+    ) -> SearchResult:
         """The k messages that the model's attention points at, best first; all there are when there are fewer.
 
         Gate and landmark keys are looked at; of blocks only the best that hold several messages are read, to tell these
-        apart. "hybrid" fuses the hierarchical ranking with BM25
-        over the text, by reciprocal ranks (`memory.fuse`). Scores compare within one search. A query longer
-        than a segment (502 tokens in the shipped layout) is cut at its start: its last tokens search. A message that
-        somebody else forgets meanwhile is left out.
+        apart. "hybrid" fuses the hierarchical ranking with BM25 over the text, by reciprocal ranks (`memory.fuse`).
+        What a score means: `results.Hit`. A query longer than a segment (502 tokens in the shipped layout) is cut at
+        its start: its last tokens search. A message that somebody else forgets meanwhile is left out.
+
+        Args:
+            where: which messages may be found; k of them come where k match, and only segments that hold some are
+                opened. A mapping is read as `Filter`.
+            neighbours: messages before and after each hit, in the order added, that come with it as context, whatever
+                the filter says; each once, with the best hit it stands beside, and hits not again.
+            parse_time: narrow `where` by the time expressions of the query ("last week", "in March 2025"), in English
+                (`hierlandmark.when`). What they came to is `SearchResult.when`. The text of the query stays as it is.
+            now: what they are relative to; its zone is the one that days begin in, UTC where it names none. By default
+                the current time in UTC.
 
         Raises:
-            InvalidArgument: k < 1, or no mode.
+            InvalidArgument: k < 1, neighbours < 0, no mode, no filter, or no time.
             InvalidMessage: the query is empty, too long, or not UTF-8.
+            MissingExtra: `parse_time` without the extra `time`.
             NamespaceNotFound: nothing was ever added here.
         """
         check_count("k", k)
+        check_count("neighbours", neighbours, least=0)
         check_mode(mode, SearchMode)
+        check_now(now)
         check_text(query, "the query", self.config.max_message_bytes)
+        narrowed, span = checked_filter(where), None
+        if parse_time and (span := time_span(query, now)):
+            narrowed = span.narrow(narrowed)
         with self._lock:
             model, store = self._ready()
             began = time.perf_counter()
             recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode)
-            words = None
-            if mode == "hybrid":
-                words = [message_id for message_id, _ in store.search_text(self.namespace, query, max(DEPTH, k))]
-            queries, scale = model.search_queries(query)
-            n_open = max(recall.config.search_segments, 2 * k)
-            while True:
-                ranked = rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open)
-                found = rank_messages(message_shares(recall, ranked, queries, scale, n_open))
-                if words is not None:
-                    found = fuse(recall, found, words)
-                hits = self._hits(store, found, k)
-                if len(hits) == k or len(ranked.segments) == recall.n_segments:
-                    break
-                # few long messages: open more, so that k are found where k exist
-                n_open *= 4
-            trace = ranked_trace(recall, ranked, model.decode)
-            cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
-        return SearchResult(hits=hits, cost=cost, trace=trace)
-
-    def _hits(self, store: BlockStore, found: Sequence[tuple[MessageId, float, int]], k: int) -> list[Hit]:
-        """The first k that are still there."""
-        per_segment, hits = store.spec.blocks_per_segment, list[Hit]()
-        for message_id, score, block in found:
-            if len(hits) == k:
-                break
-            with suppress(MessageNotFound):
-                (m,) = store.messages(self.namespace, [message_id])
-                segment = block // per_segment
-                hits.append(
-                    Hit(message_ids=[m.id], text=m.content, score=score, block=block, segment=segment, messages=[m])
-                )
-        return hits
+            result = search(
+                model,
+                store,
+                self.namespace,
+                recall,
+                query,
+                k,
+                hybrid=mode == "hybrid",
+                where=narrowed,
+                neighbours=neighbours,
+                began=began,
+            )
+        return result.model_copy(update={"when": span})
 
     def ask(
         self,

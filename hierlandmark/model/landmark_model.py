@@ -232,7 +232,8 @@ class LandmarkModel:
         Args:
             mode: "full" is plain attention to all, by the untouched base model unless the adapter was trained so;
                 "xl" is plain attention to the last `window` tokens, by an adapter trained so or by the base.
-            recall: what a segment selects of all before it; None for every block.
+            recall: what a segment selects of all before it; None for every block. `mode` is the argument above, not its
+                own, and nothing is cached here.
             layout: by default the model's own; a memory of it is another matter.
             counts: the work of selecting is added to it.
 

@@ -6,6 +6,7 @@ all blocks that any query of one chose are multiplied densely, blocks not chosen
 """
 
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ class Counts:
     nothing; `tokens` and `tokens_skipped` the same with all heads of a token together; `windows` and
     `windows_skipped` with all of a window together. Products of one query head with one key: `gate_products`,
     `landmark_products` (of the segments that this head and token opened) and `content_products`. Read by a window
-    together, as `recall.Tally` counts it: `gate_keys` and `landmark_keys` (one a KV head), `blocks_read`.
+    together, as `recall.Tally` counts it: `gate_keys` and `landmark_keys` (one a KV head), `blocks_read`. Chosen by
+    each head and token for itself: `block_choices`.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -67,8 +69,7 @@ def selected_attention(
     """
     D, dtype = q.shape[3], q.dtype
     scale = D**-0.5 if scale is None else scale
-    alone = Layout(layout.config, layout.kinds, np.zeros_like(layout.reads))
-    near = landmark_attention(q, k, v, alone, mode=mode, scale=scale, impl=impl, finite=finite)
+    near = landmark_attention(q, k, v, _alone(layout), mode=mode, scale=scale, impl=impl, finite=finite)
     readers = np.any(layout.reads, axis=(0, 2)).tolist()
     if not any(readers):
         return near
@@ -92,6 +93,16 @@ def selected_attention(
             out = out if finite else out.masked_fill(~grid.real[:, s, None, :, None], 0.0)
             parts.append(out.to(dtype))
         return torch.cat(parts, dim=2)
+
+
+_ALONE: WeakKeyDictionary[Layout, Layout] = WeakKeyDictionary()
+
+
+def _alone(layout: Layout) -> Layout:
+    """The same with nothing to read; made once, since kernels keep tables a layout."""
+    if layout not in _ALONE:
+        _ALONE[layout] = Layout(layout.config, layout.kinds, np.zeros_like(layout.reads))
+    return _ALONE[layout]
 
 
 class _Grid:

@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from hierlandmark.errors import DuplicateMessageId, InvalidArgument, MessageNotFound, NamespaceNotFound
+from hierlandmark.filters import Filter, matches
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.store.fulltext import terms
 from hierlandmark.store.protocol import BlockId, EncodedSegment, KVSpec, SegmentId, SegmentRecord, StoreStats
@@ -222,11 +223,28 @@ class InMemoryStore:
                 state.segments[segment_id] = replace(_require(state, segment_id), kv=None)
             self._namespaces = {**self._namespaces, namespace: state}
 
-    def search_text(self, namespace: str, query: str, k: int) -> list[tuple[MessageId, float]]:
+    def matching(self, namespace: str, where: Filter) -> list[MessageId]:
+        """See `BlockStore.matching`."""
+        held = (to_message(*row[:5]) for row in self._named(namespace).messages.values())
+        return [message.id for message in held if matches(where, message)]
+
+    def around(self, namespace: str, message_id: MessageId, n: int) -> tuple[list[Message], list[Message]]:
+        """See `BlockStore.around`."""
+        held = self._named(namespace).messages
+        if id_key(message_id) not in held:
+            raise MessageNotFound(missing("messages", [message_id], namespace))
+        rows, at = list(held.values()), list(held).index(id_key(message_id))
+        before, after = rows[max(at - n, 0) : at], rows[at + 1 : at + 1 + n]
+        return [to_message(*row[:5]) for row in before], [to_message(*row[:5]) for row in after]
+
+    def search_text(
+        self, namespace: str, query: str, k: int, where: Filter | None = None
+    ) -> list[tuple[MessageId, float]]:
         """See `BlockStore.search_text`. Words are matched whole, without the stemming that SQLite does."""
         check_k(k)
         held = self._named(namespace).messages
-        words = set(terms(query))
+        # in order: sums of fractions depend on it
+        words = dict.fromkeys(terms(query))
         counts = {key: Counter(terms(row.content)) for key, row in held.items()}
         mean = sum(map(Counter.total, counts.values())) / len(counts) or 1.0
         scores: dict[str, float] = {}
@@ -237,8 +255,9 @@ class InMemoryStore:
                 frequency, length = counts[key][word], counts[key].total() / mean
                 weight = frequency * (K1 + 1) / (frequency + K1 * (1 - B + B * length))
                 scores[key] = scores.get(key, 0.0) + idf * weight
-        best = sorted(scores, key=lambda key: -scores[key])[:k]
-        return [(to_message(*held[key][:5]).id, scores[key]) for key in best]
+        rows = [(to_message(*row[:5]), scores[key]) for key, row in held.items() if key in scores]
+        kept = [(one.id, score) for one, score in rows if where is None or matches(where, one)]
+        return sorted(kept, key=lambda pair: -pair[1])[:k]
 
     def namespaces(self) -> list[str]:
         """See `BlockStore.namespaces`."""

@@ -1,6 +1,7 @@
 """The schema, as numbered steps. A released step never changes: write the next one."""
 
 from hierlandmark.errors import StoreTooNew
+from hierlandmark.filters import instant
 from hierlandmark.store.connection import Database, Migrations
 
 # "hLmk": tells our files from any other SQLite database
@@ -47,7 +48,17 @@ def m002_index_text(db: Database) -> None:
     db.execute("INSERT INTO messages_fts (messages_fts) VALUES ('rebuild')")
 
 
-STEPS = (m001_create_tables, m002_index_text)
+def m003_index_times(db: Database) -> None:
+    """Times as numbers, and what finds messages by role and time, and the ones beside a message."""
+    db.execute("ALTER TABLE messages ADD COLUMN at INTEGER")
+    times = db.conn.execute("SELECT id, time FROM messages WHERE time IS NOT NULL").fetchall()
+    db.conn.executemany("UPDATE messages SET at = ? WHERE id = ?", [(instant(time), row) for row, time in times])
+    db.execute("CREATE INDEX messages_in_order ON messages (namespace_id)")
+    db.execute("CREATE INDEX messages_by_time ON messages (namespace_id, at)")
+    db.execute("CREATE INDEX messages_by_role ON messages (namespace_id, role, at)")
+
+
+STEPS = (m001_create_tables, m002_index_text, m003_index_times)
 
 MIGRATIONS = Migrations("hierlandmark")
 for step in STEPS:

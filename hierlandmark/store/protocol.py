@@ -13,6 +13,7 @@ import numpy as np
 
 from hierlandmark.config import Keep
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
 
 SegmentId = int
@@ -195,8 +196,19 @@ class BlockStore(Protocol):
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:
         """Forget keys and values of these segments; text, gates and landmarks stay."""
 
-    def search_text(self, namespace: str, query: str, k: int) -> list[tuple[MessageId, float]]:
-        """Best messages by BM25 over the text, higher is better; any query string is legal; [] when none match."""
+    def matching(self, namespace: str, where: Filter) -> list[MessageId]:
+        """Messages that the filter lets through, in the order they were appended."""
+
+    def around(self, namespace: str, message_id: MessageId, n: int) -> tuple[list[Message], list[Message]]:
+        """Up to n messages before one and up to n after it, both in the order appended; `MessageNotFound`."""
+
+    def search_text(
+        self, namespace: str, query: str, k: int, where: Filter | None = None
+    ) -> list[tuple[MessageId, float]]:
+        """Best messages by BM25 over the text, higher is better, of those the filter lets through.
+
+        Any query string is legal; [] when none match. Equal scores keep the order appended.
+        """
 
     def namespaces(self) -> list[str]:
         """Names in alphabetical order."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from hierlandmark.errors import DuplicateMessageId, InvalidArgument, NamespaceNotFound, StoreCorrupt
+from hierlandmark.filters import instant
 from hierlandmark.messages import MessageId
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun, SegmentId, SegmentRecord
 from hierlandmark.store.records import MessageRow, check_segment, id_key, rewritten
@@ -62,9 +63,9 @@ def insert_messages(conn: Conn, namespace: int, rows: Sequence[MessageRow]) -> N
                 f"message id {json.loads(row.key)!r} is in the namespace already; forget it first, or use another id"
             )
         inserted = conn.execute(
-            "INSERT INTO messages (namespace_id, message_id, text_bytes, role, time, metadata, content)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (namespace, row.key, row.text_bytes, row.role, row.time, row.metadata, row.content),
+            "INSERT INTO messages (namespace_id, message_id, text_bytes, role, time, metadata, content, at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (namespace, row.key, row.text_bytes, row.role, row.time, row.metadata, row.content, instant(row.time)),
         )
         conn.execute(
             "INSERT INTO messages_fts (rowid, namespace_id, content) VALUES (?, ?, ?)",

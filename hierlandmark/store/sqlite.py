@@ -9,8 +9,9 @@ from types import TracebackType
 import numpy as np
 
 from hierlandmark.errors import InvalidArgument, MessageNotFound
+from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
-from hierlandmark.store import rows
+from hierlandmark.store import filtered, rows
 from hierlandmark.store.connection import Connections, named_errors
 from hierlandmark.store.fulltext import match_any
 from hierlandmark.store.header import Header, check_spec, read_header, spec_text, stored_spec, write_spec
@@ -270,7 +271,28 @@ class SQLiteStore:
                 rows.require_segment(conn, segment_id, known)
                 rows.delete_kv(conn, self.spec, int(segment_id))
 
-    def search_text(self, namespace: str, query: str, k: int) -> list[tuple[MessageId, float]]:
+    def matching(self, namespace: str, where: Filter) -> list[MessageId]:
+        """See `BlockStore.matching`. Roles and times are looked up in indexes, metadata in the rows that are left."""
+        with self._reading() as conn:
+            return filtered.matching(conn, rows.namespace_id(conn, namespace), where)
+
+    def around(self, namespace: str, message_id: MessageId, n: int) -> tuple[list[Message], list[Message]]:
+        """See `BlockStore.around`."""
+        beside = f"{_MESSAGE} WHERE namespace_id = ? AND id {{}} ? ORDER BY id {{}} LIMIT ?"
+        with self._reading() as conn:
+            known = rows.namespace_id(conn, namespace)
+            row = rows.find_message(conn, known, message_id)
+            if row is None:
+                raise MessageNotFound(missing("messages", [message_id], namespace))
+            before, after = (
+                [to_message(*found) for found in conn.execute(beside.format(*way), (known, row, min(n, rows.MAX_ID)))]
+                for way in (("<", "DESC"), (">", "ASC"))
+            )
+        return before[::-1], after
+
+    def search_text(
+        self, namespace: str, query: str, k: int, where: Filter | None = None
+    ) -> list[tuple[MessageId, float]]:
         """See `BlockStore.search_text`. How rare a word is counts over all namespaces of the file."""
         check_k(k)
         with self._reading() as conn:
@@ -278,6 +300,8 @@ class SQLiteStore:
             expression = match_any(known, query)
             if expression is None:
                 return []
+            if where is not None:
+                return filtered.search_text(conn, expression, k, where)
             # the namespace column finds rows, and weighs nothing
             found = conn.execute(
                 "SELECT messages.message_id, score FROM (SELECT rowid, bm25(messages_fts, 0.0, 1.0) AS score"

@@ -88,7 +88,8 @@ def load_checkpoint(core: LandmarkCore, optimizer: torch.optim.Optimizer, folder
                 optimizer.state[parameter] = {
                     # fused AdamW wants the step count on the device
                     "step": torch.tensor(float(state["updates"]), device=parameter.device),
-                    **{name: values[key].to(parameter.device) for name, values in moments.items()},
+                    # a checkpoint may have been brought home in half precision
+                    **{name: values[key].to(parameter.device, torch.float32) for name, values in moments.items()},
                 }
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidArgument(f"the checkpoint {str(where)!r} cannot be taken up: {error!r}") from error

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
+from typing import overload
 
 import numpy as np
 
@@ -19,13 +21,40 @@ class Turn:
     tokens: np.ndarray  # (n,) unsigned
 
 
+@dataclass(frozen=True, eq=False)
+class Talk(Sequence[Turn]):
+    """A chat: its messages, and what is known of who answers whom. Messages are named by their places in it."""
+
+    turns: Sequence[Turn]
+    # a question, and the messages that answer it, in order
+    questions: Sequence[tuple[str, tuple[int, ...]]] = ()
+    # a message, and one that it replies to
+    links: Sequence[tuple[int, int]] = ()
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Content tokens of each message: (n,)."""
+        return np.array([len(turn.tokens) for turn in self.turns])
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    @overload
+    def __getitem__(self, index: int) -> Turn: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Turn]: ...
+    def __getitem__(self, index: int | slice) -> Turn | Sequence[Turn]:
+        return self.turns[index]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Token ids of plain text and of chats, and what is needed to cut words out of them."""
 
     texts: dict[str, np.ndarray]  # name -> (n,) unsigned
-    chats: Sequence[Sequence[Turn]]
+    chats: Sequence[Talk]
     tokenize: Tokenize
+    decode: Callable[[np.ndarray], str]
     # wraps a question into the prompt that `Memory.ask` uses, and what ends the answer
     ask_prompt: Callable[[str], list[int]]
     answer_end: list[int]
@@ -56,9 +85,15 @@ def build_corpus(
     def tokenize(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]  # type: ignore[operator]
 
+    def decode(tokens: np.ndarray) -> str:
+        # without it some tokenizers take spaces before full stops away
+        return str(tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False))  # type: ignore[attr-defined]
+
     end = tokenizer.eos_token_id  # type: ignore[attr-defined]
     ends = [] if end is None else [end]
-    return Corpus(texts, chats, tokenize, ask_prompt, [*ends, *tokenize("\n")], start, part, rarity, tokenize(".")[0])
+    talks = [chat if isinstance(chat, Talk) else Talk(chat) for chat in chats]
+    ends = [*ends, *tokenize("\n")]
+    return Corpus(texts, talks, tokenize, decode, ask_prompt, ends, start, part, rarity, tokenize(".")[0])
 
 
 def cut_text(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarray:

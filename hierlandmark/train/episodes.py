@@ -14,6 +14,7 @@ from hierlandmark.layout import Kind, Layout, segment_kinds, split_blocks
 from hierlandmark.train import facts
 from hierlandmark.train.corpus import Corpus, cut_text, hide
 from hierlandmark.train.facts import Fact
+from hierlandmark.train.links import linked_memory, linked_readers
 from hierlandmark.train.readers import Placed, make_readers
 from hierlandmark.train.ruler import PlacedNeedles, needle_text
 
@@ -40,6 +41,8 @@ class Batch:
     # queries that look for something known: text, position in the text (n, 2); blocks that hold it (n, M * N) bool
     asked: np.ndarray
     targets: np.ndarray
+    # which of them ask for the evidence of a chat: (n,) bool
+    linked: np.ndarray | None = None
     # (B, S, P) int64, positions that are not those of the grid (`jumped`)
     positions: np.ndarray | None = None
     # leading segments whose keys and values are made without gradient, as recall finds them
@@ -53,18 +56,20 @@ def build_batch(
     rng: np.random.Generator,
     *,
     needles: float = 0.0,
+    linked: float = 0.0,
     jump: int = 0,
     cached: bool = False,
 ) -> Batch:
     """A random batch of one shape.
 
     Args:
-        needles: share of memories that hide RULER's needles.
+        needles: share of memories that hide RULER's needles, of those that are not linked.
+        linked: share of memories that are chats with known evidence (`train.links`), where there are chats.
         jump: the furthest that positions jump ahead behind a landmark.
         cached: memory segments are made without gradient; stream episodes have none.
     """
     batch = (
-        _memory_batch(corpus, config, shape, rng, needles)
+        _memory_batch(corpus, config, shape, rng, needles, linked)
         if shape.readers
         else _stream_batch(corpus, config, shape, rng)
     )
@@ -84,7 +89,7 @@ def jumped(layout: Layout, jump: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _memory_batch(
-    corpus: Corpus, config: LayoutConfig, shape: Shape, rng: np.random.Generator, needles: float
+    corpus: Corpus, config: LayoutConfig, shape: Shape, rng: np.random.Generator, needles: float, linked: float
 ) -> Batch:
     segments = shape.memory + shape.readers
     reads = np.zeros((segments, segments), dtype=bool)
@@ -92,16 +97,27 @@ def _memory_batch(
     contents, lengths, marks = [], [], []
     asked_at: list[tuple[int, int]] = []
     targets: list[np.ndarray] = []
+    of_links: list[bool] = []
     for b in range(shape.batch):
-        memory, asked, passages = make_memory(corpus, config, shape.memory, rng, needles=needles)
-        text = np.concatenate(memory) if passages else None
+        links = None
+        if linked and corpus.chats and rng.random() < linked:
+            links = linked_memory(corpus, _segment_lengths(config, shape.memory, rng), rng)
+        if links:
+            memory = links.segments
+        else:
+            memory, asked, passages = make_memory(corpus, config, shape.memory, rng, needles=needles)
+            text = np.concatenate(memory) if passages else None
         homes = _homes([len(segment) for segment in memory], config)
         row_tokens, row_lengths, row_weights = [], [], []
         for segment in memory:
             row_tokens.append(segment)
             row_lengths.append(len(segment))
             row_weights.append((rng.random(len(segment)) < 0.1) * 0.25)
-        for r, (tokens, weight, looks) in enumerate(make_readers(corpus, config, shape.readers, text, asked, rng)):
+        if links:
+            readers = linked_readers(corpus, config, shape.readers, links, rng)
+        else:
+            readers = make_readers(corpus, config, shape.readers, text, asked, rng)
+        for r, (tokens, weight, looks) in enumerate(readers):
             row_tokens.append(tokens)
             row_lengths.append(len(tokens))
             row_weights.append(weight)
@@ -113,6 +129,7 @@ def _memory_batch(
                     for first, last in spans:
                         wanted[homes[first:last]] = True
                     targets.append(wanted)
+                    of_links.append(links is not None)
         contents.append(row_tokens)
         lengths.append(row_lengths)
         marks.append(row_weights)
@@ -120,7 +137,7 @@ def _memory_batch(
     batch = _finish(layout, contents, marks, joined=False)
     if not asked_at:
         return batch
-    return replace(batch, asked=np.asarray(asked_at), targets=np.stack(targets))
+    return replace(batch, asked=np.asarray(asked_at), targets=np.stack(targets), linked=np.asarray(of_links))
 
 
 def _homes(lengths: list[int], config: LayoutConfig) -> np.ndarray:
@@ -165,13 +182,7 @@ def make_memory(
 ) -> tuple[list[np.ndarray], Sequence[Placed | PlacedNeedles], bool]:
     """Segments of filler with facts in it, the facts, and whether passages of the filler can be told apart."""
     capacity = config.segment_capacity
-    lengths = [capacity] * segments
-    if rng.random() < 0.5:
-        # the open tail of a memory, and segments shortened by forgetting
-        least = min(8, capacity)
-        lengths[-1] = int(rng.integers(least, capacity + 1))
-        if rng.random() < 0.3:
-            lengths[rng.integers(0, segments)] = int(rng.integers(least, capacity + 1))
+    lengths = _segment_lengths(config, segments, rng)
     total = sum(lengths)
     if needles and rng.random() < needles and (made := needle_text(corpus, total, rng)):
         hiding, tasks, told_apart = made
@@ -213,6 +224,18 @@ def make_memory(
     # an older statement is told over by the newer one behind it
     said = {fact.question: Placed(fact, span) for (fact, _, _), span in zip(order, spans, strict=True)}
     return np.split(text, np.cumsum(lengths)[:-1]), list(said.values()), not repeated
+
+
+def _segment_lengths(config: LayoutConfig, segments: int, rng: np.random.Generator) -> list[int]:
+    """Content tokens of each segment: full ones, or with the open tail of a memory and those that forgetting left."""
+    capacity = config.segment_capacity
+    lengths = [capacity] * segments
+    if rng.random() < 0.5:
+        least = min(8, capacity)
+        lengths[-1] = int(rng.integers(least, capacity + 1))
+        if rng.random() < 0.3:
+            lengths[rng.integers(0, segments)] = int(rng.integers(least, capacity + 1))
+    return lengths
 
 
 # a fact, the tokens that state it, and whether they state its older value

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hierlandmark.config import LayoutConfig, Mode
-from hierlandmark.model import dense
 from hierlandmark.model.adapter import Adapter
 from hierlandmark.model.base import default_base
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.dense import far_queries
 from hierlandmark.model.prompts import ask_prompt
 from hierlandmark.ops import Impl, landmark_attention
 from hierlandmark.train.checkpoint import trained_tensors
@@ -43,16 +43,13 @@ def check_attention(core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequenc
         the output and the gradients of q, q_far, k and v.
     """
     calls: list[dict[str, Any]] = []
-
-    def recorded(q: Tensor, k: Tensor, v: Tensor, layout: Any, **given: Any) -> Tensor:
-        call: dict[str, Any] = {"tensors": [x.detach() for x in (q, given["q_far"], k, v)], "scale": given["scale"]}
-        out = landmark_attention(q, k, v, layout, **given)
-        out.register_hook(lambda grad: call.update(grad=grad.detach()))
-        calls.append(call)
-        return out
-
-    with _instead(recorded):
+    hidden = core.hidden
+    # this network's forward pass alone is listened to
+    core.hidden = lambda ids, kinds, places, attend: hidden(ids, kinds, places, _Recorder(attend, calls))  # type: ignore[method-assign,assignment]
+    try:
         gradients(core, batch, mode)
+    finally:
+        del core.hidden
     for layer, call in enumerate(calls):
         exact = _attend(call, batch, mode, "reference", torch.float64)
         for impl in impls:
@@ -62,6 +59,25 @@ def check_attention(core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequenc
                 for name, a, e in zip(("out", "dq", "dq_far", "dk", "dv"), actual, exact, strict=True)
             }
             yield {"layer": layer, "impl": impl, "mode": mode, "rms": {n: round(x, 6) for n, x in errors.items()}}
+
+
+@dataclass
+class _Recorder:
+    """Attends as `inner` does, and keeps what it was given and the gradient of what it gave."""
+
+    inner: Any
+    calls: list[dict[str, Any]]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See `Attend.attend`."""
+        reach = self.inner.reach or self.inner.layout.config.segment_size
+        with torch.no_grad():
+            near, far, keys = far_queries(q, k, v, *self.inner.rope.angles(layer, reach, q.device))
+        call: dict[str, Any] = {"tensors": [near, far, keys, v.detach()], "scale": scale}
+        out: Tensor = self.inner.attend(layer, q, k, v, scale)
+        out.register_hook(lambda grad: call.update(grad=grad.detach()))
+        self.calls.append(call)
+        return out
 
 
 def gradients(core: LandmarkCore, batch: Batch, mode: Mode) -> dict[str, Tensor]:
@@ -97,21 +113,10 @@ def _off_one(ratio: float) -> float:
 
 
 def _attend(call: dict[str, Any], batch: Batch, mode: Mode, impl: Impl, dtype: torch.dtype | None) -> list[Tensor]:
-    leaves = [x.to(dtype or x.dtype).requires_grad_() for x in call["tensors"]]
+    leaves = [x.detach().to(dtype or x.dtype).requires_grad_() for x in call["tensors"]]
     q, q_far, k, v = leaves
     out = landmark_attention(q, k, v, batch.layout, mode=mode, scale=call["scale"], q_far=q_far, impl=impl, finite=True)
     return [out.detach(), *torch.autograd.grad(out, leaves, call["grad"].to(out.dtype))]
-
-
-@contextmanager
-def _instead(attention: Any) -> Iterator[None]:
-    """Let the dense form call another attention."""
-    before = vars(dense)["landmark_attention"]
-    vars(dense)["landmark_attention"] = attention
-    try:
-        yield
-    finally:
-        vars(dense)["landmark_attention"] = before
 
 
 def main() -> None:
@@ -127,24 +132,25 @@ def main() -> None:
     layout = start.meta.layout if start else LayoutConfig()
     where = str(default_base())
 
-    def load(device: str) -> LandmarkCore:
-        core, _, _ = load_trainable(where, layout, 16, device)
+    def load(device: str) -> tuple[LandmarkCore, Any]:
+        # a fresh adapter is the same in both networks
+        torch.manual_seed(0)
+        core, tokenizer, _ = load_trainable(where, layout, 16, device)
         if start:
             start_from(core, start)
-        return core.train()
+        return core.train(), tokenizer
 
-    core, tokenizer, _ = load_trainable(where, layout, 16, given.device)
+    core, tokenizer = load(given.device)
     read, talks = read_tokens(tokenizer, given.text, given.chats)
     corpus = build_corpus(read, tokenizer, lambda question: ask_prompt(tokenizer, question), talks)
     batch = build_batch(corpus, layout, Shape(1, given.segments - 2, 2), np.random.default_rng(0))
-    core = load(given.device)
     ways: list[Impl] = ["fused", "blockwise"] if given.device.startswith("cuda") else ["blockwise"]
     modes: list[Mode] = ["hierarchical", "flat"]
     for mode in modes:
         for row in check_attention(core, batch, mode, ways):
             _print(row)
     # fp32 in all of it: what `load` makes for a CPU
-    exact = gradients(load("cpu").to(given.device), batch, "hierarchical")
+    exact = gradients(load("cpu")[0].to(given.device), batch, "hierarchical")
     _print({"network": "as trained", **compare(gradients(core, batch, "hierarchical"), exact)})
     core.residual_dtype = core.dtype
     _print({"network": "hidden states in the weights' dtype", **compare(gradients(core, batch, "hierarchical"), exact)})

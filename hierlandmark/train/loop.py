@@ -56,6 +56,8 @@ class TrainConfig:
     lengths: tuple[int, ...] = ()
     # share of memories that hide RULER's needles (Hsieh et al. 2024)
     needles: float = 0.25
+    # share of memories that are chats whose questions, replies or sentences have known evidence; 0 without chats
+    linked: float = 0.25
     # the furthest that positions jump ahead behind a landmark (Mohtashami & Jaggi 2023, appendix E)
     jump: int = 0
     # share of steps whose memory is encoded without gradient, as it is when it is recalled
@@ -102,6 +104,11 @@ class TrainConfig:
             raise InvalidArgument(
                 f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
             )
+        useless = [name for name in ("select_share", "cached", "jump") if getattr(self, name)]
+        if self.attention != "landmark" and useless:
+            raise InvalidArgument(
+                f"expected {useless[0]} to be 0 with attention {self.attention!r}, which has no landmarks"
+            )
 
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
@@ -109,7 +116,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("window select_segments select_blocks", lambda x: x >= 1, "at least 1"),
     ("learning_rate votes seed jump", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds", lambda x: x > 0, "more than 0"),
-    ("flat_share stream_share select_share needles cached", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("flat_share stream_share select_share needles linked cached", lambda x: 0 <= x <= 1, "from 0 to 1"),
     ("select_threshold", lambda x: 0 <= x < 1, "from 0 to under 1"),
 )
 
@@ -176,9 +183,11 @@ class BatchSource(Dataset[tuple[Batch, Mode]]):
         progress = float(self.progress) if self.config.seconds else step / self.config.steps
         shape = shape_of(self.config, self.layout, progress, rng)
         cached = bool(self.config.cached) and rng.random() < self.config.cached
+        config = self.config
         batch = build_batch(
-            self.corpus, self.layout, shape, rng, needles=self.config.needles, jump=self.config.jump, cached=cached
-        )
+            self.corpus, self.layout, shape, rng,
+            needles=config.needles, linked=config.linked, jump=config.jump, cached=cached,
+        )  # fmt: skip
         return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 
     def load(self, start: int, workers: int) -> Iterable[tuple[Batch, Mode]]:

@@ -58,6 +58,7 @@ def batch_loss(
         together = found.mean(-1)
         votes = -(found.clamp_min(1e-6).log().mean() + together.clamp_min(1e-6).log().mean()) / 2
         share = together.detach().mean(1)
+        linked = torch.zeros(0) if batch.linked is None else together.detach()[1, torch.from_numpy(batch.linked)]
         loss = loss + votes_weight * votes
     with torch.no_grad():
         hit = (logits.argmax(-1) == labels[chosen]).float()
@@ -66,4 +67,5 @@ def batch_loss(
         parts |= {"right": hit[fact].mean(), "right_passages": hit[passage].mean()}
         if probe is not None:
             parts |= {"votes": votes.detach(), "votes_gates": share[0], "votes_flat": share[1]}
+            parts["votes_linked"] = linked.mean()
     return loss, {name: float(value) for name, value in parts.items() if value == value}

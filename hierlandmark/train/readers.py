@@ -23,9 +23,9 @@ class Placed:
 
 # weight of each token of an answer: a fact is short and exact, a passage long and soon copied by rote, and words that
 # the question holds already need no memory
-_FACT, _PASSAGE, _SAID, _PROMPT = 4.0, 0.6, 0.4, 0.02
+_FACT, PASSAGE, _SAID, PROMPT = 4.0, 0.6, 0.4, 0.02
 # what people leave out of a search
-_PLAIN = frozenset(
+PLAIN = frozenset(
     "a all are can did do does i in is it me my of on or remind remember the to what what's which you".split()
 )
 # a place, and the tokens of the memory that hold what is needed there
@@ -67,25 +67,25 @@ def make_readers(
                     turn = ask_needles(corpus, one, rng)
                     looks += [(len(tokens) + at, where) for at, where in turn.looks]
                     tokens += turn.prompt + turn.answer
-                    weights += [_PROMPT] * len(turn.prompt) + turn.weights
+                    weights += [PROMPT] * len(turn.prompt) + turn.weights
                     continue
                 where = one.where
                 prompt, answer = _ask_fact(corpus, one.fact, rng)
                 weight = _answer_weights(corpus, prompt, answer)
             elif text is not None:
                 prompt, answer, where = _ask_passage(corpus, text, rng)
-                weight = [_PASSAGE] * len(answer)
+                weight = [PASSAGE] * len(answer)
             elif tokens:
                 break
             else:
                 prompt, answer, where = [], corpus.tokenize("Nothing is known.\n"), (0, 0)
-                weight = [_PASSAGE] * len(answer)
+                weight = [PASSAGE] * len(answer)
             if where[1]:
                 # the token that asks, and one on the way through the answer
                 looks.append((len(tokens) + len(prompt) - 1, (where,)))
                 looks.append((len(tokens) + len(prompt) + int(rng.integers(0, max(1, len(answer) - 1))), (where,)))
             tokens += prompt + answer
-            weights += [_PROMPT] * len(prompt) + weight
+            weights += [PROMPT] * len(prompt) + weight
         cut = config.segment_capacity
         out.append((np.asarray(tokens[:cut]), np.asarray(weights[:cut]), looks))
     return out
@@ -101,7 +101,7 @@ def _ask_fact(corpus: Corpus, fact: Fact, rng: np.random.Generator) -> tuple[lis
         # as a search is put: the query, then the line that holds it
         query = fact.question.split("?")[0]
         if rng.random() < 0.4:
-            query = " ".join(word for word in query.split() if word.lower() not in _PLAIN)
+            query = " ".join(word for word in query.split() if word.lower() not in PLAIN)
         else:
             query += "?"
         return corpus.tokenize(search_text(query)), corpus.tokenize(f'{fact.statement}"\n\n')

@@ -1,5 +1,6 @@
 """Memories that hide RULER's needles (`hierlandmark.needles`), and how readers ask for them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -68,7 +69,7 @@ def needle_text(
     if room < 1:
         head, room = [], room + len(head)
     if haystack == "needle":
-        text, spans = _among_needles(corpus, head, tasks[0], items, room, draw)
+        text, spans = _among_needles(corpus, head, tasks, items, room, draw)
     else:
         if haystack == "noise":
             filler = np.resize(np.asarray(corpus.tokenize(" " + facts.PASSKEY_FILLER)), room)
@@ -111,12 +112,14 @@ def _make(
 
 
 def _among_needles(
-    corpus: Corpus, head: list[int], task: Needles, items: list[np.ndarray], room: int, draw: Random
+    corpus: Corpus, head: list[int], tasks: Sequence[Needles], items: list[np.ndarray], room: int, draw: Random
 ) -> tuple[np.ndarray, list[Span]]:
     """Needles among others of their kind, each on its line."""
     others: list[np.ndarray] = []
+    # a key that is asked for has one value
+    taken = {name for task in tasks for name in task.taken}
     while room > 0:
-        one = np.asarray(corpus.tokenize("\n" + distractor(task, draw, _WORDS))[:room], dtype=np.int64)
+        one = np.asarray(corpus.tokenize("\n" + distractor(tasks[0], draw, _WORDS, taken=taken))[:room], dtype=np.int64)
         others.append(one)
         room -= len(one)
     # the last one may be cut short, so nothing follows it

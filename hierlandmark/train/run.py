@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,18 @@ from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, s
 from hierlandmark.train.tokens import read_tokens
 
 # what of a step's row is a loss or a share
-LOGGED = ("loss", "facts", "passages", "text", "right", "right_passages", "votes", "votes_gates", "votes_flat")
+LOGGED = (
+    "loss",
+    "facts",
+    "passages",
+    "text",
+    "right",
+    "right_passages",
+    "votes",
+    "votes_gates",
+    "votes_flat",
+    "votes_linked",
+)
 
 
 def train_adapter(
@@ -93,6 +104,8 @@ def train_adapter(
         start.check_base(digest, where)
         start_from(core, start)
     read, talks = read_tokens(tokenizer, texts, chats)
+    if not talks:
+        config = replace(config, linked=0.0)
     corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)
     source = BatchSource(corpus, config, layout)
     rows = train(core, source, folder, resume=resume, workers=workers, on_step=on_step, note={**bound, "init": started})
@@ -135,8 +148,8 @@ def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainCon
     """
     kept = _resumed(folder)["config"] if resume else {}
     if resume and isinstance(kept, dict):
-        # a run begun before there were needles goes on without
-        kept = {"needles": 0.0, **kept}
+        # a run begun before there were needles, or chats with evidence, goes on without
+        kept = {"needles": 0.0, "linked": 0.0, **kept}
     known = {field.name for field in fields(TrainConfig)}
     if not isinstance(kept, dict) or not kept.keys() <= known:
         raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version; give another --out")

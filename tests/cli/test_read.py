@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 from hierlandmark.results import Cost
 from tests.fake_memory import FakeMemory
@@ -27,6 +28,55 @@ def test_search_for_people(filled) -> None:
     assert "the dog is Rex" in said
     assert "gate of segment    0  mass 0.625  most in layer 3 head 1 (0.75)" in said
     assert "landmark keys scored" in said
+
+
+def test_search_filters(filled) -> None:
+    def found(*options: object) -> list:
+        done = filled("search", "the dog", "--db", "m.db", "--json", *options)
+        assert done.exit_code == 0, done.output
+        return [hit["message_ids"][0] for hit in json.loads(done.stdout)["hits"]]
+
+    path = Path("more.jsonl")
+    messages = [
+        {"id": 7, "role": "tool", "content": "a dog", "time": "2024-06-01T10:00:00Z", "metadata": {"n": 1, "k": "a=b"}},
+        {"id": 8, "role": "user", "content": "no dog", "metadata": {"n": "1", "done": True}},
+    ]
+    path.write_text(json.dumps({"id": "more", "messages": messages}) + "\n")
+    assert filled("add", path, "--db", "m.db").exit_code == 0
+    assert found("--role", "tool") == [7]
+    assert set(found("--role", "tool", "--role", "user")) == {1, 2, "2", "x", 7, 8}
+    assert found("--since", "2024-06-01T12:00:00+02:00") == found("--since", "2024-06-01") == [7]
+    assert set(found("--until", "2024-05-01")) == {1, 2, "2", "x"}
+    assert found("--meta", "n=1", "--meta", "k=a=b") == [7]
+    assert found("--meta", 'n="1"') == found("--meta", "done=true") == [8]
+    assert found("--meta", "k=c") == []
+
+
+def test_filters_that_are_none_are_one_line(filled) -> None:
+    for options, said in (
+        (("--since", "last week"), "InvalidArgument: expected a Filter"),
+        (("--meta", "key"), "expected key=value, got 'key'"),
+    ):
+        done = filled("search", "tea", "--db", "m.db", *options)
+        assert done.exit_code == 2
+        assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_search_neighbours(filled) -> None:
+    words = ("search", "the cat", "--db", "m.db", "-k", 1, "--neighbours", 1)
+    (hit,) = json.loads(filled(*words, "--json").stdout)["hits"]
+    assert [one["content"] for one in hit["before"]] == ["we moved to Lyon"]
+    assert hit["after"] == []
+    lines = [line.strip() for line in filled(*words).stdout.splitlines()]
+    assert lines[1:3] == ["before, user: we moved to Lyon", "the cat is Minou"]
+
+
+def test_search_when(filled) -> None:
+    words = ("search", "the cat in may", "--db", "m.db", "--when")
+    found = json.loads(filled(*words, "--json").stdout)
+    assert found["when"] == {"expressions": ["in May"], "since": "2024-05-01T00:00:00Z", "until": None}
+    assert filled(*words).stdout.startswith("in May: from 2024-05-01T00:00:00+00:00\n")
+    assert json.loads(filled("search", "cat", "--db", "m.db", "--when", "--json").stdout)["when"] is None
 
 
 def test_search_why_json(filled) -> None:

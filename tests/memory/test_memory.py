@@ -18,7 +18,7 @@ from hierlandmark.errors import (
     ModelMismatch,
     NamespaceNotFound,
 )
-from hierlandmark.memory import memory as memory_module
+from hierlandmark.memory import search as search_module
 from hierlandmark.memory.rank import message_shares
 from hierlandmark.testing import tiny_model
 
@@ -279,7 +279,7 @@ def test_threads_share_a_memory(model, path):
 
 def test_dropped_keys_and_values_come_back_from_the_text(model, path, monkeypatch):
     # what a search reads of blocks is not made again for it: see test_rank
-    monkeypatch.setattr(memory_module, "message_shares", lambda *arguments: message_shares(*arguments[:-1], 0))
+    monkeypatch.setattr(search_module, "message_shares", lambda *arguments: message_shares(*arguments[:-1], 0))
     with Memory.open(path, model=model) as memory:
         memory.add(CHAT)
         before = facts(memory)

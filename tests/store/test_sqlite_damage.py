@@ -12,6 +12,7 @@ import pytest
 
 from hierlandmark.errors import InvalidArgument, ModelMismatch, StoreCorrupt, StoreNotWritable
 from hierlandmark.store import SQLiteStore
+from hierlandmark.store.migrations import STEPS
 from tests.store.builders import OTHER, SPEC, message, segment
 
 
@@ -91,6 +92,8 @@ def test_another_application_s_database_is_refused_and_left_alone(path):
 
 def test_an_empty_file_is_a_new_database(path):
     path.touch()
+    with pytest.raises(StoreNotWritable, match="empty file"):
+        SQLiteStore.peek(path)
     with SQLiteStore(path, SPEC) as store:
         assert store.namespaces() == []
 
@@ -152,7 +155,7 @@ def test_another_model(written):
         for read_only in (False, True):
             with pytest.raises(ModelMismatch, match=r"fingerprint 'f+' is stored.*hierlandmark reencode"):
                 SQLiteStore(written, other, read_only=read_only)
-    assert SQLiteStore.peek(written) == (SPEC, 2)
+    assert SQLiteStore.peek(written) == (SPEC, len(STEPS))
     use(written)
 
 

@@ -1,5 +1,6 @@
 """RULER's needles in training: each place of an answer is told which blocks hold what it needs."""
 
+import re
 from collections import Counter
 from random import Random
 
@@ -42,6 +43,10 @@ def test_statements_stand_where_they_are_said_to_in_all_haystacks(corpus):
             # links of a chain in their order
             assert list(one.where) == sorted(one.where)
             if not one.needles.spec.chained:
+                # as many statements as were hidden, whatever else is made of needles there
+                keys = Counter(re.findall(r"special magic \w+ for (\S+) is: ", text_of(text)))
+                asked = Counter(key for said in one.needles.statements for key in re.findall(r" for (\S+) is: ", said))
+                assert all(keys[key] == asked[key] for key in asked)
                 assert all(text_of(text).count(f" {answer}.") == 1 for answer in one.needles.answers)
     assert names.keys() == SPECS.keys() and min(told_apart.values()) > 10
 

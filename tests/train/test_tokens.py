@@ -71,3 +71,28 @@ def test_files_without_a_token_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(InvalidArgument, match="hold none"):
         read_tokens(word_tokenizer("the"), [tmp_path / "empty.txt"], [], keep=tmp_path / "keep")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half", b"no zip at all"])
+def test_a_damaged_file_is_made_again(files: tuple[Path, Path], tmp_path: Path, damage: bytes) -> None:
+    tokenizer, keep = word_tokenizer("the", "cat", "dog"), tmp_path / "keep"
+    fresh, _ = read_tokens(tokenizer, [files[0]], [], keep=keep)
+    (kept,) = keep.iterdir()
+    kept.write_bytes(damage)
+    again, _ = read_tokens(tokenizer, [files[0]], [], keep=keep)
+    assert again["texts"].tolist() == fresh["texts"].tolist()
+    # whole again, and nothing beside it
+    assert list(keep.iterdir()) == [kept] and kept.stat().st_size > len(damage)
+
+
+def test_a_write_that_breaks_off_leaves_nothing(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, **arrays: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    keep = tmp_path / "keep"
+    assert read_tokens(word_tokenizer("the"), [files[0]], [], keep=keep)[0]["texts"].tolist() == [1, 0, 0, 1, 0]
+    assert not list(keep.iterdir())

@@ -112,7 +112,8 @@ def test_a_share_of_steps_selects():
 @pytest.mark.parametrize(
     "wrong",
     [{"window": 5}, {"attention": "window"}, {"attention": "window", "window": 0}, {"select_share": 1.5},
-     {"select_blocks": 0}, {"select_threshold": 1.0}],
+     {"select_blocks": 0}, {"select_threshold": 1.0}, {"attention": "full", "jump": 3},
+     {"attention": "full", "select_share": 0.1}],
 )  # fmt: skip
 def test_options_that_do_not_fit(wrong):
     with pytest.raises(InvalidArgument, match="expected"):

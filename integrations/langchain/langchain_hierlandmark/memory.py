@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from hierlandmark.config import SearchMode
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import SearchResult
 
@@ -14,8 +15,26 @@ from hierlandmark.results import SearchResult
 class MemoryLike(Protocol):
     """The methods of `hierlandmark.Memory` that LangChain needs; a fake that has them will do in tests."""
 
-    def search(self, query: str, k: int = 10, *, mode: SearchMode | None = None) -> SearchResult: ...
-    async def asearch(self, query: str, k: int = 10, *, mode: SearchMode | None = None) -> SearchResult: ...
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        mode: SearchMode | None = None,
+        where: Filter | None = None,
+        neighbours: int = 0,
+        parse_time: bool = False,
+    ) -> SearchResult: ...
+    async def asearch(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        mode: SearchMode | None = None,
+        where: Filter | None = None,
+        neighbours: int = 0,
+        parse_time: bool = False,
+    ) -> SearchResult: ...
     def add(self, messages: Iterable[Message | Mapping[str, Any]]) -> object: ...
     async def aadd(self, messages: Iterable[Message | Mapping[str, Any]]) -> object: ...
     def messages(self, ids: Sequence[MessageId] | None = None) -> list[Message]: ...

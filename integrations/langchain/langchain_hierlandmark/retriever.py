@@ -10,6 +10,7 @@ from langchain_core.retrievers import BaseRetriever
 from pydantic import Field, ValidationInfo, field_validator
 
 from hierlandmark.config import SearchMode
+from hierlandmark.filters import Filter
 from hierlandmark.results import Hit
 from langchain_hierlandmark.memory import MemoryLike, opened
 
@@ -18,7 +19,8 @@ class HierLandmarkRetriever(BaseRetriever):
     """Finds messages of one memory, best first, one Document each.
 
     Give `memory`, or the `path` of a database and a `namespace`. A Document holds the text of one message; its metadata
-    is the message's own, plus `message_ids`, `role`, `time`, and `score`, `block` and `segment` of the hit.
+    is the message's own, plus `message_ids`, `role`, `time`, `score`, `block` and `segment` of the hit, and, with
+    `neighbours`, lists `before` and `after` of the messages that stand beside it.
 
         retriever = HierLandmarkRetriever(path="memory.db", namespace="ada", k=4)
         documents = retriever.invoke("Where is the spare key?")
@@ -37,7 +39,13 @@ class HierLandmarkRetriever(BaseRetriever):
     k: int = Field(default=10, ge=1)
     """Documents to return; `invoke(query, k=...)` overrides it."""
     mode: SearchMode | None = None
-    """`hierarchical` or `flat`; the memory's own choice when absent."""
+    """`hierarchical`, `flat` or `hybrid`; the memory's own choice when absent."""
+    where: Filter | None = None
+    """Which messages may be found, by role, time and metadata; `invoke(query, where=...)` overrides it."""
+    neighbours: int = Field(default=0, ge=0)
+    """Messages before and after each hit to put into its metadata."""
+    parse_time: bool = False
+    """Narrow the search by times in the query, such as "last week"; needs `hierlandmark[time]`."""
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -45,18 +53,42 @@ class HierLandmarkRetriever(BaseRetriever):
         return opened(memory, given.data.get("path"), given.data.get("namespace"))
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        where: Filter | None = None,
     ) -> list[Document]:
         wanted = self.k if k is None else k
-        result = self.memory.search(query, wanted, mode=self.mode)
+        result = self.memory.search(query, wanted, **self._options(where))
         return _documents(result.hits)[:wanted]
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        where: Filter | None = None,
     ) -> list[Document]:
         wanted = self.k if k is None else k
-        result = await self.memory.asearch(query, wanted, mode=self.mode)
+        result = await self.memory.asearch(query, wanted, **self._options(where))
         return _documents(result.hits)[:wanted]
+
+    def _options(self, where: Filter | None) -> dict[str, Any]:
+        return {
+            "mode": self.mode,
+            "where": self.where if where is None else where,
+            "neighbours": self.neighbours,
+            "parse_time": self.parse_time,
+        }
+
+
+def _beside(hit: Hit) -> dict[str, Any]:
+    """Neighbours as JSON, where the hit has some."""
+    sides = {"before": hit.before, "after": hit.after}
+    return {name: [one.model_dump(mode="json") for one in side] for name, side in sides.items() if side}
 
 
 def _documents(hits: Iterable[Hit]) -> list[Document]:
@@ -73,6 +105,7 @@ def _documents(hits: Iterable[Hit]) -> list[Document]:
                 "score": hit.score,
                 "block": hit.block,
                 "segment": hit.segment,
+                **_beside(hit),
             },
         )
         for hit in hits

@@ -7,7 +7,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_hierlandmark import HierLandmarkRetriever
 from pydantic import ValidationError
 
-from hierlandmark import InvalidArgument, Memory, MissingExtra, NamespaceNotFound
+from hierlandmark import Filter, InvalidArgument, Memory, MissingExtra, NamespaceNotFound
 
 
 def test_documents_are_messages(filled: Memory) -> None:
@@ -34,6 +34,31 @@ def test_order_and_scores_are_those_of_the_search(filled: Memory) -> None:
     ]
     assert found == ranked[:4]
     assert [score for _, score, *_ in found] == sorted((score for _, score, *_ in found), reverse=True)
+
+
+async def test_filters_reach_the_search(filled: Memory) -> None:
+    retriever = HierLandmarkRetriever(memory=filled, where=Filter(roles=["assistant"]))
+    assert {one.id for one in retriever.invoke("walnuts")} == {"m2", "m4"}
+    assert {one.id for one in await retriever.ainvoke("walnuts")} == {"m2", "m4"}
+    assert len(retriever.invoke("walnuts", where=Filter(roles=["user"]))) == 4
+    assert len(await retriever.ainvoke("walnuts", where=Filter(until="2026-02-28"))) == 0
+
+
+def test_neighbours_are_in_the_metadata(filled: Memory) -> None:
+    retriever = HierLandmarkRetriever(memory=filled, where=Filter(roles=["assistant"]), k=1, neighbours=1)
+    (document,) = retriever.invoke("walnuts")
+    ids = [one.id for one in filled.messages()]
+    at = ids.index(*document.metadata["message_ids"])
+    assert [one["id"] for one in document.metadata["before"] + document.metadata["after"]] == [ids[at - 1], ids[at + 1]]
+    (plain,) = HierLandmarkRetriever(memory=filled, k=1).invoke("walnuts")
+    assert "before" not in plain.metadata
+
+
+def test_times_in_a_query_narrow_it(filled: Memory) -> None:
+    pytest.importorskip("dateparser")
+    assert HierLandmarkRetriever(memory=filled).invoke("in March 2025")
+    assert HierLandmarkRetriever(memory=filled, parse_time=True).invoke("in March 2025") == []
+    assert len(HierLandmarkRetriever(memory=filled, parse_time=True).invoke("in March 2026")) == 6
 
 
 @pytest.mark.parametrize("k", range(1, 8))

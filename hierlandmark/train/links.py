@@ -1,0 +1,287 @@
+"""Memories of whole messages, and queries whose evidence among them is known.
+
+Where a chat has questions with evidence or reply links, these are asked: a question, or the text of a message that
+replies to another. Of other chats what a user said is asked for the assistant's reply. Every chat is asked for messages
+by a sentence of them too (the inverse cloze task, Lee et al. 2019, arXiv 1906.00300), taken out of the message in half
+of the cases. A message that became a query is not in the memory.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from hierlandmark.config import LayoutConfig
+from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text, speaker
+from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text
+from hierlandmark.train.facts import PASSKEY_FILLER
+from hierlandmark.train.readers import PASSAGE, PLAIN, PROMPT, Look
+from hierlandmark.train.ruler import Span
+
+QueryKind = Literal["question", "reply", "turn", "cloze"]
+# readers have room for about this many
+MOST = 12
+# of a chat with questions, links or turns, the share of queries that use them; the others are sentences
+_KNOWN = 0.7
+# words of a query, at least (real words, of a sentence) and at most, and tokens of the evidence that an answer repeats
+_LEAST_WORDS, _LEAST_CLOZE, _QUERY_WORDS, _REPEATED = 3, 5, 48, (10, 28)
+# tokens before and behind a message's content, for planning only
+_AROUND = 8
+# an answer that many messages hold is a guess
+_GUESS = 0.2
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+# who is spoken to, at the start of a line of a chat room
+_ADDRESSED = re.compile(r"^\S{1,24}[:,] ")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked, and the messages of the memory that hold what it looks for."""
+
+    kind: QueryKind
+    text: str
+    where: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A memory of messages: its segments, where each message and its content stand in the text, and queries."""
+
+    segments: list[np.ndarray]
+    spans: list[Span]
+    bodies: list[Span]
+    queries: list[Query]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What may be asked of a chat: a question's text, or a message that is taken out; and who answers."""
+
+    kind: QueryKind
+    where: tuple[int, ...]
+    asked: int | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Messages `first` up to `last` of a chat, those taken out, those said otherwise, and what is asked."""
+
+    first: int
+    last: int
+    removed: set[int]
+    changed: dict[int, np.ndarray]
+    queries: list[Query]
+
+
+def linked_memory(corpus: Corpus, lengths: list[int], rng: np.random.Generator, *, most: int = MOST) -> Linked | None:
+    """A memory of segments of these lengths: a run of messages of one chat, or of several one after another.
+
+    Messages stand in the words in which a memory keeps them (`model.prompts.render`), with or without days. What the
+    chats do not fill is text, which belongs to no message.
+
+    Returns:
+        None where no query could be made.
+    """
+    total = sum(lengths)
+    longest = int(rng.choice([120, 400, 2000]))
+    day = date(2012, 1, 1) + timedelta(days=int(rng.integers(0, 6000))) if rng.random() < 0.5 else None
+    pieces: list[np.ndarray] = []
+    spans: list[Span] = []
+    bodies: list[Span] = []
+    queries: list[Query] = []
+    have = 0
+    for chat in _in_turn(corpus, rng):
+        room = total - have
+        if rng.random() < 0.3:
+            # several chats in a memory that one could fill
+            room = min(room, max(total // 8, int(rng.integers(1, total + 1))))
+        plan = _plan(corpus, chat, room, longest, most, rng)
+        places: dict[int, int] = {}
+        for i in range(plan.first, plan.last):
+            if i in plan.removed:
+                continue
+            turn = chat[i]
+            piece, body = _rendered(corpus, Turn(turn.role, plan.changed.get(i, turn.tokens)[:longest]), day)
+            piece = piece[: total - have]
+            first, last = have + body[0], min(have + body[1], total)
+            # a message that the end of the memory cuts may lack what is asked for
+            if 2 * (last - first) >= body[1] - body[0]:
+                places[i] = len(spans)
+            spans.append((have, have + len(piece)))
+            bodies.append((min(first, total), last))
+            pieces.append(piece)
+            have += len(piece)
+            if day and rng.random() < 0.15:
+                day += timedelta(days=int(rng.integers(1, 6)))
+            if have == total:
+                break
+        for query in plan.queries:
+            if where := tuple(places[i] for i in query.where if i in places):
+                queries.append(Query(query.kind, query.text, where))
+        if have == total:
+            break
+    if not queries:
+        return None
+    if have < total:
+        pieces.append(_filler(corpus, total - have, rng))
+    chosen = [queries[i] for i in rng.permutation(len(queries))[:most]]
+    text = np.concatenate(pieces).astype(np.int64)
+    return Linked(np.split(text, np.cumsum(lengths)[:-1]), spans, bodies, chosen)
+
+
+def linked_readers(
+    corpus: Corpus, config: LayoutConfig, count: int, made: Linked, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray, list[Look]]]:
+    """Reader segments as `readers.make_readers` makes them; each looks at the last token of a prompt only.
+
+    Most prompts are those of a search, whose last token is what `Memory.search` reads; the others are those of `ask`.
+    """
+    capacity, text = config.segment_capacity, np.concatenate(made.segments)
+    out = []
+    queue: list[Query] = []
+    for _ in range(count):
+        tokens: list[int] = []
+        weights: list[float] = []
+        looks: list[Look] = []
+        while len(tokens) < capacity:
+            # a reader knows nothing of what another was asked
+            if not queue and not tokens:
+                queue = [made.queries[i] for i in rng.permutation(len(made.queries))]
+            if not queue:
+                break
+            query = queue[-1]
+            searched = rng.random() < 0.7
+            prompt = corpus.tokenize(search_text(query.text)) if searched else corpus.ask_prompt(query.text)
+            if len(tokens) + len(prompt) > capacity and tokens:
+                break
+            # as a search cuts a query that is longer than a segment
+            prompt = prompt[-capacity:]
+            queue.pop()
+            looks.append((len(tokens) + len(prompt) - 1, tuple(made.bodies[i] for i in query.where)))
+            first, last = made.bodies[query.where[0]]
+            said = text[first : min(last, first + int(rng.integers(*_REPEATED)))]
+            words = corpus.decode(said).strip().rstrip("\ufffd")
+            answer = corpus.tokenize(f'{words}"\n\n') if searched else [*corpus.tokenize(words), *corpus.answer_end]
+            tokens += prompt + answer
+            weights += [PROMPT] * len(prompt)
+            weights += [PASSAGE if len(query.where) == 1 else _GUESS] * len(answer)
+        out.append((np.asarray(tokens[:capacity]), np.asarray(weights[:capacity]), looks))
+    return out
+
+
+def _filler(corpus: Corpus, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Text that is of no chat: what was taken out of one must not come back."""
+    if corpus.texts:
+        return cut_text(replace(corpus, chats=()), rng, count)
+    return np.resize(np.asarray(corpus.tokenize(" " + PASSKEY_FILLER)), count)
+
+
+def _in_turn(corpus: Corpus, rng: np.random.Generator) -> Iterator[Talk]:
+    """Chats in a random order without repeating one: those of one kind, then others; kinds are as likely as each other.
+
+    A kind with long chats would have most of the tokens, one with many chats most of the memories.
+    """
+    kinds: dict[tuple[bool, bool], list[Talk]] = {}
+    for chat in corpus.chats:
+        kinds.setdefault((bool(chat.questions), bool(chat.links)), []).append(chat)
+    for kind in rng.permutation(len(kinds)):
+        chats = list(kinds.values())[kind]
+        for i in rng.permutation(len(chats)):
+            yield chats[i]
+
+
+def _plan(corpus: Corpus, chat: Talk, room: int, longest: int, most: int, rng: np.random.Generator) -> _Plan:
+    """A run of messages around something to ask for, at least `room` tokens where the chat has them."""
+    known = _known(chat)
+    ends = np.cumsum(np.minimum(chat.lengths, longest) + _AROUND)
+    near = known[rng.integers(0, len(known))].where if known else range(len(chat))
+    before = int(ends[near[int(rng.integers(0, len(near)))]]) - int(rng.integers(0, room + 1))
+    first = int(np.searchsorted(ends, max(0, min(before, int(ends[-1]) - room))))
+    start = int(ends[first - 1]) if first else 0
+    # as many more as are taken out
+    last = min(len(chat), int(np.searchsorted(ends, start + room)) + 1 + most)
+    inside = [one for one in known if one.asked is None or first <= one.asked < last]
+    plan = _Plan(first, last, set(), {}, [])
+    wanted: set[int] = set()
+    for i in rng.permutation(len(inside)):
+        if len(plan.queries) >= _KNOWN * most:
+            break
+        one = inside[i]
+        where = tuple(j for j in one.where if first <= j < last and j not in plan.removed)
+        if not where or one.asked in wanted:
+            continue
+        text = one.text if one.asked is None else _said(corpus.decode(chat[one.asked].tokens).strip(), rng)
+        if text is None:
+            continue
+        if one.asked is not None:
+            plan.removed.add(one.asked)
+        wanted.update(where)
+        plan.queries.append(Query(one.kind, text, where))
+    for i in rng.permutation(np.arange(first, last)).tolist():
+        if len(plan.queries) >= most:
+            break
+        if i not in plan.removed and (made := _cloze(corpus.decode(chat[i].tokens[:longest]).strip(), rng)):
+            text, rest = made
+            if rest is not None and i not in wanted:
+                plan.changed[i] = np.asarray(corpus.tokenize(f" {rest}"), dtype=np.int64)
+            plan.queries.append(Query("cloze", text, (i,)))
+    return plan
+
+
+def _known(chat: Talk) -> list[_Candidate]:
+    """What can be asked of a chat but sentences: questions and replies, or turns where there are neither."""
+    found = [_Candidate("question", where, text=text) for text, where in chat.questions]
+    parents: dict[int, list[int]] = {}
+    for message, parent in chat.links:
+        parents.setdefault(message, []).append(parent)
+    found += [_Candidate("reply", tuple(where), asked=message) for message, where in parents.items()]
+    if found:
+        return found
+    roles = [turn.role for turn in chat]
+    pairs = pairwise(roles)
+    return [_Candidate("turn", (i + 1,), asked=i) for i, pair in enumerate(pairs) if pair == ("user", "assistant")]
+
+
+def _rendered(corpus: Corpus, turn: Turn, day: date | None) -> tuple[np.ndarray, Span]:
+    """Tokens of a message as `model.prompts.render` puts it, and where in them its content stands."""
+    head = [] if turn.role == DOCUMENT_ROLE else corpus.tokenize(speaker(turn.role, day.isoformat() if day else None))
+    end = corpus.tokenize("\n\n")
+    return np.concatenate((head, turn.tokens, end)).astype(np.int64), (len(head), len(head) + len(turn.tokens))
+
+
+def _said(text: str, rng: np.random.Generator) -> str | None:
+    """A message as a query: the whole of it or a sentence, at most 48 words; None for one too short to look for."""
+    if rng.random() < 0.5:
+        text = _ADDRESSED.sub("", text)
+    sentences = [one for one in _SENTENCE.split(text) if len(one.split()) >= _LEAST_WORDS]
+    if len(sentences) > 1 and (rng.random() < 0.4 or len(text.split()) > _QUERY_WORDS):
+        text = sentences[int(rng.integers(0, len(sentences)))]
+    words = text.split()
+    return " ".join(words[:_QUERY_WORDS]) if len(words) >= _LEAST_WORDS else None
+
+
+def _cloze(text: str, rng: np.random.Generator) -> tuple[str, str | None] | None:
+    """A sentence of a message with some words dropped or in another order, and in half of the cases the message
+    without it; None where no sentence is long enough."""
+    sentences = [one for one in _SENTENCE.split(text) if sum(map(str.isalpha, one.split())) >= _LEAST_CLOZE]
+    if not sentences:
+        return None
+    sentence = sentences[int(rng.integers(0, len(sentences)))]
+    words = sentence.split()[:_QUERY_WORDS]
+    style = rng.random()
+    if style < 0.4:
+        # as people type into a search box
+        rare = [word for word in words if word.lower().strip(".,;:!?") not in PLAIN]
+        words = rare if len(rare) >= _LEAST_WORDS else words
+    kept = [word for word in words if rng.random() > 0.25]
+    words = kept if len(kept) >= _LEAST_WORDS else words
+    if style < 0.2:
+        words = [words[i] for i in rng.permutation(len(words))]
+    rest = text.replace(sentence, "", 1).strip()
+    removed = rng.random() < 0.5 and len(rest.split()) > _LEAST_WORDS
+    return " ".join(words), rest if removed else None

@@ -1,0 +1,286 @@
+"""Memories of chats with known evidence: what is asked, where its answer stands, and which token searches."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hierlandmark import LayoutConfig, Memory, Message
+from hierlandmark.layout import Kind
+from hierlandmark.model import landmark_model as search_module
+from hierlandmark.model.prompts import render, search_prompt
+from hierlandmark.testing import ByteTokenizer, tiny_model
+from hierlandmark.train.corpus import Talk, Turn, build_corpus
+from hierlandmark.train.episodes import Shape, build_batch
+from hierlandmark.train.links import linked_memory, linked_readers
+from hierlandmark.train.loop import BatchSource, TrainConfig
+from hierlandmark.train.loss import batch_loss
+from hierlandmark.train.run import train_adapter
+from hierlandmark.train.tokens import read_tokens
+
+LAYOUT = LayoutConfig(block_size=64, blocks_per_segment=8)
+TOKENIZER = ByteTokenizer()
+
+
+def turn(role, text):
+    return Turn(role, np.asarray(TOKENIZER(f" {text}")["input_ids"], dtype=np.uint32))
+
+
+def said(n):
+    return f"Ship number {n} left port {n * 7} with grain. Its captain was called Person{n} by all."
+
+
+def asked(n):
+    return f"Tell me please what ship {n} did"
+
+
+ROOM = Talk([turn(f"nick{n % 5}", said(n)) for n in range(40)], links=[(n, n - 3) for n in range(10, 40)])
+MEETING = Talk(
+    [turn(f"Person {n % 3}", said(n + 100)) for n in range(30)],
+    questions=[(f"What did they say about {n}?", (n, n + 1)) for n in range(0, 28, 2)],
+)
+TURNS = Talk(
+    [turn(role, f(n // 2 + 200)) for n in range(60) for role, f in [(("user", asked), ("assistant", said))[n % 2]]]
+)
+
+DOCUMENT = Talk([turn("document", said(n + 300)) for n in range(40)])
+
+
+def corpus_of(*chats):
+    return build_corpus({}, TOKENIZER, lambda q: TOKENIZER(f"<q>{q}<a>")["input_ids"], chats)
+
+
+def text_of(tokens):
+    return bytes(int(i) for i in tokens if i < 256).decode(errors="replace")
+
+
+def memories(*chats, seeds=range(12), segments=6, **options):
+    corpus = corpus_of(*chats)
+    for seed in seeds:
+        made = linked_memory(corpus, [LAYOUT.segment_capacity] * segments, np.random.default_rng(seed), **options)
+        assert made is not None and sum(map(len, made.segments)) == segments * LAYOUT.segment_capacity
+        yield made, np.concatenate(made.segments)
+
+
+def test_a_message_that_became_a_query_is_not_in_the_memory_and_its_parent_is():
+    replies = 0
+    for made, text in memories(ROOM):
+        for query in made.queries:
+            if query.kind == "reply":
+                number = int(re.search(r"\d+|Person(\d+)", query.text)[0].removeprefix("Person"))
+                assert said(number) not in text_of(text) and f"Person{number} " not in text_of(text)
+                held = [text_of(text[slice(*made.bodies[i])]) for i in query.where]
+                # a clozed parent lacks a sentence, never both; one at the end may be cut
+                assert len(held) == 1 and re.search(rf"number {number - 3} |Person{number - 3}\b", held[0])
+                replies += 1
+    assert replies > 40
+
+
+def test_a_question_is_asked_for_all_its_evidence_that_is_there():
+    whole = 0
+    for made, text in memories(MEETING):
+        for query in made.queries:
+            if query.kind == "question":
+                n = int(re.search(r"\d+", query.text)[0])
+                held = [text_of(text[slice(*made.bodies[i])]) for i in query.where]
+                wanted = [f"{m + 100}" for m in (n, n + 1)]
+                assert all(any(w in one for w in wanted) for one in held)
+                whole += len(held) == 2
+    assert whole > 30
+
+
+def test_of_a_chat_without_either_the_reply_is_asked_for_by_what_the_user_said():
+    kinds = set()
+    for made, text in memories(TURNS):
+        for query in made.queries:
+            kinds.add(query.kind)
+            (place,) = query.where
+            body = text_of(text[slice(*made.bodies[place])])
+            if query.kind == "turn":
+                n = int(re.search(r"\d+", query.text)[0])
+                assert query.text == asked(n) and asked(n) not in text_of(text)
+                assert f"number {n} " in body or f"Person{n} " in body
+    assert kinds == {"turn", "cloze"}
+
+
+def test_a_sentence_is_taken_out_of_its_message_in_about_half_of_the_cases():
+    taken = clozes = 0
+    for made, text in memories(DOCUMENT, seeds=range(20), segments=3):
+        for query in made.queries:
+            if query.kind == "cloze":
+                body = text_of(text[slice(*made.bodies[query.where[0]])])
+                words = set(query.text.split())
+                # what is left of the sentence is in the message, or all of it is gone
+                assert words <= set(body.split()) or len(words & set(body.split())) <= 2
+                taken += not words <= set(body.split())
+                clozes += 1
+    assert clozes > 60 and 0.25 < taken / clozes < 0.75
+
+
+def test_messages_stand_as_a_memory_keeps_them():
+    chats = {text_of(one.tokens)[1:]: one.role for chat in (ROOM, MEETING) for one in chat}
+    days = set()
+    for made, text in memories(ROOM, MEETING):
+        for (first, last), (start, end) in zip(made.spans[:-1], made.bodies[:-1], strict=True):
+            content = text_of(text[start:end])[1:]
+            if content in chats and text[last - 1] == ord("\n"):
+                day = re.search(r"\((\d{4}-\d\d-\d\d)\):", text_of(text[first:start]))
+                days.add(day is not None)
+                message = Message(id=1, role=chats[content], content=content, time=day[1] if day else None)
+                assert text_of(text[first:last]) == render(message)
+        assert [a for _, a in made.spans[:-1]] == [b for b, _ in made.spans[1:]]
+    assert days == {True, False}
+
+
+def test_documents_have_no_speaker():
+    for made, text in memories(DOCUMENT, seeds=range(3)):
+        assert "document" not in text_of(text) and {query.kind for query in made.queries} == {"cloze"}
+
+
+def test_several_chats_stand_in_a_memory_and_none_twice():
+    several = 0
+    for made, text in memories(ROOM, MEETING, TURNS, seeds=range(10), segments=20):
+        assert made.spans[-1][1] <= len(text) and len(made.queries) <= 12
+        heads = [text_of(text[a:b]) for a, b in made.spans]
+        bodies = [text_of(text[a:b]) for a, b in made.bodies]
+        assert len(set(bodies)) == len(bodies)
+        several += any(h.startswith("nick") for h in heads) and any(h.startswith("Person ") for h in heads)
+    assert several > 3
+
+
+def test_nothing_to_ask_for_is_no_memory():
+    short = Talk([turn("system", "joined"), turn("system", "left")])
+    assert linked_memory(corpus_of(short), [100, 50], np.random.default_rng(0)) is None
+    batch = build_batch(corpus_of(short), LAYOUT, Shape(1, 2, 1), np.random.default_rng(0), linked=1.0)
+    assert batch.linked is None or not batch.linked.any()
+
+
+@pytest.fixture
+def batch():
+    return build_batch(corpus_of(ROOM, MEETING, TURNS), LAYOUT, Shape(3, 6, 2), np.random.default_rng(5), linked=1.0)
+
+
+def test_marked_tokens_are_those_that_a_search_reads(batch, monkeypatch):
+    model, pushed = tiny_model(layout=LAYOUT), []
+    real = search_module.push
+
+    def watched(core, window, tokens):
+        pushed.append(list(tokens))
+        return real(core, window, tokens)
+
+    monkeypatch.setattr(search_module, "push", watched)
+    searched = 0
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add([Message(id=1, content="something")])
+        for b, at in batch.asked.tolist():
+            segment, place = divmod(at, LAYOUT.segment_size)
+            kinds, ids = batch.layout.kinds[b, segment], batch.ids[b, segment]
+            assert segment >= 6 and kinds[place] == Kind.CONTENT
+            before = ids[: place + 1][kinds[: place + 1] == Kind.CONTENT]
+            text = text_of(before)
+            if text.endswith('\nFound: "'):
+                query = text.rsplit("Search: ", 1)[1].removesuffix('\nFound: "')
+                memory.search(query, 1)
+                prompt = pushed[-1]
+                assert prompt == search_prompt(TOKENIZER, query) and before[-len(prompt) :].tolist() == prompt
+                searched += 1
+            else:
+                assert text.endswith("<a>")
+            # and the answer follows, which the language model's loss counts
+            assert batch.labels[b, segment, place] != -100 or place == np.flatnonzero(kinds == Kind.CONTENT)[-1]
+    assert searched > 10 and batch.linked.all() and len(batch.linked) == len(batch.asked)
+
+
+def test_targets_are_the_blocks_that_hold_the_evidence():
+    corpus, size = corpus_of(MEETING), LAYOUT.block_size
+    checked = 0
+    for seed in range(6):
+        batch = build_batch(corpus, LAYOUT, Shape(1, 6, 2), np.random.default_rng(seed), linked=1.0)
+        kinds, ids = batch.layout.kinds[0, :6].reshape(-1), batch.ids[0, :6].reshape(-1)
+        content = kinds == Kind.CONTENT
+        for (_, at), wanted in zip(batch.asked, batch.targets, strict=True):
+            whole = batch.ids[0].reshape(-1)[: at + 1][batch.layout.kinds[0].reshape(-1)[: at + 1] == Kind.CONTENT]
+            found = re.search(r"about (\d+)\?(?:\nFound: \"|<a>)$", text_of(whole))
+            inside = np.repeat(wanted, size) & content
+            assert wanted.any() and inside.any()
+            if found:
+                n = int(found[1]) + 100
+                held, others = text_of(ids[inside]), text_of(ids[content & ~inside])
+                for m in (n, n + 1):
+                    # messages are named by two words: both where the evidence is, neither elsewhere
+                    assert f"number {m} " not in others and f"Person{m} " not in others
+                assert f"number {n} " in held or f"number {n + 1} " in held or f"Person{n} " in held
+                checked += 1
+    assert checked > 10
+
+
+def test_a_batch_depends_on_the_seed_only():
+    config = TrainConfig(steps=4, tokens=4096, linked=0.7, longest=8)
+    one, other = (BatchSource(corpus_of(ROOM, MEETING, TURNS), config, LAYOUT) for _ in range(2))
+    shares = []
+    for step in range(4):
+        (a, _), (b, _) = one[step], other[step]
+        assert np.array_equal(a.ids, b.ids) and np.array_equal(a.asked, b.asked)
+        assert np.array_equal(a.targets, b.targets) and np.array_equal(a.labels, b.labels)
+        shares += [] if a.linked is None else a.linked.tolist()
+    assert set(shares) == {True, False}
+    none = BatchSource(corpus_of(ROOM), replace(config, linked=0.0), LAYOUT)
+    assert all(batch.linked is None or not batch.linked.any() for batch, _ in (none[step] for step in range(4)))
+
+
+def test_linked_votes_have_a_loss_and_a_place_in_the_log():
+    small = LayoutConfig(block_size=16, blocks_per_segment=8)
+    batch = build_batch(corpus_of(MEETING, TURNS), small, Shape(1, 8, 2), np.random.default_rng(0), linked=1.0)
+    core = tiny_model("qwen3", layout=small).core.requires_grad_()
+    loss, parts = batch_loss(core, batch, "hierarchical", {0: [1, 2], 1: [0, 3]}, 1.0)
+    # every query of this batch is linked
+    assert len(batch.asked) and parts["votes_linked"] == pytest.approx(parts["votes_flat"], rel=1e-4)
+    loss.backward()
+    assert torch.isfinite(core.rows.grad).all() and (core.rows.grad != 0).any()
+
+
+def test_a_reader_asks_within_its_capacity():
+    small = LayoutConfig(block_size=16, blocks_per_segment=4)
+    corpus = corpus_of(MEETING)
+    made = linked_memory(corpus, [small.segment_capacity] * 8, np.random.default_rng(0))
+    for tokens, weights, looks in linked_readers(corpus, small, 5, made, np.random.default_rng(1)):
+        assert 0 < len(tokens) == len(weights) <= small.segment_capacity
+        assert looks and all(at < len(tokens) for at, _ in looks)
+
+
+def test_links_and_evidence_are_read_and_kept(tmp_path):
+    messages = [{"id": i, "role": "user", "content": "" if i == 2 else said(i)} for i in range(1, 6)]
+    record = {
+        "id": "c", "messages": messages,
+        "questions": [{"question": "Who?", "evidence": [5, 1, 2]}, {"question": "None?", "evidence": []}],
+        "links": [[5, 3], [4, 4], [3, 2], [4, 99], [5, 1]],
+    }  # fmt: skip
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(record) + "\n" + json.dumps({"id": "d", "messages": messages}) + "\n")
+    tokenizer = tiny_tokenizer()
+    for _ in range(2):
+        first, second = read_tokens(tokenizer, [], [path], keep=tmp_path / "keep")[1]
+        # message 2 has no text; places are those among the others
+        assert first.questions == [("Who?", (0, 3))] and first.links == [(3, 1), (3, 0)]
+        assert len(first) == 4 and not second.questions and not second.links
+    assert len(list((tmp_path / "keep").iterdir())) == 1
+
+
+def tiny_tokenizer():
+    from tests.train.test_tokens import word_tokenizer
+
+    return word_tokenizer("Ship", "number", "left")
+
+
+def test_a_run_without_chats_says_that_nothing_is_linked(base_folder, texts, tmp_path):
+    config = TrainConfig(steps=2, tokens=512, rank=2, longest=4)
+    small = LayoutConfig(block_size=16, blocks_per_segment=4)
+    for chats, wanted in (([], 0.0), ([texts[1]], 0.25)):
+        out = train_adapter(
+            str(base_folder), texts=[texts[0]], chats=chats, folder=tmp_path / f"run{wanted}", config=config,
+            layout=small, device="cpu",
+        )  # fmt: skip
+        assert json.loads((out / "hierlandmark.json").read_text())["training"]["config"]["linked"] == wanted
