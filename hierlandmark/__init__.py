@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hierlandmark.errors import InvalidArgument as InvalidArgument
     from hierlandmark.errors import InvalidChatFile as InvalidChatFile
     from hierlandmark.errors import InvalidMessage as InvalidMessage
+    from hierlandmark.errors import KeepMismatch as KeepMismatch
     from hierlandmark.errors import MessageNotFound as MessageNotFound
     from hierlandmark.errors import MissingExtra as MissingExtra
     from hierlandmark.errors import ModelMismatch as ModelMismatch
@@ -41,6 +42,7 @@ _HOME = {
     "InvalidArgument": "errors",
     "InvalidChatFile": "errors",
     "InvalidMessage": "errors",
+    "KeepMismatch": "errors",
     "LandmarkModel": "model",
     "LayoutConfig": "config",
     "Memory": "memory",

@@ -97,7 +97,8 @@ def test_info_json(filled, chat_file) -> None:
     assert held["path"] == "m.db"
     assert [one["namespace"] for one in held["namespaces"]] == ["default", "other"]
     assert set(held["namespaces"][0]) == {
-        "namespace", "messages", "tokens", "segments", "blocks", "kv_bytes", "key_bytes", "text_bytes", "file_bytes"
+        "namespace", "keep", "messages", "tokens", "segments", "blocks", "kv_bytes", "key_bytes", "text_bytes",
+        "file_bytes",
     }  # fmt: skip
     (one,) = json.loads(filled("info", "--db", "m.db", "-n", "other", "--json").stdout)["namespaces"]
     assert one["messages"] == 4
