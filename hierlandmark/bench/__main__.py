@@ -28,6 +28,7 @@ def main() -> None:
     decode.add_argument("--repeats", type=int, default=5)
     decode.add_argument("--new-tokens", type=int, default=32)
     decode.add_argument("--cached-blocks", type=int, default=RecallConfig().cached_blocks, help="of each layer")
+    decode.add_argument("--threshold", type=float, default=RecallConfig().threshold, help="gate mass to read at all")
     commands.add_parser("footprint", help="peak memory, 4K against 128K tokens")
     commands.add_parser("all", help="add, ask and footprint, one after the other")
     _attention_options(
