@@ -290,7 +290,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _dtype(wanted: str | torch.dtype | None) -> torch.dtype:
-    """By default bfloat16 where the processor multiplies in it (AMX, AVX-512 BF16), two to three times float32's speed."""
+    """By default bfloat16 where the processor multiplies in it (AMX, AVX-512 BF16), two or three times as fast."""
     if wanted is None:
         # torch 2.6 knows the first only
         known = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16")]

@@ -90,14 +90,15 @@ def test_the_command_makes_table_2_and_d(run) -> None:
 
 
 def test_the_command_selects_and_counts(run) -> None:
-    words = ["--lengths", "400", "--limit", 1, "--window", "128"]
+    single = ["--limit", 1, "--dtype", "float32"]
+    words = ["--lengths", "400", *single, "--window", "128"]
     (dense,), _ = run(*words)
-    rows, text = run(*words, "--blocks", "1,999", "--segments", 99, "--dtype", "float32", "--device", "cpu")
+    rows, text = run(*words, "--blocks", "1,999", "--segments", 99, "--device", "cpu")
     assert rows[1]["perplexity"] == pytest.approx(dense["perplexity"], rel=1e-5)
     assert abs(rows[0]["perplexity"] / dense["perplexity"] - 1) > 1e-4
     assert rows[0]["work"]["keys"] < rows[1]["work"]["keys"]
     assert "k 1 of 99 segments" in text
     (near,), _ = run(*words[:-1], "300", "--mode", "xl")
-    (full,), _ = run("--lengths", "400", "--limit", 1, "--mode", "xl", "--window", 400)
-    (plain,), _ = run("--lengths", "400", "--limit", 1, "--mode", "full")
+    (full,), _ = run("--lengths", "400", *single, "--mode", "xl", "--window", 400)
+    (plain,), _ = run("--lengths", "400", *single, "--mode", "full")
     assert full["perplexity"] == pytest.approx(plain["perplexity"], rel=1e-5) != near["perplexity"]
