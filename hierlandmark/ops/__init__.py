@@ -8,7 +8,7 @@ from torch import Tensor
 from hierlandmark.config import Mode
 from hierlandmark.layout import Layout
 from hierlandmark.ops.blockwise import landmark_attention_blockwise
-from hierlandmark.ops.fused import landmark_attention_fused, why_not
+from hierlandmark.ops.fused import landmark_attention_fused, preferred
 from hierlandmark.ops.inputs import inputs_of
 from hierlandmark.ops.reference import landmark_attention_reference
 
@@ -56,8 +56,6 @@ def landmark_attention(
     out_dtype = q.dtype
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
-        # in single precision the kernels could not use the matrix units
-        fused = v.is_cuda and v.dtype in (torch.bfloat16, torch.float16) and why_not(v, layout) is None
-        attend = _IMPLS[impl or ("fused" if fused else "blockwise")]
+        attend = _IMPLS[impl or ("fused" if preferred(v, layout) else "blockwise")]
         out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
         return (out if pad is None else out.masked_fill(pad, 0.0)).to(out_dtype)

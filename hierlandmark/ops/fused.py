@@ -48,6 +48,11 @@ def why_not(q: Tensor, layout: Layout) -> str | None:
     return None
 
 
+def preferred(v: Tensor, layout: Layout) -> bool:
+    """Whether the kernels are the better choice: in single precision they could not use the matrix units."""
+    return v.is_cuda and v.dtype in (torch.bfloat16, torch.float16) and why_not(v, layout) is None
+
+
 def landmark_attention_fused(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, mode: Mode, scale: float, q_far: Tensor
 ) -> Tensor:
@@ -67,19 +72,9 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, q_far: Tensor, k: Tensor, v: Tensor, layout: Layout, flat: bool, scale: float
     ) -> Tensor:
-        from hierlandmark.ops.fused_triton import forward_kernel
-
-        B, H, T, D = q.shape
-        # heads beside each other, as the projection that follows takes them
-        out = torch.empty(B, T, H, D, dtype=q.dtype, device=q.device).transpose(1, 2)
-        lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
-        tables, tile = tables_of(layout, q.device), _tile("forward", layout, D, q.dtype)
+        tables = tables_of(layout, q.device)
         groups = _group_keys(k, tables)
-        forward_kernel[(T // tile.queries, B * H)](
-            q, q_far, k, v, groups, out, lse, tables.kinds, tables.groups, tables.reads, tables.counts,
-            scale * math.log2(math.e), *_strides(q, q_far, k, v, out),
-            **_sizes(q, k, layout, tile), FLAT=flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
-        )  # fmt: skip
+        out, lse = run_forward(q, q_far, k, v, groups, layout, tables.counts, flat, scale * math.log2(math.e))
         ctx.save_for_backward(q, q_far, k, v, groups, out, lse)
         ctx.layout, ctx.flat, ctx.scale = layout, flat, scale
         return out
@@ -101,17 +96,45 @@ class _Fused(torch.autograd.Function):
         query_grad_kernel[(T // tile.queries, B * H)](
             q, q_far, k, v, groups, out, grad, lse, delta, dq, dq_far, dgroups,
             tables.kinds, tables.groups, tables.reads, tables.counts, qk_scale, ctx.scale,
-            *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout, tile),
+            *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout), BM=tile.queries,
             FLAT=ctx.flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         tile = _tile("key", layout, q.shape[-1], q.dtype)
         key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
             q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups,
             tables.kinds, tables.groups, tables.readers, tables.reader_counts, qk_scale, ctx.scale,
-            *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout, tile),
+            *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout), BM=tile.queries,
             FLAT=ctx.flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         return dq, dq_far, dk, dv, None, None, None
+
+
+def run_forward(
+    q: Tensor,
+    q_far: Tensor,
+    k: Tensor,
+    v: Tensor,
+    groups: Tensor,
+    layout: Layout,
+    counts: Tensor,
+    flat: bool,
+    qk_scale: float,
+    tile: Tile | None = None,
+) -> tuple[Tensor, Tensor]:
+    """With `counts` segments to read: the output (B, H, T, D), and P0's log-sum-exp in base 2, (B, H, T)."""
+    from hierlandmark.ops.fused_triton import forward_kernel
+
+    B, H, T, D = q.shape
+    # heads beside each other, as the projection that follows takes them
+    out = torch.empty(B, T, H, D, dtype=q.dtype, device=q.device).transpose(1, 2)
+    lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
+    tables, tile = tables_of(layout, q.device), tile or _tile("forward", layout, D, q.dtype)
+    forward_kernel[(T // tile.queries, B * H)](
+        q, q_far, k, v, groups, out, lse, tables.kinds, tables.groups, tables.reads, counts,
+        qk_scale, *_strides(q, q_far, k, v, out), **_sizes(q, k, layout), BM=tile.queries,
+        FLAT=flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return out, lse
 
 
 def _group_keys(k: Tensor, tables: Tables) -> Tensor:
@@ -124,11 +147,11 @@ def _strides(*tensors: Tensor) -> tuple[int, ...]:
     return tuple(stride for x in tensors for stride in x.stride()[:3])
 
 
-def _sizes(q: Tensor, k: Tensor, layout: Layout, tile: Tile) -> dict[str, int]:
+def _sizes(q: Tensor, k: Tensor, layout: Layout) -> dict[str, int]:
     N, bs = layout.config.blocks_per_segment, layout.config.block_size
     return {
         "H": q.shape[1], "T": q.shape[2], "S": layout.kinds.shape[1], "REP": q.shape[1] // k.shape[1],
-        "N": N, "NP": group_slots(N), "BS": bs, "D": q.shape[3], "BM": tile.queries,
+        "N": N, "NP": group_slots(N), "BS": bs, "D": q.shape[3],
     }  # fmt: skip
 
 

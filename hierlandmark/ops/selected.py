@@ -16,6 +16,7 @@ from hierlandmark.config import Mode, RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops import Impl, landmark_attention
 from hierlandmark.ops.blockwise import MASKED, pick
+from hierlandmark.ops.inputs import inputs_of
 from hierlandmark.ops.weighted import block_attention, logits_fp32
 from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 
@@ -67,18 +68,13 @@ def selected_attention(
 
     The rest is as in `landmark_attention`; `mode` is the argument, not `select.mode`.
     """
-    D, dtype = q.shape[3], q.dtype
-    scale = D**-0.5 if scale is None else scale
+    dtype = q.dtype
     near = landmark_attention(q, k, v, _alone(layout), mode=mode, scale=scale, impl=impl, finite=finite)
     readers = np.any(layout.reads, axis=(0, 2)).tolist()
     if not any(readers):
         return near
-    q_far = q if q_far is None else q_far
-    q, q_far, k = (x.to(v.dtype) for x in (q, q_far, k))
-    if not finite and (layout.kinds == Kind.PAD).any():
-        pad = torch.from_numpy(layout.kinds == Kind.PAD).to(q.device).flatten(1)[:, None, :, None]
-        q, q_far, k, v = (x.masked_fill(pad, 0.0) for x in (q, q_far, k, v))
     with torch.autocast(q.device.type, enabled=False):
+        q, k, v, q_far, scale, _ = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
         grid = _Grid(k, v, layout)
         parts = []
         for s, inside in enumerate(near.split(layout.config.segment_size, dim=2)):

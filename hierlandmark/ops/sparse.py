@@ -9,7 +9,17 @@ from torch import Tensor
 
 from hierlandmark.config import Mode
 from hierlandmark.layout import Layout
-from hierlandmark.ops.fused import Tables, Tile, _group_keys, _sizes, _strides, _tile, group_slots, tables_of, why_not
+from hierlandmark.ops.fused import (
+    Tables,
+    Tile,
+    _group_keys,
+    _sizes,
+    _strides,
+    preferred,
+    run_forward,
+    tables_of,
+    why_not,
+)
 from hierlandmark.ops.inputs import inputs_of
 from hierlandmark.ops.sparse_reference import sparse_reference
 
@@ -85,8 +95,7 @@ def landmark_attention_sparse(
     dtype = q.dtype
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far)
-        fused = v.is_cuda and v.dtype in (torch.bfloat16, torch.float16) and why_not(v, layout) is None
-        attend = _fused if (impl or ("fused" if fused else "reference")) == "fused" else sparse_reference
+        attend = _fused if (impl or ("fused" if preferred(v, layout) else "reference")) == "fused" else sparse_reference
         out = attend(
             q, k, v, layout,
             mode=mode, scale=scale, q_far=q_far, segments=segments, blocks=blocks, threshold=threshold,
@@ -153,22 +162,11 @@ class Sparse:
 
     def near(self, q: Tensor, tile: Tile | None = None) -> Near:
         """The local window: the dense kernel with nothing to read, compiled as for that unless `tile` is given."""
-        from hierlandmark.ops.fused_triton import forward_kernel
-
         q = q if q.stride(-1) == 1 else q.contiguous()
-        k, v, tables = self.k, self.v, self.tables
-        B, H, T, D = q.shape
-        # heads beside each other, as the projection that follows takes them
-        out = torch.empty(B, T, H, D, dtype=q.dtype, device=q.device).transpose(1, 2)
-        lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
-        tile = tile or _tile("forward", self.layout, D, q.dtype)
-        forward_kernel[(T // tile.queries, B * H)](
-            q, q, k, v, self.groups, out, lse, tables.kinds, tables.groups, tables.reads,
-            torch.zeros_like(tables.counts), self.qk_scale, *_strides(q, q, k, v, out),
-            **_sizes(q, k, self.layout, tile), FLAT=self.flat, RANGE=tables.ranges,
-            num_warps=tile.warps, num_stages=tile.stages,
-        )  # fmt: skip
-        return Near(out, lse)
+        nothing = torch.zeros_like(self.tables.counts)
+        return Near(
+            *run_forward(q, q, self.k, self.v, self.groups, self.layout, nothing, self.flat, self.qk_scale, tile)
+        )
 
     def choose(self, near_lse: Tensor, segments: int, blocks: int, threshold: float) -> Chosen:
         """Gates, opened segments, their landmarks, chosen blocks; flat: landmarks, chosen blocks."""
@@ -233,12 +231,7 @@ class Sparse:
         return near.out
 
     def _sizes(self) -> dict[str, int]:
-        config, q = self.layout.config, self.q_far
-        return {
-            "H": q.shape[1], "T": q.shape[2], "S": self.layout.kinds.shape[1], "REP": q.shape[1] // self.k.shape[1],
-            "N": config.blocks_per_segment, "NP": group_slots(config.blocks_per_segment), "BS": config.block_size,
-            "D": q.shape[3],
-        }  # fmt: skip
+        return _sizes(self.q_far, self.k, self.layout)
 
     def _top(self, score: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Places of the greatest for any head of a group, (B, H_kv, N, count), and whether they have any mass."""
