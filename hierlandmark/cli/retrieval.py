@@ -1,7 +1,9 @@
 """`eval retrieval`: the rows of the comparison over one file, and cost against size."""
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from platform import processor
 from tempfile import TemporaryDirectory
@@ -12,6 +14,8 @@ import typer
 from hierlandmark import __version__
 from hierlandmark.cli.options import (
     AdapterOption,
+    Keep,
+    KeepOption,
     ModelOption,
     OutOption,
     SearchMode,
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from hierlandmark.chats import Conversation
     from hierlandmark.eval.retrieval import RetrievalReport
     from hierlandmark.memory import Memory
+    from hierlandmark.model import LandmarkModel
 
 # as eval.loaders.Format, without the cost of importing it for --help
 Format = Literal["chat", "locomo", "longmemeval", "beir"]
@@ -64,11 +69,16 @@ def retrieval(
         Format | None, typer.Option("--format", help="What FILE is; told by its content if not given.")
     ] = None,
     db: Annotated[
-        Path | None, typer.Option("--db", metavar="FILE", help="Keep the memories here, and use them.")
+        Path | None,
+        typer.Option(
+            "--db", metavar="FILE", help="Keep the memories here, and use them; else each goes with its last question."
+        ),
     ] = None,
+    keep: KeepOption = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first conversations.")] = None,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
+    dtype: Annotated[str | None, typer.Option("--dtype", help="Of the weights, such as float32 or bfloat16.")] = None,
 ) -> None:
     """Are the evidence messages of a file's questions found? Modes and peers, side by side."""
     if k < 1:
@@ -86,14 +96,17 @@ def retrieval(
     with TemporaryDirectory() as folder:
         vectors, questions = None, list[str]()
         if file is not None:
-            chats, memories = _chats(file, format, limit), _memories(db or Path(folder) / "eval.db", model, adapter)
+            chats = _chats(file, format, limit)
+            memories = _Memories(db, Path(folder), load_model(model, adapter, dtype=dtype), keep)
+            # the vectors of the first are what a scale repeats
+            if sizes:
+                memories.staying = memories.folder(_first(chats))
             report = _ask(chats, memories, k, mode or "hierarchical", names)
             _show(report, str(out) == "-")
             if sizes:
-                from hierlandmark.eval.retrieval import namespaces
                 from hierlandmark.memory.vectors import LandmarkVectors
 
-                with memories(namespaces([chat.id for chat in chats])[0]) as memory:
+                with memories(_first(chats)) as memory:
                     vectors = LandmarkVectors(memory)
                 questions = [one.question for one in chats[0].questions]
                 source = "those of the first conversation, whole segments repeated with noise, asked its questions"
@@ -102,7 +115,7 @@ def retrieval(
     found: dict[str, Any] = report.as_json() if report else {}
     write_json(found | ({"scale": records, "scale_source": source} if records else {}), out)
     if page:
-        _write_page(page, report, records, source, file, _words(model, adapter))
+        _write_page(page, report, records, source, file, _words(model, adapter, dtype, keep))
 
 
 def _check(page: Path | None, sizes: list[int], width: int) -> None:
@@ -150,20 +163,52 @@ def _chats(file: Path, format: Format | None, limit: int | None) -> "list[Conver
     return chats
 
 
-def _memories(db: Path, model: str | None, adapter: str) -> "Callable[[str], Memory]":
-    loaded = load_model(model, adapter)
-    return lambda namespace: open_memory(db, namespace, loaded)
+def _first(chats: "Sequence[Conversation]") -> str:
+    from hierlandmark.eval.retrieval import namespaces
+
+    return namespaces([chat.id for chat in chats])[0]
+
+
+class _Memories:
+    """Conversations' memories: all in one file that stays, or each in a file of its own that goes when it is done."""
+
+    def __init__(self, db: Path | None, scratch: Path, model: "LandmarkModel", keep: Keep | None) -> None:
+        self._db, self._scratch, self._model, self._keep = db, scratch, model, keep
+        # what is wanted again
+        self.staying: Path | None = None
+
+    def folder(self, namespace: str) -> Path:
+        """Where the file of one stands that goes; no name that a file system might refuse."""
+        return self._scratch / sha256(namespace.encode(errors="surrogatepass")).hexdigest()
+
+    def __call__(self, namespace: str) -> "Memory":
+        """Open one."""
+        if self._db is not None:
+            return open_memory(self._db, namespace, self._model, keep=self._keep)
+        self.folder(namespace).mkdir(exist_ok=True)
+        return open_memory(self.folder(namespace) / "eval.db", namespace, self._model, keep=self._keep)
+
+    def done(self, namespace: str) -> None:
+        """Its questions are answered: many long conversations need no more disk than the longest."""
+        if self._db is None and self.folder(namespace) != self.staying:
+            shutil.rmtree(self.folder(namespace))
 
 
 def _ask(
-    chats: "Sequence[Conversation]", memories: "Callable[[str], Memory]", k: int, mode: SearchMode, names: list[str]
+    chats: "Sequence[Conversation]", memories: _Memories, k: int, mode: SearchMode, names: list[str]
 ) -> "RetrievalReport":
     from hierlandmark.eval.retrieval import evaluate_retrieval
 
     total = sum(len(chat.questions) for chat in chats) * len({mode, *names})
     with progress("questions") as update:
         return evaluate_retrieval(
-            chats, memories, k=k, mode=mode, rows=names, on_question=lambda done: update(done, total)
+            chats,
+            memories,
+            k=k,
+            mode=mode,
+            rows=names,
+            on_question=lambda done: update(done, total),
+            on_done=memories.done,
         )
 
 
@@ -197,12 +242,12 @@ def _scale(
     return records
 
 
-def _words(model: str | None, adapter: str) -> str:
-    """Which model it was, as `load_model` reads the options."""
+def _words(model: str | None, adapter: str, dtype: str | None, keep: Keep | None) -> str:
+    """Which model it was, as `load_model` reads the options, and how it was used."""
     base = model or "SmolLM2-135M-Instruct"
-    if adapter == "default":
-        return f"{base}, {'no' if model else 'shipped'} adapter"
-    return f"{base}, no adapter" if adapter == "none" else f"{base}, adapter {adapter}"
+    named = {"default": f"{'no' if model else 'shipped'} adapter", "none": "no adapter"}
+    used = [base, named.get(adapter, f"adapter {adapter}"), dtype, f"kept: {keep}" if keep else None]
+    return ", ".join(one for one in used if one)
 
 
 def _write_page(

@@ -151,6 +151,7 @@ def evaluate_retrieval(
     rows: Sequence[str] = (),
     on_add: Callable[[int, int], None] | None = None,
     on_question: Callable[[int], None] | None = None,
+    on_done: Callable[[str], None] | None = None,
 ) -> RetrievalReport:
     """Add each conversation to a namespace named like it, ask its questions of each row, and collect the rankings.
 
@@ -162,6 +163,7 @@ def evaluate_retrieval(
         mode: of the main row; None for the memory's own.
         rows: others, as `eval.rows.check_rows` gives them.
         on_question: called with the questions asked so far, of all rows.
+        on_done: called with a namespace whose questions are all answered and whose memory is closed.
 
     Raises:
         InvalidArgument: k < 1, no question in any conversation, or a namespace that holds something else.
@@ -204,6 +206,8 @@ def evaluate_retrieval(
                     done += 1
                     if on_question:
                         on_question(done)
+        if on_done:
+            on_done(namespace)
     return report
 
 
