@@ -14,7 +14,15 @@ from hierlandmark.errors import DuplicateMessageId, InvalidArgument, MessageNotF
 from hierlandmark.filters import Filter, matches
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.store.fulltext import terms
-from hierlandmark.store.protocol import BlockId, EncodedSegment, KVSpec, SegmentId, SegmentRecord, StoreStats
+from hierlandmark.store.protocol import (
+    BlockId,
+    EncodedSegment,
+    KVSpec,
+    Listing,
+    SegmentId,
+    SegmentRecord,
+    StoreStats,
+)
 from hierlandmark.store.records import (
     MessageRow,
     check_k,
@@ -71,6 +79,7 @@ class InMemoryStore:
         self._closed = False
         self._write_lock = threading.RLock()
         self._writing = False
+        self._changes = 0
 
     def append(
         self,
@@ -181,17 +190,38 @@ class InMemoryStore:
         held = self._named(namespace)
         return np.array(list(held.segments), np.int64), self._gates(held)
 
-    def _gates(self, held: _Namespace) -> np.ndarray:
+    def _gates(self, held: _Namespace, ids: Sequence[SegmentId] | None = None) -> np.ndarray:
         shape = (self.spec.layers, self.spec.kv_heads, self.spec.head_dim)
-        gates = np.empty((len(held.segments), *shape), self.spec.numpy_dtype)
-        for i, segment in enumerate(held.segments.values()):
-            gates[i] = segment.gate_key
+        wanted = list(held.segments) if ids is None else ids
+        gates = np.empty((len(wanted), *shape), self.spec.numpy_dtype)
+        for i, segment_id in enumerate(wanted):
+            gates[i] = held.segments[segment_id].gate_key
         return gates
 
-    def index(self, namespace: str) -> tuple[list[SegmentRecord], np.ndarray]:
+    def index(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> tuple[list[SegmentRecord], np.ndarray]:
         """See `BlockStore.index`."""
         held = self._named(namespace)
-        return [_record(*item) for item in held.segments.items()], self._gates(held)
+        records = [_record(i, _require(held, i)) for i in (held.segments if ids is None else ids)]
+        return records, self._gates(held, ids)
+
+    def listing(self, namespace: str) -> Listing:
+        """See `BlockStore.listing`."""
+        found = [
+            (i, checksum(one.tokens), len(one.block_content)) for i, one in self._named(namespace).segments.items()
+        ]
+        return Listing(*np.array(found, np.int64).reshape(-1, 3).T)
+
+    def holding(self, namespace: str, message_ids: Iterable[MessageId]) -> np.ndarray:
+        """See `BlockStore.holding`."""
+        wanted = {id_key(message_id) for message_id in message_ids}
+        segments = self._named(namespace).segments.items()
+        found = [i for i, one in segments if any(id_key(run.message_id) in wanted for run in one.runs)]
+        return np.array(found, np.int64)
+
+    def changes(self) -> int:
+        """See `BlockStore.changes`."""
+        self._state()
+        return self._changes
 
     def landmark_keys(
         self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
@@ -304,6 +334,7 @@ class InMemoryStore:
                 yield
             finally:
                 self._writing = False
+                self._changes += 1
 
     def _state(self) -> dict[str, _Namespace]:
         if self._closed:

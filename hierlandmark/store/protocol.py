@@ -7,7 +7,7 @@ a block (`block_size`). Arrays that hold bfloat16 are uint16 bit patterns; `KVSp
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -96,6 +96,15 @@ class SegmentRecord:
     version: int  # CRC-32 of the tokens: a rewritten segment keeps its id, and its text tells it apart
 
 
+class Listing(NamedTuple):
+    """What tells the segments of one namespace from those of another moment, in text order: int64 each, (G,)."""
+
+    ids: np.ndarray
+    versions: np.ndarray
+    # how many each has
+    blocks: np.ndarray
+
+
 @dataclass(frozen=True, slots=True)
 class StoreStats:
     """Counts and bytes of one namespace."""
@@ -173,8 +182,20 @@ class BlockStore(Protocol):
     def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
         """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D)."""
 
-    def index(self, namespace: str) -> tuple[list[SegmentRecord], np.ndarray]:
-        """Segments in text order and their gate keys (G, L, H_kv, D), both as they are at one moment."""
+    def index(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> tuple[list[SegmentRecord], np.ndarray]:
+        """Segments in text order, or those named, in the order named, and their gate keys (G, L, H_kv, D).
+
+        All as they are at one moment. Raises `KeyError` for an id that is not in the namespace.
+        """
+
+    def listing(self, namespace: str) -> Listing:
+        """Ids, versions and numbers of blocks of all segments: no text and no keys are read."""
+
+    def holding(self, namespace: str, message_ids: Iterable[MessageId]) -> np.ndarray:
+        """Ids of the segments that hold tokens of any of these messages, in text order: (n,) int64."""
+
+    def changes(self) -> int:
+        """A number that is another one after every write, whoever wrote; one object's numbers compare, no others."""
 
     def landmark_keys(
         self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None

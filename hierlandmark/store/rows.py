@@ -242,17 +242,20 @@ def segment_records(
     ]
 
 
-def gate_keys(conn: Conn, spec: KVSpec, namespace: int) -> tuple[np.ndarray, np.ndarray]:
-    """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D)."""
+def gate_keys(
+    conn: Conn, spec: KVSpec, namespace: int, where: str = "", parameters: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D); `where` as in `segment_records`."""
     shape = (spec.layers, spec.kv_heads, spec.head_dim)
-    count = conn.execute("SELECT count(*) FROM segments WHERE namespace_id = ?", (namespace,)).fetchone()[0]
+    query = f"SELECT count(*) FROM segments WHERE namespace_id = ? {where}"
+    count = conn.execute(query, (namespace, *parameters)).fetchone()[0]
     ids = np.empty(count, np.int64)
     gates = np.empty((count, *shape), spec.numpy_dtype)
     query = (
         "SELECT segments.id, gates.crc, gates.data FROM segments LEFT JOIN gates ON gates.id = segments.id"
-        " WHERE namespace_id = ? ORDER BY segments.id"
+        f" WHERE namespace_id = ? {where} ORDER BY segments.id"
     )
-    for i, (segment_id, crc, data) in enumerate(conn.execute(query, (namespace,))):
+    for i, (segment_id, crc, data) in enumerate(conn.execute(query, (namespace, *parameters))):
         ids[i] = segment_id
         gates[i] = from_bytes(data or b"", crc, gates.dtype, shape, f"gate key of segment {segment_id}")
     return ids, gates

@@ -16,7 +16,15 @@ from hierlandmark.store.connection import Connections, named_errors
 from hierlandmark.store.fulltext import match_any
 from hierlandmark.store.header import Header, check_spec, read_header, spec_text, stored_spec, write_spec
 from hierlandmark.store.opening import file_path, open_existing, open_pair
-from hierlandmark.store.protocol import BlockId, EncodedSegment, KVSpec, SegmentId, SegmentRecord, StoreStats
+from hierlandmark.store.protocol import (
+    BlockId,
+    EncodedSegment,
+    KVSpec,
+    Listing,
+    SegmentId,
+    SegmentRecord,
+    StoreStats,
+)
 from hierlandmark.store.records import check_k, check_layer, check_namespace, id_key, message_rows, missing, to_message
 from hierlandmark.store.tensors import from_bytes
 
@@ -216,11 +224,43 @@ class SQLiteStore:
         with self._reading() as conn:
             return rows.gate_keys(conn, self.spec, rows.namespace_id(conn, namespace))
 
-    def index(self, namespace: str) -> tuple[list[SegmentRecord], np.ndarray]:
+    def index(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> tuple[list[SegmentRecord], np.ndarray]:
         """See `BlockStore.index`."""
         with self._reading() as conn:
             known = rows.namespace_id(conn, namespace)
-            return rows.segment_records(conn, known), rows.gate_keys(conn, self.spec, known)[1]
+            if ids is None:
+                return rows.segment_records(conn, known), rows.gate_keys(conn, self.spec, known)[1]
+            records, gates = list[SegmentRecord](), [rows.gate_keys(conn, self.spec, known, "AND 0")[1]]
+            for segment_id in ids:
+                rows.require_segment(conn, segment_id, known)
+                one = "AND segments.id = ?", (int(segment_id),)
+                records += rows.segment_records(conn, known, *one)
+                gates.append(rows.gate_keys(conn, self.spec, known, *one)[1])
+            return records, np.concatenate(gates)
+
+    def listing(self, namespace: str) -> Listing:
+        """See `BlockStore.listing`."""
+        query = "SELECT id, crc, n_blocks FROM segments WHERE namespace_id = ? ORDER BY id"
+        with self._reading() as conn:
+            found = conn.execute(query, (rows.namespace_id(conn, namespace),)).fetchall()
+        return Listing(*np.array(found, np.int64).reshape(-1, 3).T)
+
+    def holding(self, namespace: str, message_ids: Iterable[MessageId]) -> np.ndarray:
+        """See `BlockStore.holding`. Looked up in indexes, message by message."""
+        keys = json.dumps([id_key(message_id) for message_id in message_ids])
+        query = (
+            "SELECT DISTINCT segment_id FROM json_each(?) AS wanted CROSS JOIN messages ON namespace_id = ?"
+            " AND message_id = wanted.value CROSS JOIN runs ON runs.message = messages.id ORDER BY segment_id"
+        )
+        with self._reading() as conn:
+            found = conn.execute(query, (keys, rows.namespace_id(conn, namespace))).fetchall()
+        return np.array(found, np.int64).reshape(-1)
+
+    def changes(self) -> int:
+        """See `BlockStore.changes`."""
+        # https://sqlite.org/pragma.html#pragma_data_version: no connection that reads ever writes
+        with self._reading() as conn:
+            return int(conn.execute("PRAGMA data_version").fetchone()[0])
 
     def landmark_keys(
         self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
