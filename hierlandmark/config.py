@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Mode = Literal["hierarchical", "flat"]
-# a search may also fuse the hierarchical ranking with one by words (BM25)
-SearchMode = Literal["hierarchical", "flat", "hybrid"]
+# a search may also fuse the hierarchical ranking with one by words (BM25), or find segments through an index
+SearchMode = Literal["hierarchical", "flat", "hybrid", "index"]
 Granularity = Literal["head_token", "head", "token", "shared"]
 # each segment on its own, so that its keys are a function of its text; encoding as a stream is not built yet
 Encode = Literal["segment"]
@@ -54,6 +54,8 @@ class RecallConfig(BaseModel):
     segments: int = Field(default=4, ge=1)
     # segments a search opens at least: it ranks messages, and wants more to choose from than a head that reads
     search_segments: int = Field(default=20, ge=1)
+    # cells of an index whose gates a search in mode "index" looks at, of about as many as the root of its segments
+    index_cells: int = Field(default=12, ge=1)
     # blocks a query reads, k of the paper's section 3.2
     blocks: int = Field(default=4, ge=1)
     # who chooses its own blocks: each head at each token, each head, each token (the paper's Table 2), or all together

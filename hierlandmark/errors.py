@@ -37,6 +37,10 @@ class NamespaceNotFound(HierLandmarkError):
     """No message was ever added under this namespace."""
 
 
+class IndexNotFound(HierLandmarkError):
+    """A search is to use an index, and none was built."""
+
+
 class MessageNotFound(HierLandmarkError):
     """A message id is not in this namespace."""
 

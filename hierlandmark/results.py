@@ -73,9 +73,9 @@ class Hit(_Frozen):
 
     Scores compare within one search only; higher is better, and equal ones keep the order of the messages.
 
-    hierarchical, flat: 0 to 1. The share of the retrieval heads' votes that went to that block, of their votes on all
-    blocks that were looked at and may be found (in flat mode every one), times the root of the message's part of the
-    attention inside the block (of the block's tokens, where its keys were not read). 1: every head looks at nothing
+    hierarchical, flat, index: 0 to 1. The share of the retrieval heads' votes that went to that block, of their votes
+    on all blocks that were looked at and may be found (in flat mode every one), times the root of the message's part of
+    the attention inside the block (of the block's tokens, where its keys were not read). 1: every head looks at nothing
     else. The votes are a softmax, so something always gets them: a high score is no proof that the memory knows.
 
     hybrid: 1 / (60 + place) in the ranking above, plus the same in the ranking by BM25 where the message is in the
@@ -128,6 +128,31 @@ class AddReport(_Frozen):
     seconds: float
 
 
+class IndexReport(_Frozen):
+    """What one `build_index` made."""
+
+    segments: int
+    blocks: int
+    # on disk, or in memory where the store is
+    bytes: int
+    seconds: float
+
+
+class IndexStats(_Frozen):
+    """What an index holds of a namespace as it is now."""
+
+    # in it
+    segments: int = 0
+    # of them, still as they were when it was built
+    current: int = 0
+    # of the namespace, not in it: a search in mode "index" looks at them beside it, one by one
+    behind: int = 0
+    # on disk, or in memory where the store is
+    bytes: int = 0
+    # why it cannot be used, if it cannot: damaged, or of another model
+    problem: str | None = None
+
+
 class MemoryStats(_Frozen):
     """Size of one namespace on disk."""
 
@@ -142,3 +167,5 @@ class MemoryStats(_Frozen):
     key_bytes: int
     text_bytes: int
     file_bytes: int
+    # None where none was built; its files are not in file_bytes
+    index: IndexStats | None = None

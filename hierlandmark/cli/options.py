@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # as config.Mode, without the cost of importing it for --help
 Mode = Literal["hierarchical", "flat"]
-SearchMode = Literal["hierarchical", "flat", "hybrid"]
+SearchMode = Literal["hierarchical", "flat", "hybrid", "index"]
 # as config.Keep
 Keep = Literal["all", "search"]
 # the base model with plain causal attention, beside which the two modes are measured
@@ -31,7 +31,10 @@ AdapterOption = Annotated[
 ]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="Gates, then landmarks; or every landmark.")]
 SearchModeOption = Annotated[
-    SearchMode, typer.Option("--mode", help="Gates, then landmarks; every landmark; or gates fused with words (BM25).")
+    SearchMode,
+    typer.Option(
+        "--mode", help="Gates, then landmarks; every landmark; gates fused with words (BM25); gates by `index`."
+    ),
 ]
 AnyModeOption = Annotated[AnyMode, typer.Option("--mode", help="As in search; `full` is plain attention, no memory.")]
 KeepOption = Annotated[

@@ -8,7 +8,7 @@ from typing import Any, Self
 from hierlandmark.config import Mode, SearchMode
 from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
-from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
+from hierlandmark.results import AddReport, Answer, IndexReport, MemoryStats, SearchResult
 
 
 class AsyncVerbs:
@@ -52,6 +52,14 @@ class AsyncVerbs:
     async def aforget(self: Any, message_ids: Sequence[MessageId]) -> None:
         """See `Memory.forget`."""
         await asyncio.to_thread(self.forget, message_ids)
+
+    async def abuild_index(self: Any, *, progress: Callable[[int, int], None] | None = None) -> IndexReport:
+        """See `Memory.build_index`."""
+        return await asyncio.to_thread(self.build_index, progress=progress)
+
+    async def adrop_index(self: Any) -> None:
+        """See `Memory.drop_index`."""
+        await asyncio.to_thread(self.drop_index)
 
     async def amessages(self: Any, ids: Sequence[MessageId] | None = None) -> list[Message]:
         """See `Memory.messages`."""

@@ -5,45 +5,31 @@ the root of their number, by spherical k-means (the coarse quantiser of an inver
 centres, the gates of the best cells, and the landmarks of the best segments: keys scored grow with the root of the
 memory.
 
-Every file carries the id of its build. Building writes beside the files that are there and then puts its own in their
-place, so that an index opened before goes on with what it opened.
+Every file carries the id of its build, and all that it holds is under a checksum: of landmarks one a segment, looked
+at when they are read. Building writes beside the files that are there and then puts its own in their place, so that an
+index opened before goes on with what it opened.
 
 Shapes: N blocks, G segments, C cells, V width of a vector (`memory.vectors`).
 """
 
-import json
 import os
-import struct
-import uuid
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from tokenize import TokenError
-from typing import Any, Self
-from zipfile import BadZipFile
+from typing import Self
 
 import numpy as np
 
 from hierlandmark.errors import InvalidArgument, StoreCorrupt
+from hierlandmark.memory.cells import checksum, filled, tables_of
+from hierlandmark.memory.index_files import overwrite, read, write
 
 # cells whose gates a query looks at, and segments whose landmarks it reads: under a tenth of 10,000 blocks' keys
 CELLS, SEGMENTS = 12, 64
-_BLOCKS, _GATES, _TABLES, _META = "landmarks.npy", "gates.npy", "tables.npz", "index.json"
 # not on Windows
 _PREAD = hasattr(os, "pread")
-# characters of a build's id, which ends both files of vectors
-_ID = 32
-# what damaged bytes make numpy and zipfile raise
-_DAMAGE = (
-    OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, NotImplementedError, RuntimeError, SyntaxError,
-    BadZipFile, TokenError, struct.error, zlib.error,
-)  # fmt: skip
-# of k-means: rounds, gates a cell that it learns from, rows compared at once
-_ROUNDS, _SAMPLE, _ROWS = 10, 64, 8192
 
 
 @dataclass(frozen=True)
@@ -66,30 +52,32 @@ class VectorIndex:
     """
 
     def __init__(
-        self,
-        blocks: np.ndarray,
-        gates: np.ndarray,
-        starts: np.ndarray,
-        order: np.ndarray,
-        cells: np.ndarray,
-        *,
-        file: FileIO | None = None,
+        self, blocks: np.ndarray, gates: np.ndarray, tables: Mapping[str, np.ndarray], file: FileIO | None = None
     ) -> None:
-        """From arrays as `build` makes them; `blocks` may be a memory map.
+        """From arrays as `build` makes them.
 
         Args:
-            blocks: (N, V) in text order.
-            gates: (G, V) cell by cell.
-            starts: (G + 1,) first block of each segment, in text order, and N.
-            order: (G,) segment of each row of `gates`.
-            cells: (C + 1,) first row of each cell, and G.
+            blocks: (N, V) in text order, may be a memory map.
+            gates: (G, V) cell by cell, those of wiped segments 0.
+            tables: starts (G + 1,), first block of each segment, in text order, and N; order (G,), segment of each row
+                of `gates`; cells (C + 1,), first row of each cell, and G; checks (G,), CRC-32 of each segment's
+                landmarks; gone (G,), 1 where a segment was wiped; and what else was given.
             file: what `blocks` maps, open; without one they are read from `blocks` itself.
         """
-        self._blocks, self._gates, self._starts, self._order, self._cells = blocks, gates, starts, order, cells
+        self._blocks, self._gates, self._tables, self._file = blocks, gates, dict(tables), file
+        self._starts, self._order, self._cells = (self._tables[name] for name in ("starts", "order", "cells"))
         # a read costs less than the page faults of a map, and leaves no landmark in this process
-        self._file = file
         self._offset = blocks.offset if isinstance(blocks, np.memmap) else 0
-        self._centres = np.stack([gates[a:b].mean(0) for a, b in pairwise(cells)])
+        self._folder: Path | None = None
+        self._settle()
+
+    def _settle(self) -> None:
+        """What is computed from gates and tables."""
+        self._there = self._tables["gone"] == 0
+        # wiped rows are 0, and count for nothing
+        counts = np.add.reduceat(self._there[self._order], self._cells[:-1], dtype=np.int64)
+        sums = np.stack([self._gates[a:b].sum(0) for a, b in pairwise(self._cells)])
+        self._centres = sums / np.maximum(counts, 1)[:, None].astype(np.float32)
 
     @classmethod
     def build(
@@ -112,38 +100,45 @@ class VectorIndex:
                 f"expected gates (G, V), blocks (N, V) and starts (G + 1,) that ends with N, got {gates.shape}, "
                 f"{blocks.shape} and {starts.shape}"
             )
-        if cells is not None and not 1 <= cells <= G:
-            raise InvalidArgument(f"expected 1 to {G} cells, got {cells!r}")
-        cell = _cells(gates, round(G**0.5) if cells is None else cells)
-        order = np.argsort(cell, kind="stable")
-        # empty ones are left out
-        counts = np.bincount(cell)
-        bounds = np.cumsum([0, *counts[counts > 0]], dtype=np.int64)
-        folder.mkdir(parents=True, exist_ok=True)
-        build = uuid.uuid4().hex
-        meta = {"build": build, "blocks": len(blocks), "segments": G, "width": gates.shape[1]}
-        with TemporaryDirectory(dir=folder, prefix=".new-") as name:
-            new = Path(name)
-            out = np.lib.format.open_memmap(new / _BLOCKS, "w+", np.float32, blocks.shape)
-            for rows in _pieces(len(blocks)):
-                out[rows] = blocks[rows]
-            out.flush()
-            del out
-            np.save(new / _GATES, np.asarray(gates, np.float32)[order])
-            for vectors in (_BLOCKS, _GATES):
-                with (new / vectors).open("ab") as file:
-                    file.write(build.encode())
-            np.savez(
-                new / _TABLES,
-                build=np.array(build),
-                starts=np.asarray(starts, np.int64),
-                order=order.astype(np.int64),
-                cells=bounds,
-            )
-            (new / _META).write_text(json.dumps(meta) + "\n")
-            for part in (_BLOCKS, _GATES, _TABLES, _META):
-                (new / part).replace(folder / part)
+        return cls.write(folder, [(gates, blocks)], starts, gates.shape[1], cells=cells)
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path,
+        pieces: Iterable[tuple[np.ndarray, np.ndarray]],
+        starts: np.ndarray,
+        width: int,
+        *,
+        cells: int | None = None,
+        tables: Mapping[str, np.ndarray] | None = None,
+    ) -> Self:
+        """As `build`, from pieces of the text in order: gates (g, V) and blocks (n, V) of each.
+
+        Args:
+            width: V.
+            tables: arrays of names of one's own, kept with the index; see `tables`.
+        """
+        _check_cells(cells, len(starts) - 1)
+        write(folder, pieces, starts, width, cells, tables or {})
         return cls.open(folder)
+
+    @classmethod
+    def hold(
+        cls,
+        pieces: Iterable[tuple[np.ndarray, np.ndarray]],
+        starts: np.ndarray,
+        width: int,
+        *,
+        cells: int | None = None,
+        tables: Mapping[str, np.ndarray] | None = None,
+    ) -> Self:
+        """As `write`, all of it in memory."""
+        _check_cells(cells, len(starts) - 1)
+        blocks = np.empty((int(starts[-1]), width), np.float32)
+        gates, checks = filled(blocks, pieces, starts)
+        made = tables_of(gates, starts, checks, cells) | dict(tables or {})
+        return cls(blocks, gates[made["order"]], made)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -152,21 +147,32 @@ class VectorIndex:
         Raises:
             StoreCorrupt: a file is missing, damaged or of another build, as it is for a moment while one replaces it.
         """
-        try:
-            build, N, G, width = _described(json.loads((folder / _META).read_text()))
-            with np.load(folder / _TABLES) as tables:
-                starts, order, cells = (_row(tables[name]) for name in ("starts", "order", "cells"))
-                same = str(tables["build"]) == build
-            if not same or not _fit(starts, order, cells, N, G):
-                raise ValueError(f"{_TABLES} and {_META} do not fit")
-            with _opened(folder / _GATES, (G, width), build) as file:
-                gates = np.fromfile(file, np.float32, G * width).reshape(G, width)
-            # one opening of it for map and reads: by its name a newer one may stand there in a moment
-            file = _opened(folder / _BLOCKS, (N, width), build)
-            blocks = np.memmap(file, np.float32, "r", file.tell(), (N, width))
-        except _DAMAGE as error:
-            raise StoreCorrupt(f"no whole vector index in {str(folder)!r}, build it anew: {error}") from error
-        return cls(blocks, gates, starts, order, cells, file=file if _PREAD else None)
+        gates, blocks, tables, file = read(folder)
+        found = cls(blocks, gates, tables, file if _PREAD else None)
+        found._folder = folder
+        return found
+
+    @property
+    def tables(self) -> Mapping[str, np.ndarray]:
+        """Arrays kept beside the vectors; `gone` (G,) is 1 where a segment was wiped."""
+        return self._tables
+
+    def wipe(self, segments: np.ndarray) -> None:
+        """Overwrite vectors of these segments, in the files too: no search finds them from now on.
+
+        One process at a time. One that has the files open finds the landmarks fail their checksum.
+        """
+        self._tables["gone"] = self._tables["gone"].copy()
+        self._tables["gone"][segments] = 1
+        rows = self._tables["gone"][self._order] != 0
+        self._gates[rows] = 0
+        self._settle()
+        spans = [(int(self._starts[s]), int(self._starts[s + 1])) for s in np.flatnonzero(~self._there)]
+        if self._folder is not None:
+            overwrite(self._folder, self._tables, self._gates, spans, np.flatnonzero(rows))
+            return
+        for a, b in spans:
+            self._blocks[a:b] = 0
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -184,7 +190,7 @@ class VectorIndex:
     @property
     def resident_bytes(self) -> int:
         """Held in memory: gates, centres and tables; no landmark."""
-        return sum(a.nbytes for a in (self._gates, self._centres, self._starts, self._order, self._cells))
+        return self._gates.nbytes + self._centres.nbytes + sum(table.nbytes for table in self._tables.values())
 
     @property
     def index_bytes(self) -> int:
@@ -208,81 +214,79 @@ class VectorIndex:
         query = np.ascontiguousarray(query, np.float32)
         if query.shape != self._gates.shape[1:]:
             raise InvalidArgument(f"expected a query of shape {self._gates.shape[1:]}, got {query.shape}")
-        rows, n_gates = self._rows(query, cells)
-        scores = np.concatenate([self._gates[a:b] @ query for a, b in rows])
-        places = np.concatenate([np.arange(a, b) for a, b in rows])
-        opened = np.sort(self._order[places[_best(scores, segments)]])
+        near, scores, n_gates = self.near(query, query[:, None], cells)
+        # in text order, and so are equal ones
+        order = np.argsort(near)
+        near, scores = near[order], scores[order, 0]
+        opened = np.sort(near[_best(scores, segments)])
+        if not len(opened):
+            return Found(np.empty(0, np.int64), np.empty(0, np.float32), n_gates, 0, 0)
         ids = np.concatenate([np.arange(self._starts[s], self._starts[s + 1]) for s in opened])
-        landmarks = self._read(opened)
+        parts = [part for part in self.landmarks(opened) if part is not None]
+        if len(parts) < len(opened):
+            raise StoreCorrupt(
+                f"landmarks in {str(self._folder)!r} are damaged, or their file is shorter than it was; build the "
+                "vector index anew"
+            )
+        landmarks = np.concatenate(parts)
         scores = landmarks @ query
         best = _best(scores, k)
         return Found(ids[best], scores[best], n_gates, len(ids), landmarks.nbytes)
 
-    def _read(self, segments: np.ndarray) -> np.ndarray:
-        """Landmarks of segments, in the order given: (n, V)."""
-        bounds = [(int(self._starts[s]), int(self._starts[s + 1])) for s in segments]
-        if self._file is None:
-            return np.concatenate([self._blocks[a:b] for a, b in bounds])
+    def near(
+        self, query: np.ndarray, by: np.ndarray, cells: int, usable: np.ndarray | None = None, least: int = 1
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Segments of the cells best for a query, cell by cell, and what their gates give.
+
+        Args:
+            query: (V,), what cells are chosen by.
+            by: (V, n), what gates are multiplied with.
+            cells: how many of those that hold a usable segment; C of them are all, and no centre is scored.
+            usable: (G,) bool in text order; None for all.
+            least: so many segments at least, in more cells if need be, where there are so many.
+
+        Returns:
+            Segments (m,) int64, products (m, n), and vectors compared, centres among them.
+        """
+        there = self._there if usable is None else usable & self._there
+        rows = there[self._order]
+        counts = np.add.reduceat(rows, self._cells[:-1], dtype=np.int64)
+        chosen, n_keys = np.flatnonzero(counts), 0
+        if cells < len(chosen):
+            scores = self._centres[chosen] @ query
+            n_keys = len(chosen)
+            chosen = chosen[np.argsort(-scores, kind="stable")]
+            enough = int(np.searchsorted(counts[chosen].cumsum(), least)) + 1
+            chosen = chosen[: max(cells, enough)]
+        found, products = [np.empty(0, np.int64)], [np.empty((0, by.shape[1]), np.float32)]
+        for cell in chosen:
+            a, b = int(self._cells[cell]), int(self._cells[cell + 1])
+            mine = slice(a, b) if counts[cell] == b - a else a + np.flatnonzero(rows[a:b])
+            found.append(self._order[mine])
+            products.append(self._gates[mine] @ by)
+        segments = np.concatenate(found)
+        return segments, np.concatenate(products), n_keys + len(segments)
+
+    def landmarks(self, segments: Sequence[int] | np.ndarray) -> list[np.ndarray | None]:
+        """Landmarks of segments, in the order given: (n, V) each; None where their checksum fails."""
+        found: list[np.ndarray | None] = []
+        for s in segments:
+            a, b = int(self._starts[s]), int(self._starts[s + 1])
+            part = self._blocks[a:b] if self._file is None else self._read(a, b)
+            whole = len(part) == b - a and checksum(part) == self._tables["checks"][s]
+            found.append(part if whole else None)
+        return found
+
+    def _read(self, a: int, b: int) -> np.ndarray:
+        assert self._file is not None
         width = self._gates.shape[1]
-        data = b"".join(
-            os.pread(self._file.fileno(), (b - a) * width * 4, self._offset + a * width * 4) for a, b in bounds
-        )
-        if len(data) != sum(b - a for a, b in bounds) * width * 4:
-            raise StoreCorrupt(f"{self._file.name!r} is shorter than it was, build the vector index anew")
-        return np.frombuffer(data, np.float32).reshape(-1, width)
-
-    def _rows(self, query: np.ndarray, cells: int) -> tuple[list[tuple[int, int]], int]:
-        """Rows of the gates to score, and keys scored for it, theirs among them."""
-        if cells >= self.n_cells:
-            return [(0, len(self._gates))], len(self._gates)
-        chosen = _best(self._centres @ query, cells)
-        rows = [(int(self._cells[c]), int(self._cells[c + 1])) for c in chosen]
-        return rows, self.n_cells + sum(b - a for a, b in rows)
+        data = os.pread(self._file.fileno(), (b - a) * width * 4, self._offset + a * width * 4)
+        return np.frombuffer(data[: len(data) // (4 * width) * 4 * width], np.float32).reshape(-1, width)
 
 
-def _described(meta: Any) -> tuple[str, int, int, int]:
-    """Build, N, G and V as a folder's description has them."""
-    if not isinstance(meta, dict) or not isinstance(meta.get("build"), str):
-        raise ValueError(f"{_META} names no build")
-    sizes = [meta.get(name) for name in ("blocks", "segments", "width")]
-    N, G, width = (size if type(size) is int else 0 for size in sizes)
-    if min(N, G, width) < 1:
-        raise ValueError(f"{_META} gives sizes {sizes}")
-    return meta["build"], N, G, width
-
-
-def _opened(path: Path, shape: tuple[int, int], build: str) -> FileIO:
-    """A file of vectors, at the first of them; `ValueError` where it is of another shape or build, or cut."""
-    file = FileIO(path)
-    try:
-        np.lib.format.read_magic(file)
-        found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        start = file.tell()
-        end = file.seek(-_ID, os.SEEK_END)
-        whole = end == start + shape[0] * shape[1] * 4 and file.read(_ID) == build.encode()
-        if found != shape or fortran or dtype != np.float32 or not whole:
-            raise ValueError(f"{path.name} and {_META} do not fit")
-        file.seek(start)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _row(array: np.ndarray) -> np.ndarray:
-    if array.ndim != 1 or array.dtype != np.int64 or not len(array):
-        raise ValueError(f"expected whole numbers in a row, got {array.dtype} {array.shape}")
-    return array
-
-
-def _fit(starts: np.ndarray, order: np.ndarray, cells: np.ndarray, N: int, G: int) -> bool:
-    """Whether tables name each of N blocks, G segments and G rows once."""
-    return (
-        len(starts) == G + 1
-        and (starts[0], starts[-1], cells[0], cells[-1]) == (0, N, 0, G)
-        and bool((np.diff(starts) >= 0).all() and (np.diff(cells) > 0).all())
-        and np.array_equal(np.sort(order), np.arange(G))
-    )
+def _check_cells(cells: int | None, G: int) -> None:
+    if cells is not None and not 1 <= cells <= G:
+        raise InvalidArgument(f"expected 1 to {G} cells, got {cells!r}")
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:
@@ -292,36 +296,3 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
         kept = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
         return kept[np.argsort(-scores[kept], kind="stable")][:k]
     return np.argsort(-scores, kind="stable")
-
-
-def _cells(vectors: np.ndarray, count: int) -> np.ndarray:
-    """The cell of each vector, (G,), by spherical k-means from a seeded sample."""
-    if count < 2:
-        return np.zeros(len(vectors), dtype=np.int64)
-    rng = np.random.default_rng(0)
-    sample = np.asarray(vectors, np.float32)[rng.permutation(len(vectors))[: _SAMPLE * count]]
-    centres = _unit(sample[:count])
-    for _ in range(_ROUNDS):
-        nearest = _nearest(sample, centres)
-        counts = np.bincount(nearest, minlength=count)
-        full = np.flatnonzero(counts)
-        # a cell that nobody is nearest to starts again elsewhere
-        sums = sample[rng.integers(len(sample), size=count)]
-        sums[full] = np.add.reduceat(sample[np.argsort(nearest, kind="stable")], (counts.cumsum() - counts)[full])
-        centres = _unit(sums)
-    return _nearest(vectors, centres)
-
-
-def _nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    return np.concatenate(
-        [(np.asarray(vectors[rows], np.float32) @ centres.T).argmax(1) for rows in _pieces(len(vectors))]
-    )
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-
-
-def _pieces(n: int) -> Iterator[slice]:
-    for start in range(0, n, _ROWS):
-        yield slice(start, min(start + _ROWS, n))

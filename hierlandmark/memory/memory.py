@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,10 @@ from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.answer import answer
 from hierlandmark.memory.arguments import check_count, check_mode, check_now, check_path, checked_filter, checked_ids
-from hierlandmark.memory.search import search
+from hierlandmark.memory.index_search import IndexSearch
+from hierlandmark.memory.indexing import IndexVerbs, remove_all
+from hierlandmark.memory.rank import rank_blocks
+from hierlandmark.memory.search import Look, search
 from hierlandmark.memory.text import check_text, checked
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
@@ -35,7 +39,7 @@ from hierlandmark.when import time_span
 IN_MEMORY = ":memory:"
 
 
-class Memory(AsyncVerbs):
+class Memory(IndexVerbs, AsyncVerbs):
     """What one namespace of a database remembers. Open it with `Memory.open`; safe to share between threads."""
 
     def __init__(
@@ -56,6 +60,9 @@ class Memory(AsyncVerbs):
         self._opening, self._loading = threading.RLock(), threading.RLock()
         self._store: BlockStore | None = None
         self._recalls: dict[Mode, tuple[object, Recall]] = {}
+        self._index: IndexSearch | None = None
+        # state of the store in which all text was found encoded
+        self._ready_at: int | None = None
         self._closed = False
         if read_only and not self._is_file:
             raise InvalidArgument("expected read_only with a file, got it with ':memory:', which holds nothing yet")
@@ -183,6 +190,8 @@ class Memory(AsyncVerbs):
 
         Gate and landmark keys are looked at; of blocks only the best that hold several messages are read, to tell these
         apart. "hybrid" fuses the hierarchical ranking with BM25 over the text, by reciprocal ranks (`memory.fuse`).
+        "index" looks at the gates of a few cells of an index (`build_index`) instead of all, and beside it at those of
+        segments that are not in it.
         What a score means: `results.Hit`. A query longer than a segment (502 tokens in the shipped layout) is cut at
         its start: its last tokens search. A message that somebody else forgets meanwhile is left out.
 
@@ -198,6 +207,7 @@ class Memory(AsyncVerbs):
 
         Raises:
             InvalidArgument: k < 1, neighbours < 0, no mode, no filter, or no time.
+            IndexNotFound: mode "index", and none was built.
             InvalidMessage: the query is empty, too long, or not UTF-8.
             MissingExtra: `parse_time` without the extra `time`.
             NamespaceNotFound: nothing was ever added here.
@@ -213,20 +223,31 @@ class Memory(AsyncVerbs):
         with self._lock:
             model, store = self._ready()
             began = time.perf_counter()
-            recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode)
             result = search(
                 model,
                 store,
                 self.namespace,
-                recall,
+                self._look(model, store, mode),
                 query,
                 k,
+                least=self.config.recall.search_segments,
                 hybrid=mode == "hybrid",
                 where=narrowed,
                 neighbours=neighbours,
                 began=began,
             )
         return result.model_copy(update={"when": span})
+
+    def _look(self, model: LandmarkModel, store: BlockStore, mode: SearchMode | None) -> Look:
+        if mode == "index":
+            through = self._through_index(model, store)
+            through.begin()
+            return partial(through.look, self.config.recall)
+        recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode)
+        return lambda queries, scale, n_open, allowed: (
+            recall,
+            rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed),
+        )
 
     def ask(
         self,
@@ -307,7 +328,7 @@ class Memory(AsyncVerbs):
             # named errors before any work
             store.messages(self.namespace, ids)
             self._recalls.clear()
-            forget(store, self.namespace, model, ids, self.config.kv_budget_bytes)
+            forget(store, self.namespace, model, ids, self.config.kv_budget_bytes, self._clear_index)
 
     def messages(self, ids: Sequence[MessageId] | None = None) -> list[Message]:
         """All messages in order, or those named; `NamespaceNotFound`, `MessageNotFound`, `InvalidArgument`."""
@@ -335,6 +356,7 @@ class Memory(AsyncVerbs):
             key_bytes=counts.key_bytes,
             text_bytes=counts.text_bytes,
             file_bytes=size,
+            index=self._index_stats(store),
         )
 
     @classmethod
@@ -356,6 +378,7 @@ class Memory(AsyncVerbs):
         config = config or MemoryConfig()
         keep: Keep = config.keep or SQLiteStore.peek(path).spec.keep
         SQLiteStore.reset_keys(path, model.spec(keep))
+        remove_all(path)
         budget = config.kv_budget_bytes
         messages = tokens = segments = 0
         with cls.open(path, model=model) as memory:
@@ -371,6 +394,7 @@ class Memory(AsyncVerbs):
         with self._lock, self._opening:
             self._closed = True
             self._recalls.clear()
+            self._index = None
             if self._store is not None:
                 self._store.close()
                 self._store = None
@@ -393,9 +417,13 @@ class Memory(AsyncVerbs):
 
     def _ready(self) -> tuple[LandmarkModel, BlockStore]:
         store = self._existing()
-        store.stats(self.namespace)  # NamespaceNotFound before a model is loaded
+        changes = store.changes()
+        if changes != self._ready_at:
+            store.stats(self.namespace)  # NamespaceNotFound before a model is loaded
         model, store = self._with_model()
-        complete(store, self.namespace, model, self.config.kv_budget_bytes)
+        if changes != self._ready_at:
+            complete(store, self.namespace, model, self.config.kv_budget_bytes)
+            self._ready_at = changes
         return model, store
 
     def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:

@@ -75,7 +75,7 @@ def rank_blocks(
     logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, len(opened), N)
     eligible = None
     if allowed is not None:
-        eligible = _eligible(recall, opened, allowed, logits.shape[-1])
+        eligible = eligible_blocks(recall, opened, allowed, logits.shape[-1])
         logits = logits.masked_fill(~eligible, float("-inf"))
     votes = logits.flatten(1).softmax(-1).view_as(logits)
     mass = torch.zeros(len(heads), G)
@@ -92,7 +92,7 @@ def candidates(recall: Recall, allowed: Set[MessageId]) -> list[int]:
     return [s for s, record in records if any(run.message_id in allowed for run in record.runs)]
 
 
-def _eligible(recall: Recall, segments: Sequence[int], allowed: Set[MessageId], N: int) -> Tensor:
+def eligible_blocks(recall: Recall, segments: Sequence[int], allowed: Set[MessageId], N: int) -> Tensor:
     """(len(segments), N): blocks that hold tokens of any of these messages."""
     out = torch.zeros(len(segments), N, dtype=torch.bool)
     for at, s in enumerate(segments):

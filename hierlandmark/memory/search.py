@@ -1,13 +1,15 @@
 """One search over what a recall can see: from a query to k messages, and those that stand beside them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
+
+from torch import Tensor
 
 from hierlandmark.errors import MessageNotFound
 from hierlandmark.filters import Filter
 from hierlandmark.memory.fuse import DEPTH, fuse
-from hierlandmark.memory.rank import message_shares, rank_blocks, rank_messages
+from hierlandmark.memory.rank import Ranked, message_shares, rank_messages
 from hierlandmark.memory.trace import ranked_trace
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel
@@ -15,21 +17,32 @@ from hierlandmark.recall import Recall
 from hierlandmark.results import Cost, Hit, SearchResult
 from hierlandmark.store.protocol import BlockStore
 
+# queries of each layer, their scale, segments to open, and messages that may be found, to blocks with their votes, and
+# where those are read; see `rank.rank_blocks`
+Look = Callable[[Sequence[Tensor], float, int, Set[MessageId] | None], tuple[Recall, Ranked]]
+
 
 def search(
     model: LandmarkModel,
     store: BlockStore,
     namespace: str,
-    recall: Recall,
+    look: Look,
     query: str,
     k: int,
     *,
+    least: int,
     hybrid: bool,
     where: Filter | None,
     neighbours: int,
     began: float,
 ) -> SearchResult:
-    """What `Memory.search` says, arguments checked; `began` is when its work did, by `time.perf_counter`."""
+    """What `Memory.search` says, arguments checked.
+
+    Args:
+        look: opens segments and lets heads vote.
+        least: segments to open at least.
+        began: when its work did, by `time.perf_counter`.
+    """
     allowed = None if where is None or where.everything else set(store.matching(namespace, where))
     if allowed is not None and not allowed:
         return SearchResult(hits=[], cost=Cost(ms=(time.perf_counter() - began) * 1e3))
@@ -37,9 +50,9 @@ def search(
     if hybrid:
         words = [message_id for message_id, _ in store.search_text(namespace, query, max(DEPTH, k), where)]
     queries, scale = model.search_queries(query)
-    n_open = max(recall.config.search_segments, 2 * k)
+    n_open = max(least, 2 * k)
     while True:
-        ranked = rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed)
+        recall, ranked = look(queries, scale, n_open, allowed)
         shares = message_shares(recall, ranked, queries, scale, n_open)
         if allowed is not None:
             shares = [

@@ -24,9 +24,60 @@ from hierlandmark.model import LandmarkModel, RetrievalHead
 from hierlandmark.ops.rope import rotate
 from hierlandmark.recall import to_tensor
 from hierlandmark.results import Cost
+from hierlandmark.store.protocol import KVSpec, SegmentRecord
 
 if TYPE_CHECKING:
     from hierlandmark.memory.memory import Memory
+
+
+class Voters:
+    """Which heads vote in a search, and where the keys that they look at stand in a vector."""
+
+    def __init__(self, model: LandmarkModel, spec: KVSpec) -> None:
+        """`spec` is that of the store the keys come from."""
+        core = model.core
+        self._model, self._spec = model, spec
+        self.heads = list(model.retrieval) or [
+            RetrievalHead(layer=i, head=h) for i in range(core.layers) for h in range(core.heads)
+        ]
+        self.weights = np.array([head.weight for head in self.heads], np.float32)
+        self._group = core.heads // core.kv_heads
+        self.pairs = sorted({self._pair(head) for head in self.heads})
+        self.width = len(self.pairs) * core.head_dim
+        # where in the stored arrays each layer is
+        slots = {layer: slot for slot, layer in enumerate(spec.model_layers)}
+        self._places = [(layer, slots[layer], h) for layer, h in self.pairs]
+
+    def _pair(self, head: RetrievalHead) -> tuple[int, int]:
+        return head.layer, head.head // self._group
+
+    def gates(self, records: Sequence[SegmentRecord], keys: np.ndarray) -> Tensor:
+        """Stored gate keys as vectors: (G, L, H_kv, D) -> (G, V)."""
+        where = torch.tensor([gate_position(record.block_content, self._model.layout) for record in records])
+        return self._rotated(keys, where)
+
+    def landmarks(self, record: SegmentRecord, keys: np.ndarray) -> Tensor:
+        """Stored landmark keys of one segment as vectors: (n, L, H_kv, D) -> (n, V)."""
+        return self._rotated(keys, torch.from_numpy(landmark_positions(record.block_content, self._model.layout)))
+
+    def _rotated(self, keys: np.ndarray, positions: Tensor) -> Tensor:
+        rope, found = self._model.core.rope, to_tensor(keys, self._spec).float()
+        return torch.cat(
+            [
+                rotate(found[:, slot, h], positions, rope.inv_freq[layer], rope.scaling[layer])
+                for layer, slot, h in self._places
+            ],
+            dim=-1,
+        )
+
+    def columns(self, queries: Sequence[Tensor]) -> np.ndarray:
+        """A query as one column a head, whose product with a vector is that head's logit, unscaled: (V, heads)."""
+        D = self._model.core.head_dim
+        out = np.zeros((self.width, len(self.heads)), np.float32)
+        for at, head in enumerate(self.heads):
+            start = self.pairs.index(self._pair(head)) * D
+            out[start : start + D, at] = queries[head.layer][head.head, -1].float().cpu().numpy()
+        return out
 
 
 @dataclass(frozen=True)
@@ -59,27 +110,15 @@ class LandmarkVectors:
     def _read(self, memory: "Memory") -> None:
         model, store = memory._ready()
         self._memory, self._model = memory, model
-        self._heads = list(model.retrieval) or [
-            RetrievalHead(layer=i, head=h) for i in range(model.core.layers) for h in range(model.core.heads)
-        ]
-        group = model.core.heads // model.core.kv_heads
-        self.pairs = sorted({(head.layer, head.head // group) for head in self._heads})
+        self._voters = Voters(model, store.spec)
+        self._heads, self.pairs = self._voters.heads, self._voters.pairs
         self._recall = memory._recall(model, store, "flat")
         # whatever others write meanwhile: places in one are places in the other
         (source,) = self._recall.sources
         self.records = records = source.records
-        gates = to_tensor(source.gates, store.spec).float()  # (G, L, H_kv, D)
-        where = torch.tensor([gate_position(record.block_content, model.layout) for record in records])
-        # where in the stored arrays each layer is
-        slots = {layer: slot for slot, layer in enumerate(store.spec.model_layers)}
-        places = [(layer, slots[layer], h) for layer, h in self.pairs]
-        self.gates = _centred(_rotated(model, gates, where, places))
-        parts = []
-        for segment, record in enumerate(records):
-            keys = to_tensor(self._recall.landmark_keys(segment), store.spec).float()  # (n, L, H_kv, D)
-            at = torch.from_numpy(landmark_positions(record.block_content, model.layout))
-            parts.append(_rotated(model, keys, at, places))
-        self.blocks = _centred(torch.cat(parts))
+        self.gates = _centred(self._voters.gates(records, source.gates))
+        keys = (self._recall.landmark_keys(segment) for segment in range(len(records)))
+        self.blocks = _centred(torch.cat([self._voters.landmarks(*pair) for pair in zip(records, keys, strict=True)]))
         self.starts = np.cumsum([0, *(len(record.block_content) for record in records)], dtype=np.int64)
 
     @property
@@ -90,13 +129,8 @@ class LandmarkVectors:
     @torch.inference_mode()
     def query(self, text: str) -> QueryVector:
         """The vector that a search for this text compares with; its last tokens where it is longer than a segment."""
-        model = self._model
-        queries, scale = model.search_queries(text)
-        group = model.core.heads // model.core.kv_heads
-        parts = {pair: torch.zeros(model.core.head_dim) for pair in self.pairs}
-        for head in self._heads:
-            parts[head.layer, head.head // group] += head.weight * queries[head.layer][head.head, -1].float()
-        return QueryVector(torch.cat([parts[pair] for pair in self.pairs]).numpy(), queries, scale)
+        queries, scale = self._model.search_queries(text)
+        return QueryVector(self._voters.columns(queries) @ self._voters.weights, queries, scale)
 
     def messages(
         self, query: QueryVector, blocks: Sequence[int], scores: Sequence[float], n_read: int = 40
@@ -138,15 +172,6 @@ class LandmarkVectors:
             shares = message_shares(self._recall, ranked, query.queries, query.scale, n_read)
             ranking = [one for one, score, _ in rank_messages(shares) if score > 0]
             return ranking, self._recall.tally.cost(0.0)
-
-
-def _rotated(model: LandmarkModel, keys: Tensor, positions: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Keys of the voting heads at their places in a segment: (n, L, H_kv, D), (n,) -> (n, V)."""
-    rope = model.core.rope
-    return torch.cat(
-        [rotate(keys[:, slot, h], positions, rope.inv_freq[layer], rope.scaling[layer]) for layer, slot, h in places],
-        dim=-1,
-    )
 
 
 def _centred(vectors: Tensor) -> np.ndarray:

@@ -91,15 +91,26 @@ def _none_if_unencoded(store: BlockStore, namespace: str) -> Iterator[tuple[Segm
 
 
 def forget(
-    store: BlockStore, namespace: str, model: LandmarkModel, ids: Sequence[MessageId], kv_budget: int | None
+    store: BlockStore,
+    namespace: str,
+    model: LandmarkModel,
+    ids: Sequence[MessageId],
+    kv_budget: int | None,
+    on_changed: Callable[[list[SegmentId]], None],
 ) -> None:
-    """Remove messages, and encode what is left of every segment they were in."""
+    """Remove messages, and encode what is left of every segment they were in.
+
+    `on_changed` is told, under the write lock, which segments these are; whatever it raises leaves all as it was.
+    """
     gone = {(type(i), i) for i in ids}
 
     def left() -> Iterator[tuple[SegmentId, EncodedSegment | None]]:
+        changed = []
         for record in store.segments(namespace):
             if any((type(run.message_id), run.message_id) in gone for run in record.runs):
+                changed.append(record.id)
                 yield record.id, _without(model, record, gone, store.spec.keep)
+        on_changed(changed)
 
     store.rewrite(namespace, ids, left(), kv_budget=kv_budget)
 

@@ -86,7 +86,7 @@ def test_a_file_that_was_cut_is_named(tmp_path: Path) -> None:
 def test_arrays_in_memory_do_as_well_as_a_file(tmp_path: Path) -> None:
     gates, blocks, starts = made()
     index = VectorIndex.build(tmp_path, gates, blocks, starts)
-    here = VectorIndex(blocks, index._gates, index._starts, index._order, index._cells)
+    here = VectorIndex.hold([(gates, blocks)], starts, 12)
     assert here.search(blocks[5], 20).blocks.tolist() == index.search(blocks[5], 20).blocks.tolist()
 
 

@@ -1,0 +1,147 @@
+"""Verbs of `Memory` that make, use and clear an index of its namespace."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hierlandmark.errors import IndexNotFound, ModelMismatch, StoreCorrupt, StoreNotWritable
+from hierlandmark.memory.index_build import (
+    Built,
+    build,
+    clear,
+    clear_segments,
+    current_build,
+    index_folder,
+    index_stats,
+    mark,
+    open_current,
+    remove,
+    stats_of,
+)
+from hierlandmark.memory.index_search import IndexSearch
+from hierlandmark.memory.vectors import Voters
+from hierlandmark.model import LandmarkModel
+from hierlandmark.results import IndexReport, IndexStats
+from hierlandmark.store.protocol import BlockStore, SegmentId
+
+
+class IndexVerbs:
+    """Of `Memory`: what it does with an index."""
+
+    path: str | Path
+    namespace: str
+    _lock: threading.RLock
+    _index: IndexSearch | None
+    if TYPE_CHECKING:
+
+        @property
+        def _is_file(self) -> bool: ...
+
+        def _check_writable(self) -> None: ...
+
+        def _ready(self) -> tuple[LandmarkModel, BlockStore]: ...
+
+    def build_index(self, *, progress: Callable[[int, int], None] | None = None) -> IndexReport:
+        """Index the namespace for `search(mode="index")`, in place of an index that is there.
+
+        It stands in a folder beside the file (FILE.index), or in memory where the store does. What is added later is
+        searched beside it, what is forgotten is overwritten in it, so that it is never wrong, only less of a help;
+        `stats().index` says how much of the namespace it holds. Others search and write while it is built.
+
+        Args:
+            progress: called with segments done and segments in all.
+
+        Raises:
+            NamespaceNotFound: nothing was ever added here.
+            StoreNotWritable: read-only folder, full disk.
+        """
+        began = time.perf_counter()
+        self._check_writable()
+        with self._lock:
+            model, store = self._ready()
+        voters = Voters(model, store.spec)
+        folder = index_folder(self.path, self.namespace) if self._is_file else None
+        with _named(folder):
+            built = build(store, self.namespace, voters, folder, progress)
+        with self._lock:
+            if folder is None:
+                clear(built, store.listing(self.namespace))
+            self._index = IndexSearch(model, store, self.namespace, voters, built)
+        vectors = built.vectors
+        seconds = time.perf_counter() - began
+        return IndexReport(segments=vectors.n_segments, blocks=len(vectors), bytes=vectors.index_bytes, seconds=seconds)
+
+    def drop_index(self) -> None:
+        """Remove the index, if there is one; `StoreNotWritable`."""
+        self._check_writable()
+        with self._lock:
+            self._index = None
+            if self._is_file:
+                folder = index_folder(self.path, self.namespace)
+                with _named(folder):
+                    remove(folder)
+
+    def _through_index(self, model: LandmarkModel, store: BlockStore) -> IndexSearch:
+        """The index in use; the one that is open where another cannot be opened."""
+        if self._is_file:
+            folder = index_folder(self.path, self.namespace)
+            try:
+                name = current_build(folder)
+                if name is not None and (self._index is None or self._index.built.name != name):
+                    voters = Voters(model, store.spec)
+                    built = open_current(folder, mark(voters, store.spec.fingerprint))
+                    if built is not None:
+                        self._index = IndexSearch(model, store, self.namespace, voters, built)
+            except (StoreCorrupt, ModelMismatch):
+                if self._index is None:
+                    raise
+        if self._index is None:
+            raise IndexNotFound(
+                f"no index of namespace {self.namespace!r} at {str(self.path)!r}: make one with `Memory.build_index`"
+                + (f" or `hierlandmark index --db {self.path}`" if self._is_file else "")
+            )
+        return self._index
+
+    def _clear_index(self, ids: list[SegmentId]) -> None:
+        """Overwrite these segments, which are about to be written anew, in the index too."""
+        opened: Built | None = self._index.built if self._index else None
+        if self._is_file:
+            folder = index_folder(self.path, self.namespace)
+            with _named(folder):
+                clear_segments(folder, ids, opened)
+        elif opened:
+            opened.vectors.wipe(np.flatnonzero(np.isin(opened.ids, ids)))
+        if self._index:
+            self._index.forget()
+            # a namespace without a message is none
+            if self._index.built.vectors.tables["gone"].all():
+                self._index = None
+
+    def _index_stats(self, store: BlockStore) -> IndexStats | None:
+        if self._is_file:
+            return index_stats(index_folder(self.path, self.namespace), store, self.namespace)
+        if self._index is None:
+            return None
+        vectors = self._index.built.vectors
+        return stats_of(vectors.tables, store.listing(self.namespace), vectors.index_bytes)
+
+
+def remove_all(path: str | Path) -> None:
+    """Remove the indexes of a database whose keys are no more; what cannot be removed is passed over by its model."""
+    shutil.rmtree(f"{path}.index", ignore_errors=True)
+
+
+@contextmanager
+def _named(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreNotWritable(
+            f"the index in {str(folder)!r} cannot be written ({error}); free some space, or change the folder's mode"
+        ) from error
