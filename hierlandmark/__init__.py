@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hierlandmark.errors import AdapterInvalid as AdapterInvalid
     from hierlandmark.errors import DuplicateMessageId as DuplicateMessageId
     from hierlandmark.errors import HierLandmarkError as HierLandmarkError
+    from hierlandmark.errors import IndexNotFound as IndexNotFound
     from hierlandmark.errors import InvalidArgument as InvalidArgument
     from hierlandmark.errors import InvalidChatFile as InvalidChatFile
     from hierlandmark.errors import InvalidMessage as InvalidMessage
@@ -39,6 +40,7 @@ _HOME = {
     "DuplicateMessageId": "errors",
     "Filter": "filters",
     "HierLandmarkError": "errors",
+    "IndexNotFound": "errors",
     "InvalidArgument": "errors",
     "InvalidChatFile": "errors",
     "InvalidMessage": "errors",

@@ -16,6 +16,8 @@ from hierlandmark.results import (
     Cost,
     HeadMass,
     Hit,
+    IndexReport,
+    IndexStats,
     MemoryStats,
     SearchResult,
     SegmentTrace,
@@ -50,6 +52,8 @@ class FakeMemory:
     """Keeps databases in `files`, by path and namespace."""
 
     files: ClassVar[dict[tuple[str, str], dict[MessageId, Message]]] = {}
+    # those that have an index
+    indexed: ClassVar[set[tuple[str, str]]] = set()
 
     def __init__(self, path: str | Path, namespace: str) -> None:
         self.path, self.namespace = path, namespace
@@ -176,7 +180,16 @@ class FakeMemory:
 
     def stats(self) -> MemoryStats:
         counts = dict.fromkeys(("tokens", "segments", "blocks", "kv_bytes", "key_bytes", "text_bytes", "file_bytes"), 7)
-        return MemoryStats(namespace=self.namespace, messages=len(self._held), **counts)
+        index = IndexStats(segments=6, current=5, behind=2, bytes=900) if self.key in self.indexed else None
+        return MemoryStats(namespace=self.namespace, messages=len(self._held), **counts, index=index)
+
+    def build_index(self, *, progress: Callable[[int, int], None] | None = None) -> IndexReport:
+        assert self._held
+        self.indexed.add(self.key)
+        return IndexReport(segments=7, blocks=7, bytes=900, seconds=0.1)
+
+    def drop_index(self) -> None:
+        self.indexed.discard(self.key)
 
     @classmethod
     def reencode(

@@ -39,7 +39,8 @@ def main(
 
 
 for command in (
-    write.add, read.search, answer.ask, answer.chat, write.forget, read.info, demo.demo, train.train, write.reencode,
+    write.add, read.search, answer.ask, answer.chat, write.forget, read.info, write.index, demo.demo, train.train,
+    write.reencode,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(evaluate.app, name="eval")

@@ -102,3 +102,10 @@ def info(
             f"{one.blocks:,} blocks; keys and values {one.kv_bytes:,} bytes, landmarks and gates {one.key_bytes:,}, "
             f"text {one.text_bytes:,}; file {one.file_bytes:,}"
         )
+        if one.index and one.index.problem:
+            typer.echo(f"  its index cannot be used: {one.index.problem}")
+        elif one.index:
+            typer.echo(
+                f"  index: {one.index.current:,} of {one.segments:,} segments, {one.index.behind:,} beside it; "
+                f"{one.index.bytes:,} bytes"
+            )

@@ -1,4 +1,4 @@
-"""`add`, `forget` and `reencode`: the commands that write."""
+"""`add`, `forget`, `index` and `reencode`: the commands that write."""
 
 import re
 from pathlib import Path
@@ -66,6 +66,27 @@ def forget(
         found = list(dict.fromkeys(_identify(memory, one, ids_are) for one in ids))
         memory.forget(found)
     typer.echo(f"forgot {len(found):,} of {namespace!r} in {db}")
+
+
+def index(
+    db: DbOption,
+    namespace: NamespaceOption = "default",
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the index instead.")] = False,
+    model: ModelOption = None,
+    adapter: AdapterOption = "default",
+) -> None:
+    """Index a memory for `search --mode index`, in place of an index that is there."""
+    with existing_memory(db, namespace, model, adapter) as memory:
+        if drop:
+            memory.drop_index()
+            typer.echo(f"no index of {namespace!r} in {db} any more")
+            return
+        with progress("segments") as update:
+            report = memory.build_index(progress=update)
+    typer.echo(
+        f"indexed {report.segments:,} segments, {report.blocks:,} blocks, of {namespace!r} in {db} in "
+        f"{report.seconds:.1f} s; {report.bytes:,} bytes"
+    )
 
 
 def reencode(

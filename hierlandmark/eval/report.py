@@ -25,8 +25,8 @@ USES = {
     "what a gate misses.",
     "flat": "Up to some thousands of blocks, or to see what gates cost: every landmark is scored and held in memory.",
     "hybrid": "The default choice for chats whose questions reuse the words of the text: names, codes, numbers.",
-    "index": "Very long memories: one vector a block in a file, one a segment in memory, keys scored grow with the "
-    "root of the memory.",
+    "index": "Very long memories: hierarchical, with the gates of a few cells scored instead of all, so that keys "
+    "scored grow with the root of the memory. To be built, and built again as the memory grows.",
     "bm25": "Questions that reuse the text's words, no model at hand. Finds nothing that is said in other words.",
     "minilm": "Short messages and paraphrases, with a second model; what stands after 256 tokens is not seen.",
     "bm25+minilm": "What a careful user builds today, with two indexes: the row to beat.",
@@ -45,7 +45,7 @@ NOTES = (
     "also loads the gates, is asked twice and timed the second time. tokens/s: the model's tokens in the text, over "
     "the time from text to index.",
     "index: gates and landmarks of all layers and heads for this project's modes (the word index of hybrid is not "
-    "counted), the vectors of the voting heads for index and FAISS rows.",
+    "counted), the vectors of the voting heads in fp32 for index and FAISS rows.",
 )
 
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -181,9 +179,9 @@ def evaluate_retrieval(
     report = RetrievalReport(main, {name: Row(name) for name in names}, len(chats))
     depth, done = max(k, CUTOFFS[-1]), 0
     for turn, (chat, namespace) in enumerate(zip(chats, namespaces([chat.id for chat in chats]), strict=True)):
-        with open_memory(namespace) as memory, TemporaryDirectory() as folder:
+        with open_memory(namespace) as memory:
             messages, added = _fill(memory, chat, on_add)
-            here = Chat(memory, messages, added.seconds if added else None, Path(folder))
+            here = Chat(memory, messages, added.seconds if added else None)
             tokens = memory.stats().tokens
             # files that one row has read are in memory for the next
             first = turn % len(report.rows)

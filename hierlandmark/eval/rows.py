@@ -1,9 +1,8 @@
 """Rows of the comparison: this project's modes, indexes over its landmark vectors, and other people's retrievers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -15,10 +14,10 @@ from hierlandmark.results import Cost
 
 if TYPE_CHECKING:
     from hierlandmark.memory import Memory
-    from hierlandmark.memory.vectors import LandmarkVectors, QueryVector
+    from hierlandmark.memory.vectors import LandmarkVectors
 
 MODES: tuple[str, ...] = get_args(SearchMode)
-OverVectors = Literal["index", "faiss-flat", "faiss-ivf", "faiss-hnsw"]
+OverVectors = Literal["faiss-flat", "faiss-ivf", "faiss-hnsw"]
 OVER_VECTORS: tuple[str, ...] = get_args(OverVectors)
 TEXT = ("bm25", "minilm", "bm25+minilm")
 NAMES = (*MODES, *OVER_VECTORS, *TEXT)
@@ -56,7 +55,6 @@ class Chat:
     messages: Sequence[Message]
     # seconds the memory took to encode it; None where it held the text already
     seconds: float | None
-    folder: Path
     # of text indexes, so that a fusion builds none anew
     made: dict[str, tuple[Any, float]] = field(default_factory=dict)
 
@@ -69,15 +67,18 @@ class Chat:
 
 
 class ModeRow:
-    """`Memory.search` in one of its modes."""
+    """`Memory.search` in one of its modes; for "index" one is built first."""
 
     def __init__(self, chat: Chat, mode: SearchMode | None) -> None:
         self._memory, self._mode = chat.memory, mode
+        if mode == "index":
+            self._memory.build_index()
 
     @property
     def index_bytes(self) -> int:
-        """Gates and landmarks of all layers and heads; hybrid's word index is not counted."""
-        return self._memory.stats().key_bytes
+        """Gates and landmarks of all layers and heads, or the index; hybrid's word index is not counted."""
+        stats = self._memory.stats()
+        return stats.index.bytes if self._mode == "index" and stats.index else stats.key_bytes
 
     def rank(self, query: str, k: int) -> Ranking:
         """See `Retriever.rank`."""
@@ -86,37 +87,22 @@ class ModeRow:
 
 
 class VectorRow:
-    """An index over the landmark vectors; blocks become messages as `Memory.search` does it."""
+    """FAISS over the landmark vectors; blocks become messages as `Memory.search` does it."""
 
     def __init__(self, chat: Chat, name: str) -> None:
+        from hierlandmark.eval.peers.faiss import Faiss
+
         self._vectors = chat.vectors
         self._width = chat.vectors.blocks.shape[1]
-        self._search: Callable[[QueryVector, int], tuple[list[int], list[float], int]]
-        if name == "index":
-            from hierlandmark.memory.index import SEGMENTS, VectorIndex
-
-            made = VectorIndex.build(
-                chat.folder / "vectors", self._vectors.gates, self._vectors.blocks, self._vectors.starts
-            )
-
-            def search(query: "QueryVector", n: int) -> tuple[list[int], list[float], int]:
-                found = made.search(query.vector, n, segments=max(SEGMENTS, n // 4))
-                return found.blocks.tolist(), found.scores.tolist(), found.gate_keys + found.landmark_keys
-
-            self._search = search
-        else:
-            from hierlandmark.eval.peers.faiss import Faiss
-
-            peer = made = Faiss(self._vectors.blocks, name.removeprefix("faiss-"))  # type: ignore[arg-type, assignment]
-            self._search = lambda query, n: peer.search(query.vector, n)
-        self.index_bytes = made.index_bytes
+        self._peer = Faiss(self._vectors.blocks, name.removeprefix("faiss-"))  # type: ignore[arg-type]
+        self.index_bytes = self._peer.index_bytes
 
     def rank(self, query: str, k: int) -> Ranking:
         """See `Retriever.rank`."""
         asked = self._vectors.query(query)
         n = 2 * k
         while True:
-            blocks, scores, compared = self._search(asked, n)
+            blocks, scores, compared = self._peer.search(asked.vector, n)
             ids, cost = self._vectors.messages(asked, blocks, scores)
             if len(ids) >= k or len(blocks) < n:
                 read = compared * self._width * 4 + cost.bytes_read
@@ -175,10 +161,10 @@ def build(name: str, chat: Chat) -> tuple[Retriever, float | None]:
         text = FusedRow([TextRow(chat, one) for one in name.split("+")]) if "+" in name else TextRow(chat, name)
         return text, text.seconds
     began = perf_counter()
-    if name in OVER_VECTORS:
-        over = VectorRow(chat, name)
-        return over, None if chat.seconds is None else chat.seconds + perf_counter() - began
-    return ModeRow(chat, None if name == "default" else name), chat.seconds  # type: ignore[arg-type]
+    made = VectorRow(chat, name) if name in OVER_VECTORS else ModeRow(chat, None if name == "default" else name)  # type: ignore[arg-type]
+    if name in (*OVER_VECTORS, "index"):
+        return made, None if chat.seconds is None else chat.seconds + perf_counter() - began
+    return made, chat.seconds
 
 
 def check_rows(names: Sequence[str], known: Sequence[str] = NAMES) -> list[str]:

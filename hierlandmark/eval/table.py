@@ -11,7 +11,7 @@ KEY = "recall@10"
 
 def is_peer(name: str) -> bool:
     """Whether somebody else's retriever made a row, over whatever."""
-    return name not in (*MODES, "index", "default")
+    return name not in (*MODES, "default")
 
 
 def cells(row: Row) -> list[str]:

@@ -24,6 +24,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     monkeypatch.setitem(sys.modules, "hierlandmark.memory", memory)
     monkeypatch.setitem(sys.modules, "hierlandmark.model", model)
     monkeypatch.setattr(FakeMemory, "files", {})
+    monkeypatch.setattr(FakeMemory, "indexed", set())
     monkeypatch.setattr(FakeModel, "loaded", [])
     monkeypatch.chdir(tmp_path)
     return lambda *words, **kwargs: CliRunner().invoke(app, [str(word) for word in words], **kwargs)

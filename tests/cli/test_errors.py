@@ -12,7 +12,7 @@ from hierlandmark.errors import StoreCorrupt
 from tests.fake_memory import FakeMemory
 
 COMMANDS = [
-    ["add"], ["search"], ["ask"], ["chat"], ["forget"], ["info"], ["demo"], ["train"], ["reencode"],
+    ["add"], ["search"], ["ask"], ["chat"], ["forget"], ["info"], ["index"], ["demo"], ["train"], ["reencode"],
     ["eval", "retrieval"], ["eval", "passkey"], ["eval", "needles"], ["eval", "perplexity"],
     ["eval", "work"],
 ]  # fmt: skip
@@ -40,6 +40,8 @@ def test_every_command_is_in_the_list() -> None:
         (["search", "q", "--db", "none.db"], "InvalidArgument: no database at 'none.db'"),
         (["info", "--db", "none.db"], "InvalidArgument: no database at 'none.db'"),
         (["reencode", "--db", "none.db"], "InvalidArgument: no database at 'none.db'"),
+        (["index", "--db", "none.db"], "InvalidArgument: no database at 'none.db'"),
+        (["index", "--db", "m.db", "-n", "nobody"], "NamespaceNotFound: no namespace 'nobody'"),
         (["search", "q", "--db", "m.db", "-n", "nobody"], "NamespaceNotFound: no namespace 'nobody'"),
         (["search", "q", "--db", "m.db", "-k", "0"], "InvalidArgument: expected k of at least 1, got 0"),
         (["add", "chat.jsonl", "--db", "m.db"], "DuplicateMessageId: message id 1 is in namespace 'default' already"),

