@@ -59,7 +59,8 @@ class Memory(IndexVerbs, AsyncVerbs):
         # each held for as long as it says; loading comes within opening where a file is new
         self._opening, self._loading = threading.RLock(), threading.RLock()
         self._store: BlockStore | None = None
-        self._recalls: dict[Mode, tuple[object, Recall]] = {}
+        # of each mode: the state of the store and that of the namespace, and a view of it
+        self._recalls: dict[Mode, tuple[tuple[int, object], Recall]] = {}
         self._index: IndexSearch | None = None
         # state of the store in which all text was found encoded
         self._ready_at: int | None = None
@@ -429,14 +430,16 @@ class Memory(IndexVerbs, AsyncVerbs):
     def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:
         """A view of the namespace as it is now; blocks read for the last query stay cached while it is the same."""
         mode = mode or self.config.recall.mode
-        kept = self._recalls.get(mode)
-        if kept is not None and kept[0] == _mark(store.segments(self.namespace)):
+        kept, changes = self._recalls.get(mode), store.changes()
+        # listed again only where somebody wrote, to this namespace or another
+        if kept is not None and (kept[0][0] == changes or kept[0][1] == _mark(store.segments(self.namespace))):
+            self._recalls[mode] = ((changes, kept[0][1]), kept[1])
             kept[1].begin()
             return kept[1]
         records, gates = store.index(self.namespace)
         recall = self._build(model, [Source(store, records, gates)], mode)
         # one view at a time: its cache is most of the memory a query takes
-        self._recalls = {mode: (_mark(records), recall)}
+        self._recalls = {mode: ((changes, _mark(records)), recall)}
         return recall
 
     def _build(self, model: LandmarkModel, sources: Sequence[Source], mode: Mode) -> Recall:
