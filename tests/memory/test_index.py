@@ -161,11 +161,43 @@ def test_damage_is_named(tmp_path: Path, name: str) -> None:
         path.write_bytes(data)
         with pytest.raises(StoreCorrupt, match="build it anew"):
             VectorIndex.open(tmp_path)
-    # bytes of headers and directories; a vector's own are not checked, so that landmarks need not be read
-    for at in (*range(min(100, len(whole))), *range(max(0, len(whole) - 300), len(whole))):
+    # every byte is either named as damaged where it is used, or says nothing
+    path.write_bytes(whole)
+    query, everything = np.ones(12), {"k": 20, "cells": 60, "segments": 60}
+    wanted = VectorIndex.open(tmp_path).search(query, **everything)
+    for at in (
+        *range(min(100, len(whole))),
+        *range(100, len(whole), 101),
+        *range(max(0, len(whole) - 300), len(whole)),
+    ):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         with suppress(StoreCorrupt):
-            VectorIndex.open(tmp_path).search(np.ones(12))
+            found = VectorIndex.open(tmp_path).search(query, **everything)
+            assert (found.blocks.tolist(), found.scores.tolist()) == (wanted.blocks.tolist(), wanted.scores.tolist())
+
+
+def test_wiped_segments_leave_nothing(tmp_path: Path) -> None:
+    gates, blocks, starts = made()
+    index, held = VectorIndex.build(tmp_path, gates, blocks, starts), VectorIndex.hold([(gates, blocks)], starts, 12)
+    reader = VectorIndex.open(tmp_path)
+    for one in (index, held):
+        one.wipe(np.array([3, 40]))
+        one.wipe(np.array([7]))
+    again = VectorIndex.open(tmp_path)
+    gone = {int(b) for s in (3, 7, 40) for b in range(starts[s], starts[s + 1])}
+    for one in (index, held, again):
+        found = one.search(blocks[starts[40]], 10_000, cells=60, segments=60)
+        assert {*found.blocks.tolist()} == {*range(len(blocks))} - gone
+        assert one.tables["gone"].sum() == 3
+    for path in tmp_path.iterdir():
+        assert not any(row.tobytes() in path.read_bytes() for row in (*blocks[sorted(gone)], gates[40], gates[7]))
+    # one that was open knows its landmarks by their checksum
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        reader.search(blocks[starts[40]], 5, cells=60, segments=60)
+    # another build in its place is left alone
+    VectorIndex.build(tmp_path, gates, -blocks, starts)
+    with pytest.raises(StoreCorrupt, match="another build"):
+        index.wipe(np.array([1]))
 
 
 @pytest.mark.parametrize(
