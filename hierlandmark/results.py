@@ -20,8 +20,8 @@ class Cost(_Frozen):
     landmark_keys: int = 0
     # (layer, block) pairs whose keys and values were attended to, counted again at each step that did so
     blocks_read: int = 0
-    # bytes of gates, landmarks, keys and values fetched from the database: gates by the first query after a change,
-    # the rest unless a cache held them already
+    # bytes of gates, landmarks, keys and values fetched from the database or its index: gates by the first query after
+    # a change, the rest unless a cache held them already
     bytes_read: int = 0
     # wall time, milliseconds, the loading of the model left out
     ms: float = 0.0
@@ -39,7 +39,7 @@ class SegmentTrace(_Frozen):
     """One segment's share, 0 to 1, of the mass that all heads gave to gates, and the heads that gave most of it.
 
     All heads of all layers and steps for an answer; the retrieval heads, by weight, for a search. In flat mode the mass
-    of a segment is its landmarks'.
+    of a segment is its landmarks', in mode index a share of what went to the opened ones.
     """
 
     segment: int

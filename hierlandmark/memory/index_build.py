@@ -234,13 +234,13 @@ def remove(folder: Path) -> None:
 
 def index_stats(folder: Path, store: BlockStore, namespace: str) -> IndexStats | None:
     """What stands in a folder, without reading a vector; None where there is no index."""
-    listing = store.listing(namespace)
     while True:
         name = None
         try:
             name = current_build(folder)
             if name is None:
                 return None
+            listing = store.listing(namespace)
             tables = read_tables(folder / name)
             _, _, of = _state(tables)
             size = sum(file.stat().st_size for file in (folder / name).iterdir() if file.is_file())
@@ -248,7 +248,7 @@ def index_stats(folder: Path, store: BlockStore, namespace: str) -> IndexStats |
             with suppress(StoreCorrupt):
                 if name is not None and current_build(folder) != name:
                     continue
-            return IndexStats(behind=len(listing.ids), problem=str(error))
+            return IndexStats(behind=len(store.listing(namespace).ids), problem=str(error))
         if of.split(" ")[0] != store.spec.fingerprint:
             return IndexStats(behind=len(listing.ids), bytes=size, problem="it was built for another model")
         return stats_of(tables, listing, size)
