@@ -109,7 +109,7 @@ class IndexSearch:
         allowed: Set[MessageId] | None,
     ) -> tuple[Recall, Ranked]:
         voters, vectors = self._voters, self.built.vectors
-        by = self._voters.columns(queries)
+        by = voters.columns(queries)
         stands, beside = self._stands, np.arange(len(self._ids))
         if allowed is not None:
             holding = self._store.holding(self._namespace, allowed)
@@ -139,7 +139,7 @@ class IndexSearch:
             block_logits = block_logits.masked_fill(~eligible, float("-inf"))
         votes = weight[:, None, None] * block_logits.flatten(1).softmax(-1).view_as(block_logits)
         gates = gates[:, best]
-        whole = len(opened) == int((stands & (vectors.tables["gone"] == 0)).sum()) + len(beside)
+        whole = len(opened) == int(stands.sum()) + len(beside)
         return recall, Ranked(
             list(range(len(opened))), gates.sum(0), votes.sum(0), gates, votes, list(voters.heads), eligible, whole
         )
