@@ -1,8 +1,9 @@
-"""Votes over segments that an index finds, and over those that came since it was built.
+"""Ranking over segments that an index finds, and over those that came since it was built.
 
-The heads vote as in `rank.rank_blocks`: gates choose what is opened, landmarks rank. Only, the gates that are looked at
-are those of a few cells of the index and of all segments beside it, and landmarks of segments in it come from its file.
-A vector holds the keys of the voting heads one behind the other, so that its parts give each head's logits.
+The heads rank as in `rank.rank_blocks`, by the adapter's rule: gates choose what is opened, landmarks rank. Only, the
+gates that are looked at are those of a few cells of the index and of all segments beside it, and landmarks of segments
+in it come from its file. A vector holds the keys of the voting heads one behind the other, so that its parts give each
+head's logits.
 
 Shapes: G segments in the index, V width of a vector, S segments opened, N blocks a segment.
 """
@@ -123,7 +124,8 @@ class IndexSearch:
         logits = torch.from_numpy(np.concatenate([found, self._gates[beside] @ by])[order]).T * scale
         weight = torch.from_numpy(voters.weights)
         gates = weight[:, None] * logits.softmax(-1)  # (heads, looked at)
-        best = gates.sum(0).sort(descending=True, stable=True).indices[:n_open]
+        gate_scores = voters.rule.scores(logits, gates, weight)
+        best = gate_scores.sort(descending=True, stable=True).indices[:n_open]
         opened = order[best.numpy()]
         # places in the index; -1 for those beside it
         places = np.concatenate([near, np.full(len(beside), -1)])[opened]
@@ -138,10 +140,17 @@ class IndexSearch:
             eligible = eligible_blocks(recall, range(len(opened)), allowed, N)
             block_logits = block_logits.masked_fill(~eligible, float("-inf"))
         votes = weight[:, None, None] * block_logits.flatten(1).softmax(-1).view_as(block_logits)
-        gates = gates[:, best]
-        whole = len(opened) == int(stands.sum()) + len(beside)
+        block_scores = voters.rule.scores(block_logits, votes, weight)
         return recall, Ranked(
-            list(range(len(opened))), gates.sum(0), votes.sum(0), gates, votes, list(voters.heads), eligible, whole
+            list(range(len(opened))),
+            gate_scores[best],
+            block_scores,
+            gates[:, best],
+            votes,
+            list(voters.heads),
+            voters.rule,
+            eligible,
+            whole=len(opened) == int(stands.sum()) + len(beside),
         )
 
     def _open(

@@ -24,6 +24,7 @@ from hierlandmark.memory.arguments import check_count, check_mode, check_now, ch
 from hierlandmark.memory.index_search import IndexSearch
 from hierlandmark.memory.indexing import IndexVerbs, remove_all
 from hierlandmark.memory.rank import rank_blocks
+from hierlandmark.memory.rules import RULES
 from hierlandmark.memory.search import Look, search
 from hierlandmark.memory.text import check_text, checked
 from hierlandmark.memory.write import append, complete, forget
@@ -247,7 +248,9 @@ class Memory(IndexVerbs, AsyncVerbs):
         recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode)
         return lambda queries, scale, n_open, allowed: (
             recall,
-            rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed),
+            rank_blocks(
+                recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed, RULES[model.ranking]
+            ),
         )
 
     def ask(

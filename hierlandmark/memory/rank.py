@@ -1,15 +1,16 @@
-"""Blocks to messages: which heads vote, how much each block gets, and whose tokens it holds.
+"""Blocks to messages: which heads rank, how much each block gets by their rule, and whose tokens it holds.
 
 H heads, G segments, N blocks a segment.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hierlandmark.config import Mode
+from hierlandmark.memory.rules import VOTES, Rule, Share
 from hierlandmark.messages import MessageId
 from hierlandmark.model import RetrievalHead
 from hierlandmark.recall import Recall
@@ -18,7 +19,7 @@ from hierlandmark.store.protocol import SegmentRecord
 
 @dataclass(frozen=True)
 class Ranked:
-    """Scores of opened segments' blocks, and how each head voted."""
+    """Scores of opened segments' blocks by a rule, and how each head by itself would vote."""
 
     segments: list[int]  # places in the recall, best first
     segment_scores: Tensor  # (G,), 0 where a segment is no candidate
@@ -26,6 +27,7 @@ class Ranked:
     gates: Tensor  # (heads, G), each head's mass of 1 over all segments, times its weight
     votes: Tensor  # (heads, len(segments), N), each head's mass of 1 over the opened segments' blocks, times its weight
     heads: list[RetrievalHead]
+    rule: Rule
     # (len(segments), N), blocks that a filter lets through; None for all
     eligible: Tensor | None = None
     # no segment is left that could be opened
@@ -40,10 +42,14 @@ def rank_blocks(
     mode: Mode,
     n_open: int,
     allowed: Set[MessageId] | None = None,
+    rule: Rule = VOTES,
 ) -> Ranked:
-    """Let heads vote: each spreads a mass of 1 over the landmarks of the opened segments, and the masses are summed.
+    """Let heads rank the blocks of the opened segments by their landmarks.
 
-    Gates choose what is opened, by the same vote among them, and rank nothing: landmarks know better (docs/log.md).
+    Under "votes" each head spreads a mass of 1, and the masses are summed; under "sum" all spread one by their summed
+    logits.
+
+    Gates choose what is opened, by the same rule among them, and rank nothing: landmarks know better (docs/log.md).
 
     Args:
         queries: for each layer (H, T, D), rotated as `Recall.read` takes them; the last position votes.
@@ -51,6 +57,7 @@ def rank_blocks(
         n_open: segments to open in hierarchical mode; flat opens all.
         allowed: messages that may be found: segments and blocks that hold none of them get no vote, and are not
             opened. None for all.
+        rule: of the adapter.
     """
     if not heads:
         heads = [RetrievalHead(layer=i, head=h) for i, q in enumerate(queries) for h in range(q.shape[0])]
@@ -61,16 +68,19 @@ def rank_blocks(
     G = recall.n_segments
     last = [q[:, -1:].contiguous() for q in queries]
     gates: Tensor | None = None
+    gate_scores: Tensor | None = None
     places = list(range(G)) if allowed is None else candidates(recall, allowed)
     opened = places
     if mode == "hierarchical":
-        gate_votes: list[Tensor] = [torch.empty(0)] * len(heads)
+        of_gates: list[Tensor] = [torch.empty(0)] * len(heads)
         for layer, members in by_layer.items():
             gate_logits = recall.gate_logits(layer, last[layer], scale, None if allowed is None else places)[:, 0]
             for at in members:
-                gate_votes[at] = gate_logits[heads[at].head].softmax(-1)
-        gates = torch.stack(gate_votes)  # (heads, candidates)
-        best = (weight[:, None] * gates).sum(0).sort(descending=True, stable=True).indices[:n_open]
+                of_gates[at] = gate_logits[heads[at].head]
+        stacked = torch.stack(of_gates)  # (heads, candidates)
+        gates = stacked.softmax(-1)
+        gate_scores = rule.scores(stacked, weight[:, None] * gates, weight)
+        best = gate_scores.sort(descending=True, stable=True).indices[:n_open]
         opened = [places[i] for i in best.tolist()]
     logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, len(opened), N)
     eligible = None
@@ -81,8 +91,19 @@ def rank_blocks(
     mass = torch.zeros(len(heads), G)
     mass[:, places] = votes.sum(-1) if gates is None else gates
     gates, votes = weight[:, None] * mass, weight[:, None, None] * votes
+    block_scores = rule.scores(logits, votes, weight)
+    segment_scores = block_scores.new_zeros(G)
+    segment_scores[places] = block_scores.sum(-1) if gate_scores is None else gate_scores
     return Ranked(
-        opened, gates.sum(0), votes.sum(0), gates, votes, list(heads), eligible, whole=len(opened) == len(places)
+        opened,
+        segment_scores,
+        block_scores,
+        gates,
+        votes,
+        list(heads),
+        rule,
+        eligible,
+        whole=len(opened) == len(places),
     )
 
 
@@ -136,17 +157,15 @@ def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
 
 
 @torch.inference_mode()
-def message_shares(
-    recall: Recall, ranked: Ranked, queries: Sequence[Tensor], scale: float, n_read: int
-) -> list[tuple[float, int, dict[MessageId, float]]]:
+def message_shares(recall: Recall, ranked: Ranked, queries: Sequence[Tensor], scale: float, n_read: int) -> list[Share]:
     """Score, block id, and the messages' shares of every opened block that is there and may be found.
 
     A share is that of the block's tokens; in the `n_read` best blocks that hold several messages it is that of the
-    voting heads' attention inside the block (P2), for which their keys are read. Dropped ones are not made again: that
-    takes a forward pass over the segment.
+    heads' attention inside the block (P2), put together by the rule, for which their keys are read. Dropped ones are
+    not made again: that takes a forward pass over the segment.
     """
     N = ranked.block_scores.shape[1]
-    out: dict[int, tuple[float, int, dict[MessageId, float]]] = {}
+    out: dict[int, Share] = {}
     shared: list[tuple[float, int, int]] = []
     for at, s in enumerate(ranked.segments):
         record, first = recall.block_of(s, 0)
@@ -173,19 +192,17 @@ def message_shares(
 def _attended(
     recall: Recall, ranked: Ranked, queries: Sequence[Tensor], scale: float, places: Sequence[tuple[int, int]]
 ) -> list[list[float]]:
-    """For each block, the share of the voting heads' mass that each of its content tokens gets."""
+    """For each block, the share of the voting heads' attention that each of its content tokens gets."""
     blocks = [(ranked.segments[at], b) for at, b in places]
     index = torch.tensor(places)
-    total: Tensor | None = None
-    for layer in sorted({head.layer for head in ranked.heads}):
-        p2 = recall.content_logits(layer, queries[layer][:, -1:], blocks, scale)[:, 0].softmax(-1)  # (H, n, P)
-        for i, head in enumerate(ranked.heads):
-            if head.layer == layer:
-                vote = ranked.votes[i, index[:, 0], index[:, 1]]
-                part = vote.unsqueeze(-1) * p2[head.head]
-                total = part if total is None else total + part
-    assert total is not None
-    total = total / total.sum(-1, keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
+    weight = torch.tensor([head.weight for head in ranked.heads])
+
+    def parts() -> Iterator[tuple[int, Tensor]]:
+        for layer in sorted({head.layer for head in ranked.heads}):
+            logits = recall.content_logits(layer, queries[layer][:, -1:], blocks, scale)[:, 0]  # (H, n, P)
+            yield from ((i, logits[head.head]) for i, head in enumerate(ranked.heads) if head.layer == layer)
+
+    total = ranked.rule.inside(parts(), ranked.votes[:, index[:, 0], index[:, 1]], weight)
     return [total[i, recall.content(s)[b]].tolist() for i, (s, b) in enumerate(blocks)]
 
 
@@ -197,12 +214,12 @@ def _owners(record: SegmentRecord, block: int) -> list[MessageId]:
 
 
 def rank_messages(
-    shares: Sequence[tuple[float, int, dict[MessageId, float]]],
+    shares: Sequence[Share],
 ) -> list[tuple[MessageId, float, int]]:
     """Messages by the best block they have a part in, the score damped by the root of their share of it.
 
     Args:
-        shares: score, block id and shares of each block.
+        shares: score, block id and shares of each block, as `Rule.judged` leaves them.
 
     Returns:
         Message, score, and the block that gave it, best first; equal scores keep text order.

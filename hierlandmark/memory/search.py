@@ -17,7 +17,7 @@ from hierlandmark.recall import Recall
 from hierlandmark.results import Cost, Hit, SearchResult
 from hierlandmark.store.protocol import BlockStore
 
-# queries of each layer, their scale, segments to open, and messages that may be found, to blocks with their votes, and
+# queries of each layer, their scale, segments to open, and messages that may be found, to blocks with their scores, and
 # where those are read; see `rank.rank_blocks`
 Look = Callable[[Sequence[Tensor], float, int, Set[MessageId] | None], tuple[Recall, Ranked]]
 
@@ -39,7 +39,7 @@ def search(
     """What `Memory.search` says, arguments checked.
 
     Args:
-        look: opens segments and lets heads vote.
+        look: opens segments and lets heads rank.
         least: segments to open at least.
         began: when its work did, by `time.perf_counter`.
     """
@@ -59,9 +59,9 @@ def search(
                 (score, block, {one: share for one, share in parts.items() if one in allowed})
                 for score, block, parts in shares
             ]
-        # of all votes, whatever the heads' weights sum to
-        votes = sum(head.weight for head in ranked.heads)
-        found = rank_messages([(score / votes, block, parts) for score, block, parts in shares])
+        # shares of 1, whatever the heads' weights sum to
+        whole = ranked.rule.whole(ranked.heads)
+        found = rank_messages(ranked.rule.judged([(score / whole, block, parts) for score, block, parts in shares]))
         if words is not None:
             found = fuse(recall, found, words)
         hits = _hits(store, namespace, found, k)

@@ -37,9 +37,14 @@ def attended_trace(recall: Recall, decode: object, stored: int, top: int = 8) ->
 
 
 def ranked_trace(recall: Recall, ranked: Ranked, decode: object, top: int = 8) -> Trace:
-    """Segments and blocks by the votes of the retrieval heads: shares of all votes, and of those on opened segments."""
+    """Segments and blocks by what the retrieval heads gave: shares of all of it, and of that on opened segments.
+
+    Heads are named by their own softmaxes, whatever the rule makes of their logits.
+    """
+    rule = ranked.rule
     total = ranked.votes.sum().clamp_min(1e-9)
     gates = ranked.gates / ranked.gates.sum().clamp_min(1e-9)
+    scores = ranked.segment_scores / ranked.segment_scores.sum().clamp_min(1e-9)
 
     def voters(mass: torch.Tensor) -> list[HeadMass]:
         return [
@@ -48,14 +53,19 @@ def ranked_trace(recall: Recall, ranked: Ranked, decode: object, top: int = 8) -
         ]
 
     segments = [
-        SegmentTrace(segment=recall.block_of(s, 0)[0].id, mass=float(gates[:, s].sum()), heads=voters(gates[:, s]))
-        for s in _best(gates.sum(0), top)
+        SegmentTrace(
+            segment=recall.block_of(s, 0)[0].id,
+            mass=float(rule.mass(gates[:, s], scores[s])),
+            heads=voters(gates[:, s]),
+        )
+        for s in _best(rule.mass(gates, scores), top)
     ]
     blocks = []
     for place in _best(ranked.block_scores.flatten(), top):
         at, b = divmod(place, ranked.block_scores.shape[1])
         votes = ranked.votes[:, at, b] / total
-        blocks.append(_block(recall, ranked.segments[at], b, float(votes.sum()), voters(votes), decode))
+        mass = float(rule.mass(votes, ranked.block_scores[at, b]))
+        blocks.append(_block(recall, ranked.segments[at], b, mass, voters(votes), decode))
     return Trace(segments=segments, blocks=blocks)
 
 

@@ -3,8 +3,9 @@
 A block's vector is the concatenation of its landmark keys in the layers and KV heads that search votes with
 (`LandmarkModel.retrieval`), a segment's that of its gate keys; a query's is the concatenation of the voting heads'
 queries. Their inner product is the sum of the heads' attention logits, up to a constant a query: the means of keys are
-taken off, which changes no order and spares an index the direction that all keys share. `Memory.search` sums the heads'
-softmaxes instead, so the two rankings are close, and not the same.
+taken off, which changes no order and spares an index the direction that all keys share. Where the adapter ranks by
+"sum" (`memory.rules`) that product is, scaled and up to a constant, the logarithm of a block's score in a search. Where
+its heads vote, `Memory.search` sums their softmaxes instead, so the two rankings are close, and not the same.
 
 Shapes: N blocks, G segments, V = voting (layer, KV head) pairs * head width.
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from hierlandmark.layout import gate_position, landmark_positions
 from hierlandmark.memory.rank import Ranked, message_shares, rank_messages
+from hierlandmark.memory.rules import RULES
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel, RetrievalHead
 from hierlandmark.ops.rope import rotate
@@ -31,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class Voters:
-    """Which heads vote in a search, and where the keys that they look at stand in a vector."""
+    """Which heads rank in a search, by which rule, and where the keys that they look at stand in a vector."""
 
     def __init__(self, model: LandmarkModel, spec: KVSpec) -> None:
         """`spec` is that of the store the keys come from."""
         core = model.core
-        self._model, self._spec = model, spec
+        self._model, self._spec, self.rule = model, spec, RULES[model.ranking]
         self.heads = list(model.retrieval) or [
             RetrievalHead(layer=i, head=h) for i in range(core.layers) for h in range(core.heads)
         ]
@@ -146,17 +148,16 @@ class LandmarkVectors:
             The ranking, and what was read for it.
         """
         weights = np.asarray([head.weight for head in self._heads])
-        logits = np.asarray(scores, dtype=np.float64) * query.scale / weights.sum()
-        # the geometric mean of the heads' votes
-        votes = np.exp(logits - logits.max())
+        rule = self._voters.rule
+        found = rule.of_products(np.asarray(scores, dtype=np.float64) * query.scale, self._heads)
         segments: dict[int, int] = {}
         N = self._model.layout.blocks_per_segment
         places = np.searchsorted(self.starts, blocks, side="right") - 1
         for segment in places.tolist():
             segments.setdefault(segment, len(segments))
-        table = torch.zeros(len(segments), N)
-        for block, segment, vote in zip(blocks, places.tolist(), votes.tolist(), strict=True):
-            table[segments[segment], block - int(self.starts[segment])] = vote
+        table = found.new_zeros(len(segments), N)
+        for block, segment, score in zip(blocks, places.tolist(), found, strict=True):
+            table[segments[segment], block - int(self.starts[segment])] = score
         alike = torch.from_numpy(weights / weights.sum()).float()
         ranked = Ranked(
             segments=list(segments),
@@ -165,12 +166,13 @@ class LandmarkVectors:
             gates=torch.zeros(len(self._heads), len(self.records)),
             votes=alike[:, None, None] * table,
             heads=self._heads,
+            rule=rule,
         )
         # the memory may look into the same blocks from another thread
         with self._memory._lock:
             self._recall.begin()
             shares = message_shares(self._recall, ranked, query.queries, query.scale, n_read)
-            ranking = [one for one, score, _ in rank_messages(shares) if score > 0]
+            ranking = [one for one, score, _ in rank_messages(rule.judged(shares)) if score > 0]
             return ranking, self._recall.tally.cost(0.0)
 
 

@@ -23,6 +23,7 @@ LORA_FILE, LORA_CONFIG, ROWS_FILE, META_FILE = (
 )
 _PREFIX = "base_model.model."
 Attention = Literal["landmark", "full", "window"]
+Ranking = Literal["votes", "sum"]
 
 
 class RetrievalHead(BaseModel):
@@ -44,6 +45,8 @@ class AdapterMeta(BaseModel):
     # digest of the base weights it was trained on; None fits any
     base: str | None = None
     retrieval: tuple[RetrievalHead, ...] = ()
+    # how these come to one ranking: each by a softmax of its own, or their logits summed (`memory.rules`)
+    ranking: Ranking = "votes"
     # what it was trained under: landmarks, or as a peer plain attention, to all or to the last `window` tokens
     attention: Attention = "landmark"
     window: int | None = None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hierlandmark.config import Keep, LayoutConfig, RecallConfig
 from hierlandmark.errors import AdapterInvalid, InvalidArgument, ModelUnavailable
-from hierlandmark.model.adapter import Adapter, Attention, RetrievalHead
+from hierlandmark.model.adapter import Adapter, Attention, Ranking, RetrievalHead
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import Enough
 from hierlandmark.model.check import check_base
@@ -45,6 +45,7 @@ class LandmarkModel:
         digest: fingerprint that its databases carry.
         kv_dtype: element type of stored keys and values.
         retrieval: heads that rank blocks in a search; empty for all heads alike.
+        ranking: how a search ranks by them (`memory.rules`).
         base_folder: where the untouched base model is, for comparisons.
         load_base: makes the untouched base model where there is no folder of it.
         attention: what its adapter was trained under; None where there is no adapter.
@@ -58,6 +59,7 @@ class LandmarkModel:
         *,
         kv_dtype: torch.dtype = torch.bfloat16,
         retrieval: Sequence[RetrievalHead] = (),
+        ranking: Ranking = "votes",
         base_folder: str | None = None,
         load_base: Callable[[], Any] | None = None,
         attention: Attention | None = "landmark",
@@ -66,6 +68,7 @@ class LandmarkModel:
         self.tokenizer = shared(tokenizer)
         self.kv_dtype = kv_dtype
         self.retrieval = tuple(retrieval)
+        self.ranking: Ranking = ranking
         self.base_folder, self.load_base = base_folder, load_base
         self.attention = attention
         self._digest = digest
@@ -141,10 +144,15 @@ class LandmarkModel:
         if loaded:
             core.rows.data.copy_(loaded.rows.float())
         digest = fingerprint(base_digest, network.config, loaded.digest if loaded else "none", layout, sink)
-        retrieval = loaded.meta.retrieval if loaded else ()
-        attention = loaded.meta.attention if loaded else None
-        core = core.to(device)
-        return cls(core, tokenizer, digest, retrieval=retrieval, base_folder=str(folder), attention=attention)
+        return cls(
+            core.to(device),
+            tokenizer,
+            digest,
+            retrieval=loaded.meta.retrieval if loaded else (),
+            ranking=loaded.meta.ranking if loaded else "votes",
+            base_folder=str(folder),
+            attention=loaded.meta.attention if loaded else None,
+        )
 
     @property
     def layout(self) -> LayoutConfig:

@@ -67,6 +67,22 @@ def test_a_loaded_model_has_the_adapter_in_its_weights(base, tmp_path):
     assert model.nll(text, mode="full") != pytest.approx(model.nll(text, mode="flat"), abs=1e-3)
 
 
+def test_the_ranking_is_the_adapters_and_votes_where_it_names_none(base, tmp_path):
+    folder = save(tmp_path / "a", base)
+    meta = json.loads((folder / "hierlandmark.json").read_text())
+    assert meta.pop("ranking") == "votes"
+    found = {}
+    for name, more in {"older": {}, "summed": {"ranking": "sum"}}.items():
+        (folder / "hierlandmark.json").write_text(json.dumps(meta | more))
+        found[name] = LandmarkModel.from_pretrained(base, adapter=folder, dtype="float32")
+    assert [model.ranking for model in found.values()] == ["votes", "sum"]
+    # stored keys are the same
+    assert found["older"].kv_spec == found["summed"].kv_spec
+    (folder / "hierlandmark.json").write_text(json.dumps(meta | {"ranking": "loudest"}))
+    with pytest.raises(AdapterInvalid, match="ranking"):
+        LandmarkModel.from_pretrained(base, adapter=folder)
+
+
 def test_peft_reads_the_same_folder(base, tmp_path):
     peft = pytest.importorskip("peft")
     folder = save(tmp_path / "a", base)
