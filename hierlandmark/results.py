@@ -28,7 +28,11 @@ class Cost(_Frozen):
 
 
 class HeadMass(_Frozen):
-    """One head's part of a mass: those of all heads together are the mass of the segment or block."""
+    """One head's part of a mass: those of all heads together are the mass of the segment or block.
+
+    For a search whose adapter ranks by "sum" they are not: there a head's is what it would give by a softmax of its own
+    logits, as a share of what all heads would.
+    """
 
     layer: int
     head: int
@@ -38,8 +42,9 @@ class HeadMass(_Frozen):
 class SegmentTrace(_Frozen):
     """One segment's share, 0 to 1, of the mass that all heads gave to gates, and the heads that gave most of it.
 
-    All heads of all layers and steps for an answer; the retrieval heads, by weight, for a search. In flat mode the mass
-    of a segment is its landmarks', in mode index a share of what went to the opened ones.
+    All heads of all layers and steps for an answer; the retrieval heads, by weight, for a search, or under "sum" what
+    they give as one. In flat mode the mass of a segment is its landmarks', in mode index a share of what went to the
+    opened ones.
     """
 
     segment: int
@@ -77,6 +82,11 @@ class Hit(_Frozen):
     on all blocks that were looked at and may be found (in flat mode every one), times the root of the message's part of
     the attention inside the block (of the block's tokens, where its keys were not read). 1: every head looks at nothing
     else. The votes are a softmax, so something always gets them: a high score is no proof that the memory knows.
+
+    Where the adapter ranks by "sum" (`AdapterMeta.ranking`): the mass that the message gets of the retriever's
+    attention over what was looked at and may be found. That is one softmax over blocks, of the heads' summed logits,
+    times the message's part of the one inside the block, summed over all blocks that hold tokens of it. The block named
+    is the one that gave most.
 
     hybrid: 1 / (60 + place) in the ranking above, plus the same in the ranking by BM25 where the message is in the
     first 100 (or k) of it, so 2 / 61 for a message that is first in both. Equal ones keep BM25's order, those it does

@@ -30,7 +30,7 @@ USES = {
     "bm25": "Questions that reuse the text's words, no model at hand. Finds nothing that is said in other words.",
     "minilm": "Short messages and paraphrases, with a second model; what stands after 256 tokens is not seen.",
     "bm25+minilm": "What a careful user builds today, with two indexes: the row to beat.",
-    "faiss-flat": "Exact search over the landmark vectors: flat, by inner products instead of votes.",
+    "faiss-flat": "Exact search over the landmark vectors: flat, by inner products whatever the adapter's rule.",
     "faiss-ivf": "Landmark vectors in an existing FAISS set-up; all of them in memory.",
     "faiss-hnsw": "As IVF, quicker to search, slow to build, largest in memory.",
 }
