@@ -62,6 +62,19 @@ def train(
     select_threshold: Annotated[
         float | None, typer.Option("--select-threshold", help="Mass on the past under which those read nothing.")
     ] = None,
+    search_share: Annotated[
+        float | None, typer.Option("--search-share", help="Share of steps that train the search alone, on the chats.")
+    ] = None,
+    search_layers: Annotated[
+        str | None, typer.Option("--search-layers", metavar="N[,N...]", help="Layers whose heads search, with it.")
+    ] = None,
+    search_tokens: Annotated[int | None, typer.Option("--search-tokens", help="Tokens of such a step.")] = None,
+    search_weight: Annotated[
+        float | None, typer.Option("--search-weight", help="Weight of each searching head's logit.")
+    ] = None,
+    taught: Annotated[
+        float | None, typer.Option("--taught", help="How much of the search is learned from MiniLM, 0 to 1.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of data and weights.")] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes that make batches.")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cuda or cpu; the best there is if not given.")] = None,
@@ -97,6 +110,11 @@ def train(
         "select_segments": select_segments,
         "select_blocks": select_blocks,
         "select_threshold": select_threshold,
+        "search_share": search_share,
+        "search_layers": parse_lengths(search_layers) if search_layers is not None else None,
+        "search_tokens": search_tokens,
+        "search_weight": search_weight,
+        "taught": taught,
         "seed": seed,
     }
     config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)

@@ -3,7 +3,7 @@
 Where a chat has questions with evidence or reply links, these are asked: a question, or the text of a message that
 replies to another. Of other chats what a user said is asked for the assistant's reply. Every chat is asked for messages
 by a sentence of them too (the inverse cloze task, Lee et al. 2019, arXiv 1906.00300), taken out of the message in half
-of the cases. A message that became a query is not in the memory.
+of the cases, or by a question about some words of it. A message that became a query is not in the memory.
 """
 
 import re
@@ -22,7 +22,7 @@ from hierlandmark.train.facts import PASSKEY_FILLER
 from hierlandmark.train.readers import PASSAGE, PLAIN, PROMPT, Look
 from hierlandmark.train.ruler import Span
 
-QueryKind = Literal["question", "reply", "turn", "cloze"]
+QueryKind = Literal["question", "reply", "turn", "cloze", "about"]
 # readers have room for about this many
 MOST = 12
 # of a chat with questions, links or turns, the share of queries that use them; the others are sentences
@@ -34,6 +34,27 @@ _AROUND = 8
 # an answer that many messages hold is a guess
 _GUESS = 0.2
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+# share of sentences that become a question, and how one is put: who spoke, and words of theirs
+_ABOUT = 0.4
+_QUESTIONS = (
+    "What did {who} say about {what}?",
+    "What does {who} think of {what}?",
+    "When did {who} mention {what}?",
+    "Why did {who} bring up {what}?",
+    "How did {who} describe {what}?",
+    "What has {who} to do with {what}?",
+    "Did {who} ever talk about {what}?",
+    "Which {what} did {who} mean?",
+    "Who talked about {what}?",
+    "What was said about {what}?",
+    "Where did {what} come up?",
+    "What happened with {what}?",
+    "How are {what} and {other} related?",
+    "What about {what} and {other}?",
+    "Remind me of {what}",
+    "{who} {what} {other}",
+    "{what}",
+)
 # who is spoken to, at the start of a line of a chat room
 _ADDRESSED = re.compile(r"^\S{1,24}[:,] ")
 
@@ -225,7 +246,12 @@ def _plan(corpus: Corpus, chat: Talk, room: int, longest: int, most: int, rng: n
     for i in rng.permutation(np.arange(first, last)).tolist():
         if len(plan.queries) >= most:
             break
-        if i not in plan.removed and (made := _cloze(corpus.decode(chat[i].tokens[:longest]).strip(), rng)):
+        if i not in plan.removed and rng.random() < _ABOUT:
+            if asked := _about(chat[i].role, corpus.decode(chat[i].tokens[:longest]).strip(), rng):
+                plan.queries.append(Query("about", asked, (i,)))
+                # what it asks about must stay
+                wanted.add(i)
+        elif i not in plan.removed and (made := _cloze(corpus.decode(chat[i].tokens[:longest]).strip(), rng)):
             text, rest = made
             if rest is not None and i not in wanted:
                 plan.changed[i] = np.asarray(corpus.tokenize(f" {rest}"), dtype=np.int64)
@@ -234,17 +260,17 @@ def _plan(corpus: Corpus, chat: Talk, room: int, longest: int, most: int, rng: n
 
 
 def _known(chat: Talk) -> list[_Candidate]:
-    """What can be asked of a chat but sentences: questions and replies, or turns where there are neither."""
+    """What can be asked of a chat but sentences: questions, and replies, or turns where no links say what replies."""
     found = [_Candidate("question", where, text=text) for text, where in chat.questions]
     parents: dict[int, list[int]] = {}
     for message, parent in chat.links:
         parents.setdefault(message, []).append(parent)
     found += [_Candidate("reply", tuple(where), asked=message) for message, where in parents.items()]
-    if found:
+    if parents:
         return found
-    roles = [turn.role for turn in chat]
-    pairs = pairwise(roles)
-    return [_Candidate("turn", (i + 1,), asked=i) for i, pair in enumerate(pairs) if pair == ("user", "assistant")]
+    pairs = pairwise([turn.role for turn in chat])
+    turns = [_Candidate("turn", (i + 1,), asked=i) for i, pair in enumerate(pairs) if pair == ("user", "assistant")]
+    return found + turns
 
 
 def _rendered(corpus: Corpus, turn: Turn, day: date | None) -> tuple[np.ndarray, Span]:
@@ -285,3 +311,29 @@ def _cloze(text: str, rng: np.random.Generator) -> tuple[str, str | None] | None
     rest = text.replace(sentence, "", 1).strip()
     removed = rng.random() < 0.5 and len(rest.split()) > _LEAST_WORDS
     return " ".join(words), rest if removed else None
+
+
+def _about(role: str, text: str, rng: np.random.Generator) -> str | None:
+    """A question about one or two runs of words of a sentence, or these words; None where it has none worth it."""
+    sentences = [one for one in _SENTENCE.split(text) if sum(map(str.isalpha, one.split())) >= _LEAST_CLOZE]
+    if not sentences:
+        return None
+    words = sentences[int(rng.integers(0, len(sentences)))].split()
+    telling = [i for i, word in enumerate(words) if _telling(word)]
+    if len(telling) < 2:
+        return None
+    runs = []
+    for at in rng.choice(telling, 2, replace=False).tolist():
+        last = at + int(rng.integers(1, 5))
+        # to end with what tells something
+        while last > at + 1 and not (last <= len(words) and _telling(words[last - 1])):
+            last -= 1
+        runs.append(" ".join(words[at:last]).strip(".,;:!?\"'()"))
+    form = _QUESTIONS[int(rng.integers(0, len(_QUESTIONS)))]
+    who = "I" if role == "user" and rng.random() < 0.7 else role
+    return form.format(who=who, what=runs[0], other=runs[1])
+
+
+def _telling(word: str) -> bool:
+    bare = word.lower().strip(".,;:!?\"'()")
+    return len(bare) > 3 and bare not in PLAIN and any(map(str.isalpha, bare))

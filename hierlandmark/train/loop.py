@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.episodes import Batch, Shape, build_batch
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.norms import hidden_norms, layer_norms
+from hierlandmark.train.pairs import Pairs, build_pairs
+from hierlandmark.train.search_loss import SearchTraining, search_loss
 from hierlandmark.train.variants import selection_at, without_landmarks
 
 LOG = "log.jsonl"
@@ -80,6 +82,15 @@ class TrainConfig:
     select_segments: int = 4
     select_blocks: int = 4
     select_threshold: float = 0.0
+    # share of steps that train the search alone, on chats (`train.pairs`), and their positions; None for `tokens`
+    search_share: float = 0.0
+    search_tokens: int | None = None
+    # layers whose heads search, one head a group; nothing above the highest is run for it
+    search_layers: tuple[int, ...] = ()
+    # weight of each of their logits in the sum
+    search_weight: float = 1.0
+    # how much of what the search is to find is told by MiniLM, the rest by what is known
+    taught: float = 0.0
     # wall-clock budget in seconds; the schedule then follows time instead of steps
     seconds: float | None = None
 
@@ -87,6 +98,12 @@ class TrainConfig:
         # a list where it was read from a checkpoint
         object.__setattr__(self, "lengths", tuple(self.lengths))
         object.__setattr__(self, "retrieval_depth", tuple(self.retrieval_depth))
+        object.__setattr__(self, "search_layers", tuple(sorted(set(self.search_layers))))
+        if bool(self.search_layers) != bool(self.search_share):
+            raise InvalidArgument(
+                f"expected search_layers with a search_share and not without, got {self.search_layers!r} and "
+                f"{self.search_share!r}"
+            )
         if len(self.retrieval_depth) != 2 or not 0 <= self.retrieval_depth[0] <= self.retrieval_depth[1] < 1:
             raise InvalidArgument(
                 f"expected retrieval_depth to be two shares from 0 to under 1 in order, got {self.retrieval_depth!r}"
@@ -96,7 +113,7 @@ class TrainConfig:
         for names, right, wanted in _RANGES:
             for name in names.split():
                 value = getattr(self, name)
-                if not (value is None and name in ("seconds", "window")) and not (
+                if not (value is None and name in ("seconds", "window", "search_tokens")) and not (
                     math.isfinite(value) and right(value)
                 ):
                     raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
@@ -104,7 +121,7 @@ class TrainConfig:
             raise InvalidArgument(
                 f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
             )
-        useless = [name for name in ("select_share", "cached", "jump") if getattr(self, name)]
+        useless = [name for name in ("select_share", "search_share", "cached", "jump") if getattr(self, name)]
         if self.attention != "landmark" and useless:
             raise InvalidArgument(
                 f"expected {useless[0]} to be 0 with attention {self.attention!r}, which has no landmarks"
@@ -113,10 +130,14 @@ class TrainConfig:
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
-    ("window select_segments select_blocks", lambda x: x >= 1, "at least 1"),
+    ("window search_tokens select_segments select_blocks", lambda x: x >= 1, "at least 1"),
     ("learning_rate votes seed jump", lambda x: x >= 0, "0 or more"),
-    ("clip spike seconds", lambda x: x > 0, "more than 0"),
-    ("flat_share stream_share select_share needles linked cached", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("clip spike seconds search_weight", lambda x: x > 0, "more than 0"),
+    (
+        "flat_share stream_share select_share needles linked cached search_share taught",
+        lambda x: 0 <= x <= 1,
+        "from 0 to 1",
+    ),
     ("select_threshold", lambda x: 0 <= x < 1, "from 0 to under 1"),
 )
 
@@ -155,6 +176,14 @@ def _shape_of_length(
     return Shape(max(1, budget // segments), segments - readers, readers)
 
 
+def search_shape(config: TrainConfig, layout: LayoutConfig, rng: np.random.Generator) -> tuple[int, int]:
+    """Memories of a step that trains the search, and segments of each: few messages to tell apart, or many."""
+    budget = max(2, (config.search_tokens or config.tokens) // layout.segment_size)
+    sizes = [size for size in (4, 8, 16, 32, 64, 120) if size <= budget] or [budget]
+    segments = sizes[rng.integers(0, len(sizes))]
+    return budget // segments, segments
+
+
 def _open_to(count: int, progress: float) -> int:
     """How many sizes may be drawn: the first tenth sees only the shortest, the longest come in at three tenths."""
     return min(count, 1 + int(progress * 10)) if progress < 0.3 else count
@@ -164,21 +193,44 @@ def _readers(memory: int) -> int:
     return 2 if memory < 29 else 3
 
 
-class BatchSource(Dataset[tuple[Batch, Mode]]):
-    """Batch of step n: it depends on the seed and n only, or with a budget of seconds on the time gone by too."""
+# kind of a step that trains the search alone, beside the modes
+SEARCH: Literal["search"] = "search"
+Step = Mode | Literal["search"]
 
-    def __init__(self, corpus: Corpus, config: TrainConfig, layout: LayoutConfig) -> None:
+
+class BatchSource(Dataset[tuple[Batch | Pairs, Step]]):
+    """Batch of step n: it depends on the seed and n only, or with a budget of seconds on the time gone by too.
+
+    Args:
+        sink_id: token at the head of every segment.
+        teacher: tokenizer of what teaches the search, where anything does.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: TrainConfig,
+        layout: LayoutConfig,
+        *,
+        sink_id: int = 0,
+        teacher: Any | None = None,
+    ) -> None:
         self.corpus, self.config, self.layout = corpus, config, layout
+        self.sink_id, self.teacher = sink_id, teacher
         # share of the seconds gone by; shared with worker processes
         self.progress = torch.zeros(1).share_memory_()
 
     def __len__(self) -> int:
         return self.config.steps
 
-    def __getitem__(self, step: int) -> tuple[Batch, Mode]:
+    def __getitem__(self, step: int) -> tuple[Batch | Pairs, Step]:
         if step >= self.config.steps:
             raise IndexError(step)
         rng = np.random.default_rng((self.config.seed, step))
+        if self.config.search_share and rng.random() < self.config.search_share:
+            count, segments = search_shape(self.config, self.layout, rng)
+            pairs = build_pairs(self.corpus, self.layout, count, segments, self.sink_id, rng, self.teacher)
+            return pairs, SEARCH
         mode: Mode = "flat" if rng.random() < self.config.flat_share else "hierarchical"
         progress = float(self.progress) if self.config.seconds else step / self.config.steps
         shape = shape_of(self.config, self.layout, progress, rng)
@@ -190,7 +242,7 @@ class BatchSource(Dataset[tuple[Batch, Mode]]):
         )  # fmt: skip
         return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 
-    def load(self, start: int, workers: int) -> Iterable[tuple[Batch, Mode]]:
+    def load(self, start: int, workers: int) -> Iterable[tuple[Batch | Pairs, Step]]:
         """Batches from step `start` on, made ahead by `workers` processes."""
         steps = range(start, self.config.steps)
         return DataLoader(
@@ -214,6 +266,7 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     note: dict[str, Any] | None = None,
+    searching: SearchTraining | None = None,
 ) -> list[dict[str, Any]]:
     """Train until the steps or the seconds are used up; return the rows of `log.jsonl`, one a step.
 
@@ -221,6 +274,7 @@ def train(
         folder: takes `log.jsonl` and checkpoints.
         resume: go on from the folder's checkpoint: weights, moments, step, seconds spent, and norms seen.
         note: put into `state.json` as it is.
+        searching: what steps that train the search need; without a `search_share` there are none.
 
     Raises:
         TrainingDiverged: eight spikes within a hundred steps.
@@ -236,8 +290,12 @@ def train(
     )
     step = int(load_checkpoint(core, optimizer, folder)["step"]) if resume else 0
     rows = cut_log(folder, step)
-    heads = retrieval_heads(core, config.retrieval_layers, config.retrieval_depth)
-    norms = deque((row["norm"] for row in rows if not row["spiked"]), maxlen=100)
+    heads = retrieval_heads(core, config.retrieval_layers, config.retrieval_depth) if config.votes else None
+    # steps that train the search alone have gradients of another size
+    seen = {
+        kind: deque((row["norm"] for row in rows if not row["spiked"] and (row["mode"] == SEARCH) == kind), maxlen=100)
+        for kind in (False, True)
+    }
     spikes = deque((row["step"] for row in rows if row["spiked"]), maxlen=8)
     began = clock() - (rows[-1]["seconds"] if rows else 0.0)
 
@@ -258,12 +316,18 @@ def train(
                 group["lr"] = learning_rate(config, step, progress)
             tick = clock()
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-                select = selection_at(config, step)
-                plain = None if config.attention == "landmark" else PlainAttention(config.window)
-                loss, parts = batch_loss(core, batch, mode, heads, config.votes, select=select, plain=plain)
+                select = plain = None
+                if isinstance(batch, Pairs):
+                    assert searching is not None
+                    loss, parts = search_loss(core, batch, searching)
+                else:
+                    assert mode != SEARCH
+                    select = selection_at(config, step)
+                    plain = None if config.attention == "landmark" else PlainAttention(config.window)
+                    loss, parts = batch_loss(core, batch, mode, heads, config.votes, select=select, plain=plain)
             loss.backward()
             total = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-            norm = float(total)
+            norm, norms = float(total), seen[mode == SEARCH]
             spiked = not math.isfinite(norm) or (len(norms) >= 20 and norm > config.spike * median(norms))
             # before they are clipped, so that a spike shows where it is
             layers = layer_norms(core) if spiked or step % 50 == 0 else {}
@@ -281,7 +345,9 @@ def train(
                 "tokens_per_s": batch.ids.size / max(now - tick, 1e-9), "seconds": now - began,
             }  # fmt: skip
             if layers:
-                row |= {"layers": layers} | ({} if plain else {"hidden": hidden_norms(core, batch, mode)})
+                row |= {"layers": layers}
+                if isinstance(batch, Batch) and mode != SEARCH and plain is None:
+                    row |= {"hidden": hidden_norms(core, batch, mode)}
             optimizer.zero_grad(set_to_none=True)
             rows.append(row)
             with (folder / LOG).open("a") as log:
@@ -337,6 +403,12 @@ def cut_log(folder: Path, step: int) -> list[dict[str, Any]]:
     return kept
 
 
+def middle_heads(core: LandmarkCore, layers: Iterable[int]) -> dict[int, list[int]]:
+    """Layer -> the middle head of each key-value group."""
+    group = core.heads // core.kv_heads
+    return {layer: [kv * group + group // 2 for kv in range(core.kv_heads)] for layer in layers}
+
+
 def retrieval_heads(
     core: LandmarkCore, layers: int, depth: tuple[float, float] = TrainConfig.retrieval_depth
 ) -> dict[int, list[int]]:
@@ -346,6 +418,6 @@ def retrieval_heads(
         layers: how many at most.
         depth: shares of the model's depth between which they lie.
     """
-    group = core.heads // core.kv_heads
-    chosen = np.unique(np.linspace(core.layers * depth[0], core.layers * depth[1], layers).astype(int))
-    return {int(layer): [kv * group + group // 2 for kv in range(core.kv_heads)] for layer in chosen}
+    return middle_heads(
+        core, np.unique(np.linspace(core.layers * depth[0], core.layers * depth[1], layers).astype(int)).tolist()
+    )

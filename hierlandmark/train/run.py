@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from hierlandmark import minilm
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save_adapter
@@ -21,7 +22,8 @@ from hierlandmark.model.fingerprint import weights_digest
 from hierlandmark.model.prompts import ask_prompt
 from hierlandmark.train.checkpoint import read_state, trained_tensors
 from hierlandmark.train.corpus import build_corpus
-from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, shape_of, train
+from hierlandmark.train.loop import BatchSource, TrainConfig, middle_heads, retrieval_heads, shape_of, train
+from hierlandmark.train.search_loss import SearchTraining
 from hierlandmark.train.tokens import read_tokens
 
 # what of a step's row is a loss or a share
@@ -36,6 +38,10 @@ LOGGED = (
     "votes_gates",
     "votes_flat",
     "votes_linked",
+    "search",
+    "search_gates",
+    "found",
+    "found_gates",
 )
 
 
@@ -107,11 +113,16 @@ def train_adapter(
     if not talks:
         config = replace(config, linked=0.0)
     corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)
-    source = BatchSource(corpus, config, layout)
-    rows = train(core, source, folder, resume=resume, workers=workers, on_step=on_step, note={**bound, "init": started})
+    tokenizer_of_teacher, searching = _searching(core, config)
+    source = BatchSource(corpus, config, layout, sink_id=core.sink_id, teacher=tokenizer_of_teacher)
+    rows = train(
+        core, source, folder, resume=resume, workers=workers, on_step=on_step, note={**bound, "init": started},
+        searching=searching,
+    )  # fmt: skip
+    searched = retrieval_heads(core, config.retrieval_layers, config.retrieval_depth)
     heads = tuple(
-        RetrievalHead(layer=layer, head=head)
-        for layer, members in retrieval_heads(core, config.retrieval_layers, config.retrieval_depth).items()
+        RetrievalHead(layer=layer, head=head, weight=searching.weight if searching else 1.0)
+        for layer, members in (searching.heads if searching else searched).items()
         for head in members
         if config.attention == "landmark"
     )
@@ -131,13 +142,34 @@ def train_adapter(
     if started is not None:
         training["init"] = started
     meta = AdapterMeta(
-        layout=layout, base=digest, retrieval=heads, attention=config.attention, window=config.window, training=training
+        layout=layout,
+        base=digest,
+        retrieval=heads,
+        ranking="sum" if searching else "votes",
+        attention=config.attention,
+        window=config.window,
+        training=training,
     )
     out = folder / "adapter"
     # a folder by its name only: the rest of the path is this machine's
     name = Path(name).name if Path(name).is_dir() else name
     save_adapter(out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=2 * config.rank)
     return out
+
+
+def _searching(core: LandmarkCore, config: TrainConfig) -> tuple[Any | None, SearchTraining | None]:
+    """The teacher's tokenizer, and what steps that train the search need; None where there are none."""
+    if not config.search_share:
+        return None, None
+    if config.search_layers[-1] >= core.layers:
+        raise InvalidArgument(f"expected search_layers under {core.layers}, got {config.search_layers[-1]!r}")
+    tokenizer = teacher = None
+    if config.taught:
+        tokenizer, model = minilm.load()
+        device = core.rows.device
+        teacher = model.to(device, dtype=torch.float16 if device.type == "cuda" else torch.float32)
+    heads = middle_heads(core, config.search_layers)
+    return tokenizer, SearchTraining(heads, config.search_weight, teacher, config.taught)
 
 
 def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainConfig:

@@ -1,0 +1,203 @@
+"""The loss that trains the search: which message a query looks for, by its landmarks and by what stands in their blocks.
+
+The heads that search are taken as one retriever (`AdapterMeta.ranking` "sum"): a block's logit is the sum of theirs, and
+a message's probability is that of its tokens, softmax over all blocks times softmax inside each block, as in flat
+landmark attention. Gates learn to choose the segments that this finds.
+
+n queries, B memories, T positions of a memory, N blocks of it, p positions of a block, M messages.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hierlandmark.layout import Kind
+from hierlandmark.minilm import pooled
+from hierlandmark.model.binding import Attend, Enough
+from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.dense import DenseAttention, PlainAttention
+from hierlandmark.ops.rope import turn
+from hierlandmark.train.pairs import Padded, Pairs
+
+_NEVER = -1e30
+_LEAST = 1e-30
+# texts that a teacher reads at once: of like lengths, for padding is work
+_TEACHER_BATCH = 256
+
+
+@dataclass
+class SearchTraining:
+    """What a step that trains the search needs beside its batch."""
+
+    # layer -> query heads, one for each group
+    heads: dict[int, list[int]]
+    # of each head's logit in the sum
+    weight: float
+    # a sentence embedder (`minilm.load`), on the model's device
+    teacher: Any | None = None
+    # how much of the target is the teacher's, and the temperature of its cosines
+    taught: float = 0.5
+    temperature: float = 0.05
+
+
+@dataclass
+class _Watching:
+    """Attends as `inner` does, keeps what is wanted of some layers, and ends the pass in the highest of them."""
+
+    inner: Attend
+    layers: Sequence[int]
+    queries: bool
+    taken: dict[int, Tensor]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See `Attend.attend`."""
+        if layer in self.layers:
+            self.taken[layer] = q if self.queries else k
+            if layer == max(self.layers):
+                raise Enough
+        return self.inner.attend(layer, q, k, v, scale)
+
+
+@dataclass
+class Found:
+    """What the searching heads make of each query's memory: probabilities of messages, the rest for gates."""
+
+    messages: Tensor  # (n, M), their sum at most 1: some tokens are of no message
+    tokens: Tensor  # (n, T), the same by tokens
+    blocks: Tensor  # (n, N)
+    log_gates: Tensor  # (n, S), of segments, by gates alone
+
+
+def search_loss(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy of messages, plus that of segments by gates, and parts for the log.
+
+    Gates aim at where the wanted message stands and at where landmarks look, half and half. `found` is the share of
+    queries whose best message is wanted, `found_gates` that whose best segment holds one.
+    """
+    device = core.rows.device
+    rows, targets = torch.from_numpy(pairs.rows).to(device), torch.from_numpy(pairs.targets).to(device)
+    found = find(core, pairs, training)
+    loss = -found.messages.masked_fill(~targets, 0.0).sum(1).clamp_min(_LEAST).log()
+    if training.teacher is not None:
+        said = _taught(pairs, training, rows, targets.shape[1])  # (n, M)
+        loss = (1 - training.taught) * loss - training.taught * (said * found.messages.clamp_min(_LEAST).log()).sum(1)
+    n, S = found.log_gates.shape
+    with torch.no_grad():
+        # a last column for tokens of no message
+        wanted = torch.cat((targets, targets.new_zeros(n, 1)), 1)
+        owners = torch.from_numpy(pairs.owners).to(device).flatten(1)
+        held = (found.tokens * wanted.gather(1, owners[rows])).view(n, S, -1).sum(-1)
+        held = held / held.sum(1, keepdim=True).clamp_min(_LEAST)
+        aim = (held + found.blocks.view(n, S, -1).sum(-1)) / 2
+    loss_gates = -(aim * found.log_gates).sum(1)
+    with torch.no_grad():
+        best, opened = found.messages.argmax(1), found.log_gates.argmax(1)
+        parts = {
+            "search": loss.mean(),
+            "search_gates": loss_gates.mean(),
+            "found": targets.gather(1, best[:, None]).float().mean(),
+            "found_gates": (held.gather(1, opened[:, None]) > 0).float().mean(),
+        }
+    return loss.mean() + loss_gates.mean() / 2, {name: float(value) for name, value in parts.items()}
+
+
+def find(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Found:
+    """What a flat search finds, message by message, and what gates alone make of segments."""
+    device = core.rows.device
+    logits = _logits(core, pairs, training)  # (n, T)
+    kinds = torch.from_numpy(pairs.layout.kinds).to(device)
+    owners = torch.from_numpy(pairs.owners).to(device).flatten(1)
+    rows = torch.from_numpy(pairs.rows).to(device)
+    B, S, P = kinds.shape
+    n, M = pairs.targets.shape
+    N = S * pairs.layout.config.blocks_per_segment
+    blocks = kinds.view(B, N, -1)
+    by_block = logits.view(n, N, -1)
+    log_blocks = _marked(by_block, blocks == Kind.LANDMARK, rows).log_softmax(-1)  # (n, N)
+    content = (blocks == Kind.CONTENT)[rows]
+    inside = by_block.masked_fill(~content, _NEVER).log_softmax(-1)  # (n, N, p)
+    mass = torch.where(content, (log_blocks.unsqueeze(-1) + inside).exp(), 0.0).flatten(1)
+    # those of no message go into a last column
+    messages = logits.new_zeros(n, M + 1).scatter_add(1, owners[rows], mass)[:, :M]
+    log_gates = _marked(logits.view(n, S, P), kinds == Kind.GATE, rows).log_softmax(-1)  # (n, S)
+    return Found(messages, mass, log_blocks.detach().exp(), log_gates)
+
+
+def _logits(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Tensor:
+    """What each query's last token makes of every position of its memory, heads summed: (n, T) fp32."""
+    device, layers = core.rows.device, sorted(training.heads)
+    B, S, P = pairs.ids.shape
+    keys: dict[int, Tensor] = {}
+    asked: dict[int, Tensor] = {}
+    dense = DenseAttention(pairs.layout, core.rope)
+    positions = torch.arange(P, device=device).expand(B, S, P).reshape(B, -1)
+    ids, kinds = (torch.from_numpy(x).to(device).flatten(1) for x in (pairs.ids, pairs.layout.kinds))
+    _until(core, ids, kinds, positions, _Watching(dense, layers, False, keys))
+    prompts = torch.from_numpy(pairs.queries.ids).to(device)
+    n, Q = prompts.shape
+    kinds = torch.full_like(prompts, int(Kind.CONTENT))
+    positions = torch.arange(Q, device=device).expand(n, Q)
+    _until(core, prompts, kinds, positions, _Watching(PlainAttention(), layers, True, asked))
+    last = torch.from_numpy(pairs.queries.lengths - 1).to(device)
+    each = torch.arange(n, device=device)
+    # queries of a memory together: one product a memory
+    counts = torch.from_numpy(pairs.rows).bincount(minlength=B).tolist()
+    total: list[Tensor] = []
+    with torch.autocast(device.type, enabled=False):
+        scale = training.weight * core.head_dim**-0.5
+        vectors = []
+        for layer in layers:
+            q = asked[layer][each[:, None], torch.tensor(training.heads[layer], device=device), last[:, None]].float()
+            vectors.append(turn(q, *core.rope.angles(layer, P, device)).flatten(1))
+        query = torch.cat(vectors, 1).split(counts)
+        for b, some in enumerate(query):
+            key = torch.cat([keys[layer][b].transpose(0, 1).flatten(1) for layer in layers], 1).float()  # (T, V)
+            total.append(some @ key.T * scale)
+    return torch.cat(total)
+
+
+def _until(core: LandmarkCore, ids: Tensor, kinds: Tensor, positions: Tensor, watching: _Watching) -> None:
+    with suppress(Enough):
+        core.hidden(ids, kinds, positions, watching)
+
+
+def _marked(logits: Tensor, marks: Tensor, rows: Tensor) -> Tensor:
+    """Logits where each group's mark stands: (n, G, p) and (B, G, p) bool -> (n, G), never where there is none."""
+    at = marks.int().argmax(-1)[rows]
+    there = marks.any(-1)[rows]
+    return logits.gather(-1, at.unsqueeze(-1)).squeeze(-1).masked_fill(~there, _NEVER)
+
+
+@torch.no_grad()
+def _taught(pairs: Pairs, training: SearchTraining, rows: Tensor, M: int) -> Tensor:
+    """What the teacher makes of each query's messages: (n, M), rows summing to 1."""
+    assert pairs.messages is not None and pairs.asked is not None
+    messages, asked = (_embedded(training.teacher, x, rows.device) for x in (pairs.messages, pairs.asked))
+    counts = pairs.counts.tolist()
+    table = messages.new_zeros(len(counts), M, messages.shape[1])
+    there = torch.zeros(len(counts), M, dtype=torch.bool, device=rows.device)
+    for b, some in enumerate(messages.split(counts)):
+        table[b, : len(some)] = some
+        there[b, : len(some)] = True
+    cosines = (table[rows] @ asked.unsqueeze(-1)).squeeze(-1) / training.temperature
+    return cosines.masked_fill(~there[rows], _NEVER).softmax(-1)
+
+
+def _embedded(teacher: Any, texts: Padded, device: torch.device) -> Tensor:
+    """(n, 384) fp32."""
+    out: Tensor | None = None
+    lengths = torch.from_numpy(texts.lengths)
+    ids, order = torch.from_numpy(texts.ids), lengths.argsort(descending=True)
+    for some in order.split(_TEACHER_BATCH):
+        T = int(lengths[some[0]])
+        part = ids[some, :T].to(device, non_blocking=True)
+        mask = (torch.arange(T) < lengths[some, None]).long().to(device, non_blocking=True)
+        vectors = pooled(teacher, part, mask).float()
+        out = vectors.new_zeros(len(ids), vectors.shape[1]) if out is None else out
+        out[some.to(device)] = vectors
+    assert out is not None
+    return out
