@@ -329,7 +329,9 @@ def _about(role: str, text: str, rng: np.random.Generator) -> str | None:
         while last > at + 1 and not (last <= len(words) and _telling(words[last - 1])):
             last -= 1
         runs.append(" ".join(words[at:last]).strip(".,;:!?\"'()"))
-    form = _QUESTIONS[int(rng.integers(0, len(_QUESTIONS)))]
+    # nobody says what stands in a document
+    forms = [form for form in _QUESTIONS if role != DOCUMENT_ROLE or "{who}" not in form]
+    form = forms[int(rng.integers(0, len(forms)))]
     who = "I" if role == "user" and rng.random() < 0.7 else role
     return form.format(who=who, what=runs[0], other=runs[1])
 

@@ -1,7 +1,7 @@
-"""The loss that trains the search: which message a query looks for, by its landmarks and by what stands in their blocks.
+"""The loss that trains the search: which message a query looks for, by landmarks and by what stands in their blocks.
 
-The heads that search are taken as one retriever (`AdapterMeta.ranking` "sum"): a block's logit is the sum of theirs, and
-a message's probability is that of its tokens, softmax over all blocks times softmax inside each block, as in flat
+The heads that search are taken as one retriever (`AdapterMeta.ranking` "sum"): a block's logit is the sum of theirs,
+and a message's probability is that of its tokens, softmax over all blocks times softmax inside each block, as in flat
 landmark attention. Gates learn to choose the segments that this finds.
 
 n queries, B memories, T positions of a memory, N blocks of it, p positions of a block, M messages.

@@ -103,7 +103,7 @@ def test_of_a_chat_without_either_the_reply_is_asked_for_by_what_the_user_said()
                 n = int(re.search(r"\d+", query.text)[0])
                 assert query.text == asked(n) and asked(n) not in text_of(text)
                 assert f"number {n} " in body or f"Person{n} " in body
-    assert kinds == {"turn", "cloze"}
+    assert kinds == {"turn", "cloze", "about"}
 
 
 def test_a_sentence_is_taken_out_of_its_message_in_about_half_of_the_cases():
@@ -137,7 +137,8 @@ def test_messages_stand_as_a_memory_keeps_them():
 
 def test_documents_have_no_speaker():
     for made, text in memories(DOCUMENT, seeds=range(3)):
-        assert "document" not in text_of(text) and {query.kind for query in made.queries} == {"cloze"}
+        assert "document" not in text_of(text) and {query.kind for query in made.queries} == {"cloze", "about"}
+        assert not any("document" in query.text for query in made.queries)
 
 
 def test_several_chats_stand_in_a_memory_and_none_twice():
@@ -203,12 +204,14 @@ def test_targets_are_the_blocks_that_hold_the_evidence():
         content = kinds == Kind.CONTENT
         for (_, at), wanted in zip(batch.asked, batch.targets, strict=True):
             whole = batch.ids[0].reshape(-1)[: at + 1][batch.layout.kinds[0].reshape(-1)[: at + 1] == Kind.CONTENT]
-            found = re.search(r"about (\d+)\?(?:\nFound: \"|<a>)$", text_of(whole))
+            found = re.search(r"did they say about (\d+)\?(?:\nFound: \"|<a>)$", text_of(whole))
             inside = np.repeat(wanted, size) & content
             assert wanted.any() and inside.any()
             if found:
                 n = int(found[1]) + 100
                 held, others = text_of(ids[inside]), text_of(ids[content & ~inside])
+                # a message that the memory's end cuts is no evidence
+                others = others[:-90]
                 for m in (n, n + 1):
                     # messages are named by two words: both where the evidence is, neither elsewhere
                     assert f"number {m} " not in others and f"Person{m} " not in others

@@ -216,11 +216,12 @@ def test_search_steps_need_layers_and_chats(tmp_path, base_folder, texts):
         TrainConfig(search_layers=(1,))
     with pytest.raises(InvalidArgument, match="search_share"):
         TrainConfig(search_share=0.5, search_layers=(1,), attention="full")
+    config = TrainConfig(steps=1, tokens=256, rank=2, search_share=1.0, search_layers=(7,))
     with pytest.raises(InvalidArgument, match="under 2"):
-        config = TrainConfig(steps=1, tokens=256, rank=2, search_share=1.0, search_layers=(7,))
         train_adapter(str(base_folder), texts=[texts[0]], chats=[texts[1]], folder=tmp_path / "run", config=config)
+    silent, rng = corpus_of(Talk([turn("user", "Hm.")])), np.random.default_rng(0)
     with pytest.raises(InvalidArgument, match="give --chats"):
-        build_pairs(corpus_of(Talk([turn("user", "Hm.")])), LAYOUT, 1, 2, 256, np.random.default_rng(0))
+        build_pairs(silent, LAYOUT, 1, 2, 256, rng)
 
 
 def test_batches_without_a_share_are_what_they_were():
