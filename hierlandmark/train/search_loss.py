@@ -26,7 +26,7 @@ from hierlandmark.train.pairs import Padded, Pairs
 _NEVER = -1e30
 _LEAST = 1e-30
 # texts that a teacher reads at once: of like lengths, for padding is work
-_TEACHER_BATCH = 256
+_TEACHER_BATCH = 2048
 
 
 @dataclass
@@ -176,14 +176,19 @@ def _marked(logits: Tensor, marks: Tensor, rows: Tensor) -> Tensor:
 def _taught(pairs: Pairs, training: SearchTraining, rows: Tensor, M: int) -> Tensor:
     """What the teacher makes of each query's messages: (n, M), rows summing to 1."""
     assert pairs.messages is not None and pairs.asked is not None
-    messages, asked = (_embedded(training.teacher, x, rows.device) for x in (pairs.messages, pairs.asked))
-    counts = pairs.counts.tolist()
+    # in the teacher's own precision
+    with torch.autocast(rows.device.type, enabled=False):
+        messages, asked = (_embedded(training.teacher, x, rows.device) for x in (pairs.messages, pairs.asked))
+        return _by_cosine(messages, asked, pairs.counts.tolist(), rows, M, training.temperature)
+
+
+def _by_cosine(messages: Tensor, asked: Tensor, counts: list[int], rows: Tensor, M: int, temperature: float) -> Tensor:
     table = messages.new_zeros(len(counts), M, messages.shape[1])
     there = torch.zeros(len(counts), M, dtype=torch.bool, device=rows.device)
     for b, some in enumerate(messages.split(counts)):
         table[b, : len(some)] = some
         there[b, : len(some)] = True
-    cosines = (table[rows] @ asked.unsqueeze(-1)).squeeze(-1) / training.temperature
+    cosines = (table[rows] @ asked.unsqueeze(-1)).squeeze(-1) / temperature
     return cosines.masked_fill(~there[rows], _NEVER).softmax(-1)
 
 
