@@ -27,7 +27,7 @@ _STARTS = {
     ),
     DOCUMENT_ROLE: (("What is", 2), ("How does", 1), ("Why does", 1), ("Who is", 1), ("What does it say about", 2)),
     "": (
-        ("What did {role} say about", 4), ("Why did {role}", 1), ("What does {role} want to", 1), ("How do I", 2),
+        ("What did {role} say about", 4), ("Why did {role}", 1), ("What does {role} want to", 1), ("How do I", 1),
         ("What did {role} suggest about", 2), ("What did {role} ask about", 1), ("Why does {role} think that", 1),
         ("What problem does {role} have with", 1), ("What is", 1),
     ),
@@ -118,6 +118,9 @@ def keep(draw: Draw, text: str, found: Found) -> str | None:
     """
     question, mark, _ = text.strip().partition("?")
     question = f"{' '.join(question.split())}?"
+    if draw.role == "user":
+        # the model answers the user, who asks here
+        question = re.sub(r"\byour\b", "my" if " I " in draw.start else "their", question)
     words, told, begun = _words(question), _words(draw.shown), _words(draw.start)
     new = words[len(begun) :]
     if not mark or not question.startswith(draw.start) or OF_TEXT & {*new}:
@@ -125,7 +128,7 @@ def keep(draw: Draw, text: str, found: Found) -> str | None:
     if not _QUESTION_WORDS[0] <= len(words) <= _QUESTION_WORDS[1] or max(Counter(new).values(), default=3) > 2:
         return None
     # a name or a number that the message does not hold is made up
-    known = {*told, *_words(draw.role), *begun}
+    known = {*told, *_words(draw.role), *begun, "i"}
     if any(word.lower() not in known for word in _WORD.findall(question)[1:] if word[0].isupper() or word[0].isdigit()):
         return None
     shared = {word for word in {*new} & {*told} - _STOP if len(word) > 2 and word in found}
