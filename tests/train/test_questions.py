@@ -115,7 +115,10 @@ def test_messages_that_say_nothing_are_not_drawn(record):
     [
         ("What did I say about the ferry to Porto? And more", "What did I say about the ferry to Porto?"),
         ("What did I say about  bringing tickets to\nPorto?", "What did I say about bringing tickets to Porto?"),
-        ("What did I say about your tickets to Porto, as I leave?", "What did I say about my tickets to Porto, as I leave?"),
+        (
+            "What did I say about your tickets to Porto, as I leave?",
+            "What did I say about my tickets to Porto, as I leave?",
+        ),
         ("What did I say about the ferry to Porto", None),
         ("Whatever, the ferry goes to Porto?", None),
         ("What did I say about it?", None),
