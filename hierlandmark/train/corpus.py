@@ -12,6 +12,11 @@ from hierlandmark.model.prompts import speaker
 
 Tokenize = Callable[[str], list[int]]
 
+# a text is drawn again where of so many tokens in a row a greater share than of all text are parts of characters
+_STRETCH, _FRAGMENTS = 256, 0.25
+# where all text is so, the last draw is taken
+_DRAWS = 8
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -62,6 +67,8 @@ class Corpus:
     word_part: np.ndarray  # (vocabulary,) bool: letters only
     rarity: np.ndarray  # (vocabulary,) fp32, minus log frequency
     full_stop: int
+    fragment: np.ndarray  # (vocabulary,) bool: bytes of a character that the tokenizer has no token for
+    fragments: float  # their share of all texts
 
 
 def build_corpus(
@@ -80,6 +87,9 @@ def build_corpus(
         counts += np.bincount(text[:1_000_000], minlength=size)[:size]
     for chat in chats:
         counts += np.bincount(np.concatenate([turn.tokens for turn in chat[:1000]]), minlength=size)[:size]
+    fragment = np.array(["\ufffd" in p for p in pieces])
+    # of the whole: a library may begin in one script and go on in another
+    fragments = sum(int(fragment[text].sum()) for text in texts.values()) / max(1, sum(map(len, texts.values())))
     rarity = -np.log(counts / counts.sum()).astype(np.float32)
 
     def tokenize(text: str) -> list[int]:
@@ -93,17 +103,36 @@ def build_corpus(
     ends = [] if end is None else [end]
     talks = [chat if isinstance(chat, Talk) else Talk(chat) for chat in chats]
     ends = [*ends, *tokenize("\n")]
-    return Corpus(texts, talks, tokenize, decode, ask_prompt, ends, start, part, rarity, tokenize(".")[0])
+    stop = tokenize(".")[0]
+    return Corpus(
+        texts, talks, tokenize, decode, ask_prompt, ends, start, part, rarity, stop, fragment, fragments
+    )  # fmt: skip
 
 
 def cut_text(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarray:
-    """A random piece of a random text or chat, repeated where it is too short: (count,) int64."""
+    """A random piece of a random text or chat, repeated where it is too short: (count,) int64.
+
+    Texts in a script that the tokenizer knows only by bytes are drawn again: few and far between, each would
+    have several times the gradient of any other, in the lowest layers.
+    """
     if corpus.chats and (not corpus.texts or rng.random() < 0.5):
         return _cut_chat(corpus, rng, count)
     names = sorted(corpus.texts)
-    text = corpus.texts[names[rng.integers(0, len(names))]]
-    start = int(rng.integers(0, max(1, len(text) - count)))
-    return np.resize(text[start : start + count], count).astype(np.int64)
+    for _ in range(_DRAWS):
+        text = corpus.texts[names[rng.integers(0, len(names))]]
+        start = int(rng.integers(0, max(1, len(text) - count)))
+        piece = text[start : start + count]
+        if not _in_fragments(corpus, piece):
+            break
+    return np.resize(piece, count).astype(np.int64)
+
+
+def _in_fragments(corpus: Corpus, piece: np.ndarray) -> bool:
+    """Whether a stretch of it has far more characters in bytes than its corpus."""
+    each = corpus.fragment[piece]
+    size = min(_STRETCH, max(1, len(each)))
+    shares = each[: len(each) // size * size].reshape(-1, size).mean(1)
+    return bool(shares.max(initial=0.0) > corpus.fragments + _FRAGMENTS)
 
 
 def _cut_chat(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarray:

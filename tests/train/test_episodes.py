@@ -186,6 +186,35 @@ def test_chats_are_filled_in_the_words_a_memory_keeps():
     assert re.search(r"user \(20\d\d-\d\d-\d\d\): Hello there\.\n\n", seen) and "Ana: Hello there.\n\n" in seen
 
 
+def test_text_in_bytes_of_characters_is_drawn_again():
+    tokenizer = ByteTokenizer()
+    plain, greek = b"Words of a tale about ships. " * 2000, "ΘΥΟΙΟΝΚΙΟΝΑ".encode() * 300
+    text = np.frombuffer(plain + greek + plain, dtype=np.uint8)
+    corpus = build_corpus({"tale": text}, tokenizer, lambda q: tokenizer(q)["input_ids"])
+    again = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        cut = cut_text(corpus, np.random.default_rng(seed), 512)
+        assert (cut > 127).reshape(2, 256).mean(1).max() < 0.31
+        # any other text is what it would be without
+        rng.integers(0, 1)
+        start = int(rng.integers(0, len(text) - 512))
+        first = text[start : start + 512]
+        again += not np.array_equal(first, cut)
+        assert np.array_equal(first, cut) or (first > 127).any()
+    assert again > 2
+
+
+def test_text_in_bytes_of_characters_is_taken_where_all_is_so():
+    tokenizer = ByteTokenizer()
+    greek = np.frombuffer("ΘΥΟΙΟΝΚΙΟΝΑ".encode() * 300, dtype=np.uint8)
+    corpus = build_corpus({"tale": greek}, tokenizer, lambda q: tokenizer(q)["input_ids"])
+    rng = np.random.default_rng(0)
+    rng.integers(0, 1)
+    start = int(rng.integers(0, len(greek) - 600))
+    assert np.array_equal(cut_text(corpus, np.random.default_rng(0), 600), greek[start : start + 600])
+
+
 def test_an_older_value_stands_before_the_newer(corpus):
     changed = 0
     for seed in range(60):
