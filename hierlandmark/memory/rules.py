@@ -92,7 +92,8 @@ class Votes:
 class Sum:
     """The heads' logits are summed by weight, as the product of two long vectors is, and one softmax goes over them.
 
-    A message gets, of every block, its part of the attention inside it: the mass of one attention over all tokens.
+    A message gets, of every block, its part of the attention inside it: the mass of one attention over all tokens. It is
+    judged by that mass over the root of the number of blocks it stands in, for a long message gathers some from each.
     """
 
     def scores(self, logits: Tensor, masses: Tensor, weight: Tensor) -> Tensor:
@@ -113,17 +114,19 @@ class Sum:
         return _summed(parts, weight).softmax(-1)
 
     def judged(self, shares: Sequence[Share]) -> Sequence[Share]:
-        """Each message's sum over blocks, as if it alone held the block that gave most; see `Rule.judged`."""
+        """Each message as if it alone held the block that gave it most; see `Rule.judged`."""
         total: dict[MessageId, float] = {}
+        count: dict[MessageId, int] = {}
         best: dict[MessageId, tuple[float, int]] = {}
         # in text order, so that equal ones stay as the text has them
         for score, block, parts in sorted(shares, key=lambda row: row[1]):
             for message_id, share in parts.items():
                 value = score * share
                 total[message_id] = total.get(message_id, 0.0) + value
+                count[message_id] = count.get(message_id, 0) + 1
                 if message_id not in best or value > best[message_id][0]:
                     best[message_id] = (value, block)
-        return [(score, best[message_id][1], {message_id: 1.0}) for message_id, score in total.items()]
+        return [(mass / count[one] ** 0.5, best[one][1], {one: 1.0}) for one, mass in total.items()]
 
     def mass(self, masses: Tensor, scores: Tensor) -> Tensor:
         """See `Rule.mass`."""

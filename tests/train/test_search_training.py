@@ -123,6 +123,8 @@ def test_what_is_trained_is_what_a_search_finds(kind):
         grid.place([tokens]), grid, grid.place([owner], fill=len(messages)), Padded.of(prompts),
         np.zeros(len(queries), dtype=np.int64), np.eye(len(messages), dtype=bool)[: len(queries)],
     )  # fmt: skip
+    homes = np.repeat(np.arange(S * layout.blocks_per_segment), layout.block_size)
+    blocks = [len(set(homes[pairs.owners.reshape(-1) == i])) for i in range(len(messages))]
     with torch.inference_mode():
         found = find(model.core, pairs, SearchTraining(HEADS, WEIGHT)).messages
     config = MemoryConfig(recall=RecallConfig(search_segments=500))
@@ -130,7 +132,7 @@ def test_what_is_trained_is_what_a_search_finds(kind):
         memory.add(messages)
         for row, query in zip(found, queries, strict=True):
             hits = memory.search(query, len(messages), mode="flat").hits
-            scores = {hit.message_ids[0]: hit.score for hit in hits}
+            scores = {hit.message_ids[0]: hit.score * blocks[hit.message_ids[0]] ** 0.5 for hit in hits}
             assert scores == pytest.approx({i: float(p) for i, p in enumerate(row)}, rel=1e-3, abs=1e-7)
 
 
