@@ -85,8 +85,8 @@ class Hit(_Frozen):
 
     Where the adapter ranks by "sum" (`AdapterMeta.ranking`): the mass that the message gets of the retriever's
     attention over what was looked at and may be found. That is one softmax over blocks, of the heads' summed logits,
-    times the message's part of the one inside the block, summed over all blocks that hold tokens of it, over the root of
-    their number. The block named is the one that gave most.
+    times the message's part of the one inside the block, summed over all blocks that hold tokens of it, over the root
+    of their number. The block named is the one that gave most.
 
     hybrid: 1 / (60 + place) in the ranking above, plus the same in the ranking by BM25 where the message is in the
     first 100 (or k) of it, so 2 / 61 for a message that is first in both. Equal ones keep BM25's order, those it does
