@@ -93,7 +93,7 @@ class Sum:
     """The heads' logits are summed by weight, as the product of two long vectors is, and one softmax goes over them.
 
     A message gets, of every block, its part of the attention inside it: the mass of one attention over all tokens. It
-    is judged by that mass over the root of the number of blocks it stands in, for a long message gathers some from each.
+    is judged by that mass over the root of the number of blocks it stands in: a long message gathers some from each.
     """
 
     def scores(self, logits: Tensor, masses: Tensor, weight: Tensor) -> Tensor:
