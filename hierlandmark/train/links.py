@@ -33,7 +33,7 @@ _LEAST_WORDS, _LEAST_CLOZE, _QUERY_WORDS, _REPEATED = 3, 5, 48, (10, 28)
 _AROUND = 8
 # an answer that many messages hold is a guess
 _GUESS = 0.2
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 # share of sentences that become a question, and how one is put: who spoke, and words of theirs
 _ABOUT = 0.4
 _QUESTIONS = (
@@ -284,7 +284,7 @@ def _said(text: str, rng: np.random.Generator) -> str | None:
     """A message as a query: the whole of it or a sentence, at most 48 words; None for one too short to look for."""
     if rng.random() < 0.5:
         text = _ADDRESSED.sub("", text)
-    sentences = [one for one in _SENTENCE.split(text) if len(one.split()) >= _LEAST_WORDS]
+    sentences = [one for one in SENTENCE.split(text) if len(one.split()) >= _LEAST_WORDS]
     if len(sentences) > 1 and (rng.random() < 0.4 or len(text.split()) > _QUERY_WORDS):
         text = sentences[int(rng.integers(0, len(sentences)))]
     words = text.split()
@@ -294,7 +294,7 @@ def _said(text: str, rng: np.random.Generator) -> str | None:
 def _cloze(text: str, rng: np.random.Generator) -> tuple[str, str | None] | None:
     """A sentence of a message with some words dropped or in another order, and in half of the cases the message
     without it; None where no sentence is long enough."""
-    sentences = [one for one in _SENTENCE.split(text) if sum(map(str.isalpha, one.split())) >= _LEAST_CLOZE]
+    sentences = [one for one in SENTENCE.split(text) if sum(map(str.isalpha, one.split())) >= _LEAST_CLOZE]
     if not sentences:
         return None
     sentence = sentences[int(rng.integers(0, len(sentences)))]
@@ -315,7 +315,7 @@ def _cloze(text: str, rng: np.random.Generator) -> tuple[str, str | None] | None
 
 def _about(role: str, text: str, rng: np.random.Generator) -> str | None:
     """A question about one or two runs of words of a sentence, or these words; None where it has none worth it."""
-    sentences = [one for one in _SENTENCE.split(text) if sum(map(str.isalpha, one.split())) >= _LEAST_CLOZE]
+    sentences = [one for one in SENTENCE.split(text) if sum(map(str.isalpha, one.split())) >= _LEAST_CLOZE]
     if not sentences:
         return None
     words = sentences[int(rng.integers(0, len(sentences)))].split()

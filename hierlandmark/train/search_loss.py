@@ -70,6 +70,7 @@ class Found:
     tokens: Tensor  # (n, T), the same by tokens
     blocks: Tensor  # (n, N)
     log_gates: Tensor  # (n, S), of segments, by gates alone
+    owners: Tensor  # (n, T), the message of each token, M where there is none
 
 
 def search_loss(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> tuple[Tensor, dict[str, float]]:
@@ -89,8 +90,7 @@ def search_loss(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> t
     with torch.no_grad():
         # a last column for tokens of no message
         wanted = torch.cat((targets, targets.new_zeros(n, 1)), 1)
-        owners = torch.from_numpy(pairs.owners).to(device).flatten(1)
-        held = (found.tokens * wanted.gather(1, owners[rows])).view(n, S, -1).sum(-1)
+        held = (found.tokens * wanted.gather(1, found.owners)).view(n, S, -1).sum(-1)
         held = held / held.sum(1, keepdim=True).clamp_min(_LEAST)
         aim = (held + found.blocks.view(n, S, -1).sum(-1)) / 2
     loss_gates = -(aim * found.log_gates).sum(1)
@@ -110,8 +110,8 @@ def find(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Found:
     device = core.rows.device
     logits = _logits(core, pairs, training)  # (n, T)
     kinds = torch.from_numpy(pairs.layout.kinds).to(device)
-    owners = torch.from_numpy(pairs.owners).to(device).flatten(1)
     rows = torch.from_numpy(pairs.rows).to(device)
+    owners = torch.from_numpy(pairs.owners).to(device).flatten(1)[rows]
     B, S, P = kinds.shape
     n, M = pairs.targets.shape
     N = S * pairs.layout.config.blocks_per_segment
@@ -122,9 +122,9 @@ def find(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Found:
     inside = by_block.masked_fill(~content, _NEVER).log_softmax(-1)  # (n, N, p)
     mass = torch.where(content, (log_blocks.unsqueeze(-1) + inside).exp(), 0.0).flatten(1)
     # those of no message go into a last column
-    messages = logits.new_zeros(n, M + 1).scatter_add(1, owners[rows], mass)[:, :M]
+    messages = logits.new_zeros(n, M + 1).scatter_add(1, owners, mass)[:, :M]
     log_gates = _marked(logits.view(n, S, P), kinds == Kind.GATE, rows).log_softmax(-1)  # (n, S)
-    return Found(messages, mass, log_blocks.detach().exp(), log_gates)
+    return Found(messages, mass, log_blocks.detach().exp(), log_gates, owners)
 
 
 def _logits(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Tensor:
@@ -179,16 +179,12 @@ def _taught(pairs: Pairs, training: SearchTraining, rows: Tensor, M: int) -> Ten
     # in the teacher's own precision
     with torch.autocast(rows.device.type, enabled=False):
         messages, asked = (_embedded(training.teacher, x, rows.device) for x in (pairs.messages, pairs.asked))
-        return _by_cosine(messages, asked, pairs.counts.tolist(), rows, M, training.temperature)
-
-
-def _by_cosine(messages: Tensor, asked: Tensor, counts: list[int], rows: Tensor, M: int, temperature: float) -> Tensor:
-    table = messages.new_zeros(len(counts), M, messages.shape[1])
-    there = torch.zeros(len(counts), M, dtype=torch.bool, device=rows.device)
-    for b, some in enumerate(messages.split(counts)):
-        table[b, : len(some)] = some
-        there[b, : len(some)] = True
-    cosines = (table[rows] @ asked.unsqueeze(-1)).squeeze(-1) / temperature
+        table = messages.new_zeros(len(pairs.counts), M, messages.shape[1])
+        there = torch.zeros(table.shape[:2], dtype=torch.bool, device=rows.device)
+        for b, some in enumerate(messages.split(pairs.counts.tolist())):
+            table[b, : len(some)] = some
+            there[b, : len(some)] = True
+        cosines = (table[rows] @ asked.unsqueeze(-1)).squeeze(-1) / training.temperature
     return cosines.masked_fill(~there[rows], _NEVER).softmax(-1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hierlandmark.model.prompts import DOCUMENT_ROLE
+from hierlandmark.train.links import SENTENCE
 from hierlandmark.train.readers import PLAIN
 
 TYPE = "generated"
@@ -45,7 +46,6 @@ _QUESTION_WORDS = (4, 30)
 _LEAST_SHARED = 6
 # messages of a chat that hold all that a question shares with its own, at most, and as a share
 _FEW, _RARE = 2, 0.015
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 # a transcriber's marks, and spaces that a tokenizer of the source left
 _MARK, _GAP = re.compile(r"\{\w+\}"), re.compile(r"\s+(?=[.,;:?!]|'(?:s|re|ve|ll|m|d|t)\b)")
 _WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*")
@@ -145,7 +145,7 @@ def _clean(text: str) -> str:
 def _cut(text: str, rng: np.random.Generator) -> str:
     """The text, or a run of its sentences from a random one on, within a random number of words."""
     most = int(rng.integers(_SHOWN[0], _SHOWN[1] + 1))
-    sentences = [words for sentence in _SENTENCE.split(text) if (words := sentence.split())]
+    sentences = [words for sentence in SENTENCE.split(text) if (words := sentence.split())]
     if sum(map(len, sentences)) > most:
         sentences = sentences[int(rng.integers(0, len(sentences))) :]
     out: list[str] = []
