@@ -3,7 +3,8 @@
 Where a chat has questions with evidence or reply links, these are asked: a question, or the text of a message that
 replies to another. Of other chats what a user said is asked for the assistant's reply. Every chat is asked for messages
 by a sentence of them too (the inverse cloze task, Lee et al. 2019, arXiv 1906.00300), taken out of the message in half
-of the cases, or by a question about some words of it. A message that became a query is not in the memory.
+of the cases, or by a question about some words of it; or it is made to say a fact, and asked for that. A message that
+became a query is not in the memory.
 """
 
 import re
@@ -17,16 +18,18 @@ import numpy as np
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text, speaker
-from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text
-from hierlandmark.train.facts import PASSKEY_FILLER
+from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text, hide
+from hierlandmark.train.facts import PASSKEY_FILLER, attribute, personal
 from hierlandmark.train.readers import PASSAGE, PLAIN, PROMPT, Look
 from hierlandmark.train.ruler import Span
 
-QueryKind = Literal["question", "reply", "turn", "cloze", "about"]
+QueryKind = Literal["question", "reply", "turn", "cloze", "about", "fact"]
 # readers have room for about this many
 MOST = 12
 # of a chat with questions, links or turns, the share of queries that use them; the others are sentences
 _KNOWN = 0.7
+# of the messages of a run, the share that may become queries: a memory of answers alone is none that anybody has
+_ASKED = 0.25
 # words of a query, at least (real words, of a sentence) and at most, and tokens of the evidence that an answer repeats
 _LEAST_WORDS, _LEAST_CLOZE, _QUERY_WORDS, _REPEATED = 3, 5, 48, (10, 28)
 # tokens before and behind a message's content, for planning only
@@ -99,17 +102,23 @@ class _Plan:
     queries: list[Query]
 
 
-def linked_memory(corpus: Corpus, lengths: list[int], rng: np.random.Generator, *, most: int = MOST) -> Linked | None:
+def linked_memory(
+    corpus: Corpus, lengths: list[int], rng: np.random.Generator, *, most: int = MOST, facts: float = 0.0
+) -> Linked | None:
     """A memory of segments of these lengths: a run of messages of one chat, or of several one after another.
 
     Messages stand in the words in which a memory keeps them (`model.prompts.render`), with or without days. What the
     chats do not fill is text, which belongs to no message.
 
+    Args:
+        most: queries, at most.
+        facts: share of the messages asked for that are made to say a fact first.
+
     Returns:
         None where no query could be made.
     """
     total = sum(lengths)
-    longest = int(rng.choice([120, 400, 2000]))
+    longest = int(rng.choice([48, 120, 400, 2000]))
     day = date(2012, 1, 1) + timedelta(days=int(rng.integers(0, 6000))) if rng.random() < 0.5 else None
     pieces: list[np.ndarray] = []
     spans: list[Span] = []
@@ -121,7 +130,7 @@ def linked_memory(corpus: Corpus, lengths: list[int], rng: np.random.Generator, 
         if rng.random() < 0.3:
             # several chats in a memory that one could fill
             room = min(room, max(total // 8, int(rng.integers(1, total + 1))))
-        plan = _plan(corpus, chat, room, longest, most, rng)
+        plan = _plan(corpus, chat, room, longest, most, facts, rng)
         places: dict[int, int] = {}
         for i in range(plan.first, plan.last):
             if i in plan.removed:
@@ -146,7 +155,8 @@ def linked_memory(corpus: Corpus, lengths: list[int], rng: np.random.Generator, 
                 queries.append(Query(query.kind, query.text, where))
         if have == total:
             break
-    if not queries:
+    # facts alone are nothing of the chats
+    if all(query.kind == "fact" for query in queries):
         return None
     if have < total:
         pieces.append(_filler(corpus, total - have, rng))
@@ -216,7 +226,9 @@ def _in_turn(corpus: Corpus, rng: np.random.Generator) -> Iterator[Talk]:
             yield chats[i]
 
 
-def _plan(corpus: Corpus, chat: Talk, room: int, longest: int, most: int, rng: np.random.Generator) -> _Plan:
+def _plan(
+    corpus: Corpus, chat: Talk, room: int, longest: int, most: int, facts: float, rng: np.random.Generator
+) -> _Plan:
     """A run of messages around something to ask for, at least `room` tokens where the chat has them."""
     known = _known(chat)
     ends = np.cumsum(np.minimum(chat.lengths, longest) + _AROUND)
@@ -224,8 +236,10 @@ def _plan(corpus: Corpus, chat: Talk, room: int, longest: int, most: int, rng: n
     before = int(ends[near[int(rng.integers(0, len(near)))]]) - int(rng.integers(0, room + 1))
     first = int(np.searchsorted(ends, max(0, min(before, int(ends[-1]) - room))))
     start = int(ends[first - 1]) if first else 0
+    last = int(np.searchsorted(ends, start + room)) + 1
+    removable = min(most, 1 + int(_ASKED * (last - first)))
     # as many more as are taken out
-    last = min(len(chat), int(np.searchsorted(ends, start + room)) + 1 + most)
+    last = min(len(chat), last + removable)
     inside = [one for one in known if one.asked is None or first <= one.asked < last]
     plan = _Plan(first, last, set(), {}, [])
     wanted: set[int] = set()
@@ -240,23 +254,40 @@ def _plan(corpus: Corpus, chat: Talk, room: int, longest: int, most: int, rng: n
         if text is None:
             continue
         if one.asked is not None:
+            if len(plan.removed) == removable:
+                continue
             plan.removed.add(one.asked)
         wanted.update(where)
         plan.queries.append(Query(one.kind, text, where))
     for i in rng.permutation(np.arange(first, last)).tolist():
         if len(plan.queries) >= most:
             break
-        if i not in plan.removed and rng.random() < _ABOUT:
+        if i in plan.removed:
+            continue
+        if facts and i not in wanted and rng.random() < facts:
+            fact = (attribute if rng.random() < 0.5 else personal)(rng)
+            plan.changed[i] = _saying(corpus, chat[i].tokens[:longest], fact.statement, longest, rng)
+            plan.queries.append(Query("fact", fact.question, (i,)))
+        elif rng.random() < _ABOUT:
             if asked := _about(chat[i].role, corpus.decode(chat[i].tokens[:longest]).strip(), rng):
                 plan.queries.append(Query("about", asked, (i,)))
                 # what it asks about must stay
                 wanted.add(i)
-        elif i not in plan.removed and (made := _cloze(corpus.decode(chat[i].tokens[:longest]).strip(), rng)):
+        elif made := _cloze(corpus.decode(chat[i].tokens[:longest]).strip(), rng):
             text, rest = made
             if rest is not None and i not in wanted:
                 plan.changed[i] = np.asarray(corpus.tokenize(f" {rest}"), dtype=np.int64)
             plan.queries.append(Query("cloze", text, (i,)))
     return plan
+
+
+def _saying(corpus: Corpus, tokens: np.ndarray, statement: str, longest: int, rng: np.random.Generator) -> np.ndarray:
+    """A message that says this among other things, or, half of them, nothing else."""
+    said = np.asarray(corpus.tokenize(f" {statement}"), dtype=np.int64)
+    if rng.random() < 0.5 or len(said) >= longest:
+        return said
+    text, _ = hide(corpus, [], tokens[: longest - len(said)].astype(np.int64), [said], rng)
+    return text
 
 
 def _known(chat: Talk) -> list[_Candidate]:

@@ -17,8 +17,11 @@ from hierlandmark.model.prompts import search_text
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.links import Linked, linked_memory
 
-# queries of a memory: so many, and as many more for each segment of it
-_QUERIES, _A_SEGMENT, _MOST_QUERIES = 6, 2, 40
+# queries of a memory: so many, and as many more for each segment of it; one more costs little, as its memory is
+# encoded anyway
+_QUERIES, _A_SEGMENT, _MOST_QUERIES = 6, 6, 400
+# share of messages that say a made-up fact and are asked for it
+_FACTS = 0.12
 # draws before a corpus is taken for one without anything to ask
 _TRIES = 20
 # tokens of a text that a teacher reads
@@ -114,7 +117,7 @@ def build_pairs(
 
 def _memory(corpus: Corpus, lengths: list[int], most: int, rng: np.random.Generator) -> Linked:
     for _ in range(_TRIES):
-        if made := linked_memory(corpus, lengths, rng, most=most):
+        if made := linked_memory(corpus, lengths, rng, most=most, facts=_FACTS):
             return made
     raise InvalidArgument(
         "expected chats with questions, links, turns or sentences to train the search on, found nothing to ask for "

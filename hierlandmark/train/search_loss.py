@@ -1,8 +1,9 @@
 """The loss that trains the search: which message a query looks for, by landmarks and by what stands in their blocks.
 
 The heads that search are taken as one retriever (`AdapterMeta.ranking` "sum"): a block's logit is the sum of theirs,
-and a message's probability is that of its tokens, softmax over all blocks times softmax inside each block, as in flat
-landmark attention. Gates learn to choose the segments that this finds.
+and a message gets the mass of its tokens, softmax over all blocks times softmax inside each block, as in flat landmark
+attention. Its probability is that mass over the root of the number of blocks it stands in, as a search ranks it, with a
+sum of 1. Gates learn to choose the segments that this finds.
 
 n queries, B memories, T positions of a memory, N blocks of it, p positions of a block, M messages.
 """
@@ -12,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +68,7 @@ class _Watching:
 class Found:
     """What the searching heads make of each query's memory: probabilities of messages, the rest for gates."""
 
-    messages: Tensor  # (n, M), their sum at most 1: some tokens are of no message
+    messages: Tensor  # (n, M), rows that sum to 1
     tokens: Tensor  # (n, T), the same by tokens
     blocks: Tensor  # (n, N)
     log_gates: Tensor  # (n, S), of segments, by gates alone
@@ -122,7 +124,8 @@ def find(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Found:
     inside = by_block.masked_fill(~content, _NEVER).log_softmax(-1)  # (n, N, p)
     mass = torch.where(content, (log_blocks.unsqueeze(-1) + inside).exp(), 0.0).flatten(1)
     # those of no message go into a last column
-    messages = logits.new_zeros(n, M + 1).scatter_add(1, owners, mass)[:, :M]
+    messages = logits.new_zeros(n, M + 1).scatter_add(1, owners, mass)[:, :M] / _spread(pairs).to(device)[rows].sqrt()
+    messages = messages / messages.sum(1, keepdim=True).clamp_min(_LEAST)
     log_gates = _marked(logits.view(n, S, P), kinds == Kind.GATE, rows).log_softmax(-1)  # (n, S)
     return Found(messages, mass, log_blocks.detach().exp(), log_gates, owners)
 
@@ -158,6 +161,15 @@ def _logits(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Tenso
             key = torch.cat([keys[layer][b].transpose(0, 1).flatten(1) for layer in layers], 1).float()  # (T, V)
             total.append(some @ key.T * scale)
     return torch.cat(total)
+
+
+def _spread(pairs: Pairs) -> Tensor:
+    """How many blocks each message stands in, at least 1: (B, M) fp32."""
+    B, M = len(pairs.owners), pairs.targets.shape[1]
+    blocks = pairs.owners.reshape(B, -1, pairs.layout.config.block_size)
+    stands = np.zeros((B, blocks.shape[1], M + 1), dtype=bool)
+    np.put_along_axis(stands, blocks, True, axis=2)
+    return torch.from_numpy(stands[:, :, :M].sum(1).clip(min=1)).float()
 
 
 def _until(core: LandmarkCore, ids: Tensor, kinds: Tensor, positions: Tensor, watching: _Watching) -> None:
