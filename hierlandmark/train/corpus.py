@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 
-from hierlandmark.model.prompts import speaker
+from hierlandmark.model.prompts import DOCUMENT_ROLE, speaker
 
 Tokenize = Callable[[str], list[int]]
 
@@ -147,7 +147,8 @@ def _cut_chat(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarra
     while have < count:
         turn = chat[at % len(chat)]
         role = ("user", "assistant")[at % 2] if renamed else turn.role
-        head = corpus.tokenize(speaker(role, day.isoformat() if dated else None))
+        # nobody says what stands in a document
+        head = [] if turn.role == DOCUMENT_ROLE else corpus.tokenize(speaker(role, day.isoformat() if dated else None))
         piece = np.concatenate((head, turn.tokens[:longest], end)).astype(np.int64)
         out.append(piece)
         have, at = have + len(piece), at + 1

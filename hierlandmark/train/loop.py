@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -104,6 +104,12 @@ class TrainConfig:
                 f"expected search_layers with a search_share and not without, got {self.search_layers!r} and "
                 f"{self.search_share!r}"
             )
+        if any(layer < 0 for layer in self.search_layers):
+            raise InvalidArgument(f"expected search_layers of 0 or more, got {self.search_layers!r}")
+        plain = {field.name: field.default for field in fields(self)}
+        for name in ("search_tokens", "search_weight", "taught"):
+            if not self.search_share and getattr(self, name) != plain[name]:
+                raise InvalidArgument(f"expected {name} with a search_share only, got {getattr(self, name)!r}")
         if len(self.retrieval_depth) != 2 or not 0 <= self.retrieval_depth[0] <= self.retrieval_depth[1] < 1:
             raise InvalidArgument(
                 f"expected retrieval_depth to be two shares from 0 to under 1 in order, got {self.retrieval_depth!r}"

@@ -52,7 +52,7 @@ class Pairs:
     ids: np.ndarray  # (B, S, P) int64
     layout: Layout  # no segment looks into another
     owners: np.ndarray  # (B, S, P) int64, the message of each content token; M where there is none
-    queries: Padded  # (n, Q), the sink first
+    queries: Padded  # (n, Q), the sink first where the layout has one
     rows: np.ndarray  # (n,) memory of each query, in order
     targets: np.ndarray  # (n, M) bool, messages that hold what it looks for
     # the same as a teacher's tokens: messages of all memories one after another, and queries
@@ -74,7 +74,7 @@ def build_pairs(
     """A random batch of memories of so many full segments each, and queries for them.
 
     Args:
-        sink_id: token at the head of every segment, and of every query.
+        sink_id: token at the head of every segment, and of every query, where the layout has a sink.
         teacher: a transformers tokenizer whose ids of messages and queries are wanted too.
 
     Raises:
@@ -84,6 +84,7 @@ def build_pairs(
     made = [_memory(corpus, lengths, min(_MOST_QUERIES, _QUERIES + _A_SEGMENT * segments), rng) for _ in range(batch)]
     M = max(len(one.spans) for one in made)
     contents, owners, prompts, rows, targets = [], [], [], [], []
+    head = [sink_id] if config.sink else []
     room = config.block_size - 1 - block_start(0, config)
     for b, one in enumerate(made):
         text = np.concatenate(one.segments)
@@ -97,7 +98,7 @@ def build_pairs(
             wanted[list(query.where)] = True
             targets.append(wanted)
             # what is longer than a block loses its start
-            prompts.append([sink_id, *corpus.tokenize(search_text(query.text))[-room:]])
+            prompts.append([*head, *corpus.tokenize(search_text(query.text))[-room:]])
             rows.append(b)
     layout = Layout.of([lengths] * batch, config, reads=np.zeros((segments, segments), dtype=bool))
     messages = asked = None

@@ -1,5 +1,6 @@
 """From a base model and files of text to an adapter folder."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
@@ -43,6 +44,9 @@ LOGGED = (
     "found",
     "found_gates",
 )
+
+# steps of a run that its seconds end
+UNENDING = 1_000_000_000
 
 
 def train_adapter(
@@ -111,6 +115,8 @@ def train_adapter(
         start_from(core, start)
     read, talks = read_tokens(tokenizer, texts, chats)
     if not talks:
+        if config.search_share:
+            raise InvalidArgument("expected chats to train the search on; give --chats, or --search-share 0")
         config = replace(config, linked=0.0)
     corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)
     tokenizer_of_teacher, searching = _searching(core, config)
@@ -167,7 +173,8 @@ def _searching(core: LandmarkCore, config: TrainConfig) -> tuple[Any | None, Sea
     if config.taught:
         tokenizer, model = minilm.load()
         device = core.rows.device
-        teacher = model.to(device, dtype=torch.float16 if device.type == "cuda" else torch.float32)
+        # the loaded one is kept for whoever asks next
+        teacher = copy.deepcopy(model).to(device, dtype=torch.float16 if device.type == "cuda" else torch.float32)
     heads = middle_heads(core, config.search_layers)
     return tokenizer, SearchTraining(heads, config.search_weight, teacher, config.taught)
 
@@ -185,6 +192,9 @@ def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainCon
     known = {field.name for field in fields(TrainConfig)}
     if not isinstance(kept, dict) or not kept.keys() <= known:
         raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version; give another --out")
+    if given.get("seconds") and not given.get("steps") and not resume:
+        # the time ends it, and nothing else
+        given = {**given, "steps": UNENDING}
     return TrainConfig(**{**kept, **given})
 
 

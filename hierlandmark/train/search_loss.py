@@ -66,13 +66,22 @@ class _Watching:
 
 @dataclass
 class Found:
-    """What the searching heads make of each query's memory: probabilities of messages, the rest for gates."""
+    """What the searching heads make of each query's memory: messages, and for gates the places of their tokens.
 
-    messages: Tensor  # (n, M), rows that sum to 1
+    Messages are kept as logarithms: summed logits lie so far apart that one which is hardly found has a probability of 0
+    in fp32, and no gradient.
+    """
+
+    log_messages: Tensor  # (n, M), of probabilities that sum to 1
     tokens: Tensor  # (n, T), the same by tokens
     blocks: Tensor  # (n, N)
     log_gates: Tensor  # (n, S), of segments, by gates alone
     owners: Tensor  # (n, T), the message of each token, M where there is none
+
+    @property
+    def messages(self) -> Tensor:
+        """Probabilities of messages: (n, M), rows that sum to 1."""
+        return self.log_messages.exp()
 
 
 def search_loss(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> tuple[Tensor, dict[str, float]]:
@@ -84,10 +93,10 @@ def search_loss(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> t
     device = core.rows.device
     rows, targets = torch.from_numpy(pairs.rows).to(device), torch.from_numpy(pairs.targets).to(device)
     found = find(core, pairs, training)
-    loss = -found.messages.masked_fill(~targets, 0.0).sum(1).clamp_min(_LEAST).log()
+    loss = -found.log_messages.masked_fill(~targets, _NEVER).logsumexp(1)
     if training.teacher is not None:
         said = _taught(pairs, training, rows, targets.shape[1])  # (n, M)
-        loss = (1 - training.taught) * loss - training.taught * (said * found.messages.clamp_min(_LEAST).log()).sum(1)
+        loss = (1 - training.taught) * loss - training.taught * (said * found.log_messages).sum(1)
     n, S = found.log_gates.shape
     with torch.no_grad():
         # a last column for tokens of no message
@@ -97,7 +106,7 @@ def search_loss(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> t
         aim = (held + found.blocks.view(n, S, -1).sum(-1)) / 2
     loss_gates = -(aim * found.log_gates).sum(1)
     with torch.no_grad():
-        best, opened = found.messages.argmax(1), found.log_gates.argmax(1)
+        best, opened = found.log_messages.argmax(1), found.log_gates.argmax(1)
         parts = {
             "search": loss.mean(),
             "search_gates": loss_gates.mean(),
@@ -122,12 +131,14 @@ def find(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Found:
     log_blocks = _marked(by_block, blocks == Kind.LANDMARK, rows).log_softmax(-1)  # (n, N)
     content = (blocks == Kind.CONTENT)[rows]
     inside = by_block.masked_fill(~content, _NEVER).log_softmax(-1)  # (n, N, p)
-    mass = torch.where(content, (log_blocks.unsqueeze(-1) + inside).exp(), 0.0).flatten(1)
+    log_mass = torch.where(content, log_blocks.unsqueeze(-1) + inside, _NEVER).flatten(1)  # (n, T)
     # those of no message go into a last column
-    messages = logits.new_zeros(n, M + 1).scatter_add(1, owners, mass)[:, :M] / _spread(pairs).to(device)[rows].sqrt()
-    messages = messages / messages.sum(1, keepdim=True).clamp_min(_LEAST)
+    top = log_mass.new_full((n, M + 1), _NEVER).scatter_reduce(1, owners, log_mass.detach(), "amax")
+    parts = (log_mass - top.gather(1, owners)).exp()
+    total = logits.new_zeros(n, M + 1).scatter_add(1, owners, parts).clamp_min(_LEAST).log() + top
+    log_messages = (total[:, :M] - _spread(pairs).to(device)[rows].log() / 2).log_softmax(-1)
     log_gates = _marked(logits.view(n, S, P), kinds == Kind.GATE, rows).log_softmax(-1)  # (n, S)
-    return Found(messages, mass, log_blocks.detach().exp(), log_gates, owners)
+    return Found(log_messages, log_mass.detach().exp(), log_blocks.detach().exp(), log_gates, owners)
 
 
 def _logits(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Tensor:

@@ -186,6 +186,14 @@ def test_chats_are_filled_in_the_words_a_memory_keeps():
     assert re.search(r"user \(20\d\d-\d\d-\d\d\): Hello there\.\n\n", seen) and "Ana: Hello there.\n\n" in seen
 
 
+def test_documents_are_cut_without_a_speaker():
+    tokenizer = ByteTokenizer()
+    page = Turn("document", np.asarray(tokenizer(" A page of a manual.")["input_ids"]))
+    corpus = build_corpus({}, tokenizer, lambda q: tokenizer(q)["input_ids"], [[page] * 3])
+    for seed in range(6):
+        assert re.match(r"( A page of a manual\.\n\n)+", text_of(cut_text(corpus, np.random.default_rng(seed), 230)))
+
+
 def test_text_in_bytes_of_characters_is_drawn_again():
     tokenizer = ByteTokenizer()
     plain, greek = b"Words of a tale about ships. " * 2000, "ΘΥΟΙΟΝΚΙΟΝΑ".encode() * 300

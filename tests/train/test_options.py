@@ -49,6 +49,12 @@ def gradients(core, loss):
     return {name: p.grad.clone() for name, p in core.named_parameters() if p.grad is not None}
 
 
+def test_only_its_time_ends_a_run_that_is_given_a_time(tmp_path):
+    assert run_config(tmp_path, {"seconds": 60.0}, resume=False).steps > 1_000_000
+    assert run_config(tmp_path, {"seconds": 60.0, "steps": 7}, resume=False).steps == 7
+    assert run_config(tmp_path, {}, resume=False).steps == TrainConfig().steps
+
+
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
 @pytest.mark.parametrize("jump", [0, 9])
 def test_cached_memory_gives_the_same_hidden_states(core, corpus, mode, jump):
