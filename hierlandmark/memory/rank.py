@@ -156,6 +156,25 @@ def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
     return shares
 
 
+def blocks_beyond(recall: Recall, segments: Sequence[int]) -> dict[MessageId, int]:
+    """Of messages that stand partly in these segments, in how many blocks of other ones of the recall they go on."""
+    opened, found = set(segments), dict[tuple[MessageId, int], int]()
+    for s in segments:
+        runs = recall.block_of(s, 0)[0].runs
+        for message_id, step in ((runs[0].message_id, -1), (runs[-1].message_id, 1)):
+            at = s + step
+            while 0 <= at < recall.n_segments and at not in opened and (message_id, at) not in found:
+                count = sum(message_id in parts for parts in block_shares(recall.block_of(at, 0)[0]))
+                if not count:
+                    break
+                found[message_id, at] = count
+                at += step
+    out: dict[MessageId, int] = {}
+    for (message_id, _), count in found.items():
+        out[message_id] = out.get(message_id, 0) + count
+    return out
+
+
 @torch.inference_mode()
 def message_shares(recall: Recall, ranked: Ranked, queries: Sequence[Tensor], scale: float, n_read: int) -> list[Share]:
     """Score, block id, and the messages' shares of every opened block that is there and may be found.

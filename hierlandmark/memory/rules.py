@@ -5,7 +5,7 @@ An adapter says which (`AdapterMeta.ranking`), since its heads are trained for i
 H heads that search, P positions a block.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,8 +45,12 @@ class Rule(Protocol):
             masses: (H, n), as `scores` takes them, of the blocks.
         """
 
-    def judged(self, shares: Sequence[Share]) -> Sequence[Share]:
-        """What `rank.rank_messages` is to judge messages by."""
+    def judged(self, shares: Sequence[Share], beyond: Mapping[MessageId, int]) -> Sequence[Share]:
+        """What `rank.rank_messages` is to judge messages by.
+
+        Args:
+            beyond: blocks that messages have beside these (`rank.blocks_beyond`).
+        """
 
     def mass(self, masses: Tensor, scores: Tensor) -> Tensor:
         """What a trace says: the heads' parts of 1 (H, ...), and the scores as parts of 1 (...) -> (...)."""
@@ -80,7 +84,7 @@ class Votes:
         assert total is not None
         return total / total.sum(-1, keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
 
-    def judged(self, shares: Sequence[Share]) -> Sequence[Share]:
+    def judged(self, shares: Sequence[Share], beyond: Mapping[MessageId, int]) -> Sequence[Share]:
         """See `Rule.judged`."""
         return shares
 
@@ -94,6 +98,7 @@ class Sum:
 
     A message gets, of every block, its part of the attention inside it: the mass of one attention over all tokens. It
     is judged by that mass over the root of the number of blocks it stands in: a long message gathers some from each.
+    Blocks of segments that were not opened count too, except through an index, which reads the opened ones alone.
     """
 
     def scores(self, logits: Tensor, masses: Tensor, weight: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ class Sum:
         """See `Rule.inside`."""
         return _summed(parts, weight).softmax(-1)
 
-    def judged(self, shares: Sequence[Share]) -> Sequence[Share]:
+    def judged(self, shares: Sequence[Share], beyond: Mapping[MessageId, int]) -> Sequence[Share]:
         """Each message as if it alone held the block that gave it most; see `Rule.judged`."""
         total: dict[MessageId, float] = {}
         count: dict[MessageId, int] = {}
@@ -126,7 +131,8 @@ class Sum:
                 count[message_id] = count.get(message_id, 0) + 1
                 if message_id not in best or value > best[message_id][0]:
                     best[message_id] = (value, block)
-        return [(mass / count[one] ** 0.5, best[one][1], {one: 1.0}) for one, mass in total.items()]
+        blocks = {one: seen + beyond.get(one, 0) for one, seen in count.items()}
+        return [(mass / blocks[one] ** 0.5, best[one][1], {one: 1.0}) for one, mass in total.items()]
 
     def mass(self, masses: Tensor, scores: Tensor) -> Tensor:
         """See `Rule.mass`."""

@@ -68,8 +68,8 @@ class _Watching:
 class Found:
     """What the searching heads make of each query's memory: messages, and for gates the places of their tokens.
 
-    Messages are kept as logarithms: summed logits lie so far apart that one which is hardly found has a probability of 0
-    in fp32, and no gradient.
+    Messages are kept as logarithms: summed logits lie so far apart that one which is hardly found has a probability of
+    0 in fp32, and no gradient.
     """
 
     log_messages: Tensor  # (n, M), of probabilities that sum to 1

@@ -9,7 +9,7 @@ import torch
 
 from hierlandmark import Memory, MemoryConfig
 from hierlandmark.config import RecallConfig
-from hierlandmark.memory.rank import block_shares, message_shares, rank_blocks, rank_messages
+from hierlandmark.memory.rank import block_shares, blocks_beyond, message_shares, rank_blocks, rank_messages
 from hierlandmark.memory.rules import RULES
 from hierlandmark.memory.vectors import LandmarkVectors
 from hierlandmark.messages import MessageId
@@ -188,10 +188,31 @@ def test_a_message_has_the_sum_of_its_blocks_over_the_root_of_their_number_and_t
     root = 2**0.5
     wanted = [("a", 0.35 / root, 4), ("b", 0.25 / root, 5), ("c", 0.25 / root, 6), ("d", 0.15, 7)]
     for rows in (shares, shares[::-1]):
-        found = rank_messages(RULES["sum"].judged(rows))
+        found = rank_messages(RULES["sum"].judged(rows, {}))
         assert [(one, pytest.approx(score), block) for one, score, block in wanted] == found
     alike = [(0.5, 2, {"b": 0.5, "c": 0.5}), (0.5, 1, {"z": 0.5, "a": 0.5})]
-    assert [one for one, _, _ in rank_messages(RULES["sum"].judged(alike))] == ["z", "a", "b", "c"]
+    assert [one for one, _, _ in rank_messages(RULES["sum"].judged(alike, {}))] == ["z", "a", "b", "c"]
+
+
+def test_blocks_that_were_not_opened_count_too(memory: Memory) -> None:
+    recall = memory._recall(memory.model, memory._store, "hierarchical")
+    everywhere: dict[MessageId, int] = {}
+    for s in range(recall.n_segments):
+        for parts in block_shares(recall.block_of(s, 0)[0]):
+            for one in parts:
+                everywhere[one] = everywhere.get(one, 0) + 1
+    cut = 0
+    for opened in ([3], [0, 5], [2, 4], list(range(recall.n_segments))):
+        seen: dict[MessageId, int] = {}
+        for s in opened:
+            for parts in block_shares(recall.block_of(s, 0)[0]):
+                for one in parts:
+                    seen[one] = seen.get(one, 0) + 1
+        beyond = blocks_beyond(recall, opened)
+        cut += len(beyond)
+        assert {one: n + beyond.get(one, 0) for one, n in seen.items()} == {one: everywhere[one] for one in seen}
+    assert cut > 4
+    assert RULES["sum"].judged([(0.6, 4, {"a": 1.0})], {"a": 3})[0][0] == pytest.approx(0.3)
 
 
 def test_far_logits_keep_their_order() -> None:
