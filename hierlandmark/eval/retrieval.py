@@ -228,10 +228,11 @@ def _fill(
     # public chat sets hold turns that were nothing but a transcriber's mark; a memory refuses empty text
     messages: list[Message] = [one for one in chat.messages if one.content.strip()]
     try:
-        present = [one.id for one in memory.messages()]
+        present = memory.messages()
     except NamespaceNotFound:
         return messages, memory.add(messages, progress=on_add)
-    if present != [one.id for one in messages]:
+    # whole messages: files often number theirs alike
+    if present != messages:
         raise InvalidArgument(
             f"namespace {memory.namespace!r} of {memory.path} holds {len(present)} messages that are not conversation "
             f"{chat.id!r}; give a database of its own"

@@ -116,6 +116,16 @@ def test_a_filled_database_is_used_as_it_is(open_memory, monkeypatch: pytest.Mon
         evaluate_retrieval([conversation("a", 29)], open_memory)
 
 
+def test_other_text_under_the_same_ids_is_not_the_conversation(open_memory) -> None:
+    chat = conversation("a")
+    evaluate_retrieval([chat], open_memory)
+    first, *rest = chat.messages
+    for change in ({"content": "other"}, {"role": "assistant"}, {"time": "2026-01-01"}, {"metadata": {"a": 1}}):
+        other = chat.model_copy(update={"messages": [first.model_copy(update=change), *rest]})
+        with pytest.raises(InvalidArgument, match="holds 30 messages that are not conversation 'a'"):
+            evaluate_retrieval([other], open_memory)
+
+
 def test_empty_turns_are_left_out(open_memory) -> None:
     chat = Conversation.model_validate(
         {
