@@ -139,6 +139,22 @@ def test_empty_turns_are_left_out(open_memory) -> None:
     assert [one.id for one in open_memory("1").messages()] == [2]
 
 
+def test_evidence_that_cannot_be_found_does_not_count(open_memory) -> None:
+    chat = Conversation.model_validate(
+        {
+            "id": 1,
+            "messages": [{"id": 1, "content": " "}, {"id": 2, "content": "x"}],
+            "questions": [
+                {"question": "x", "evidence": [1, 2, 9, "2"]},
+                {"question": "x", "evidence": [1]},
+            ],
+        }
+    )
+    report = evaluate_retrieval([chat], open_memory)
+    assert [one.question.evidence for one in report.asked] == [[2], []]
+    assert (report.results()["recall@1"], report.results()["n"], report.unfindable) == (1, 1, 4)
+
+
 def test_k_zero(open_memory) -> None:
     with pytest.raises(InvalidArgument, match="k of at least 1, got 0"):
         evaluate_retrieval([], open_memory, k=0)
