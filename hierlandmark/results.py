@@ -74,19 +74,20 @@ class Trace(_Frozen):
 
 
 class Hit(_Frozen):
-    """One found message, by the best of the blocks that hold tokens of it.
+    """One found message.
 
     Scores compare within one search only; higher is better, and equal ones keep the order of the messages.
 
-    hierarchical, flat, index: 0 to 1. The share of the retrieval heads' votes that went to that block, of their votes
-    on all blocks that were looked at and may be found (in flat mode every one), times the root of the message's part of
-    the attention inside the block (of the block's tokens, where its keys were not read). 1: every head looks at nothing
-    else. The votes are a softmax, so something always gets them: a high score is no proof that the memory knows.
+    hierarchical, flat, index: 0 to 1. The mass that the message gets of the retriever's attention over what was looked
+    at and may be found (in flat mode every block). That is one softmax over blocks, of the heads' summed logits, times
+    the message's part of the one inside the block (of the block's tokens, where its keys were not read), summed over
+    all blocks that hold tokens of it, over the root of their number. 1: the retriever looks at nothing else. A softmax
+    always gives its mass to something: a high score is no proof that the memory knows.
 
-    Where the adapter ranks by "sum" (`AdapterMeta.ranking`): the mass that the message gets of the retriever's
-    attention over what was looked at and may be found. That is one softmax over blocks, of the heads' summed logits,
-    times the message's part of the one inside the block, summed over all blocks that hold tokens of it, over the root
-    of their number. The block named is the one that gave most.
+    Where the adapter ranks by "votes" (`AdapterMeta.ranking`; the shipped one ranks by "sum"): the share of the
+    retrieval heads' votes that went to the message's best block, of their votes on all blocks that were looked at and
+    may be found, times the root of the message's part of the attention inside the block. Each head votes by a softmax
+    of its own.
 
     hybrid: 1 / (60 + place) in the ranking above, plus the same in the ranking by BM25 where the message is in the
     first 100 (or k) of it, so 2 / 61 for a message that is first in both. Equal ones keep BM25's order, those it does
@@ -97,7 +98,7 @@ class Hit(_Frozen):
     message_ids: list[MessageId]
     text: str
     score: float
-    # the best block, and its segment
+    # the block that gave most of the score, or all of it, and its segment
     block: int
     segment: int
     # the message, alone in a list

@@ -1,7 +1,12 @@
 """Named errors become one line on stderr and exit code 2; a fault of ours becomes one line and exit code 1."""
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import typer
@@ -36,6 +41,24 @@ class Guard(TyperGroup):
                 raise
             _line(f"internal error, {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)")
             raise typer.Exit(1) from None
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM unwinds the command as Ctrl-C does, so that what it has is kept; the exit code is a shell's, 143."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    # only the main thread may say what a signal does
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _line(text: str) -> None:

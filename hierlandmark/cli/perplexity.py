@@ -1,6 +1,7 @@
 """`eval perplexity` and `eval work`: the paper's tables."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hierlandmark.cli.guard import terminable
 from hierlandmark.cli.options import AdapterOption, LengthsOption, ModelOption, OutOption, load_model, parse_lengths
 from hierlandmark.cli.output import progress, write_json
 from hierlandmark.errors import InvalidArgument
@@ -64,7 +66,10 @@ def perplexity(
     device: Annotated[str | None, typer.Option("--device", help="Such as cuda; cpu if not given.")] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Such as bfloat16 or float32.")] = None,
 ) -> None:
-    """How well the model predicts documents through its landmarks, each segment reading all before it."""
+    """How well the model predicts documents through its landmarks, each segment reading all before it.
+
+    A run that is cut keeps the windows that it scored: it prints them, and --json has them after each window.
+    """
     wanted = parse_lengths(lengths)
     sizes = parse_lengths(window) if window else None
     ks = parse_lengths(blocks) if blocks else None
@@ -111,18 +116,31 @@ def perplexity(
         settings=settings,
         longest_full=main.core.base.config.max_position_embeddings if table else None,
     )
-    last: dict[tuple[Any, ...], dict[str, Any]] = {}
-    with progress("windows") as update:
-        for done, row in enumerate(rows, start=1):
-            last[tuple(row[name] for name in ("length", *asdict(settings[0])))] = row
-            update(done, len(wanted) * limit * len(settings))
-    results = [_finished(row, main) for row in last.values()]
-    if str(out) != "-":
-        lines = as_lines(results) if table else [_line(row) for row in results]
-        for line in lines:
-            typer.echo(line)
     names = {"adapter": adapter} | ({"xl_adapter": xl_adapter, "full_adapter": full_adapter} if table == "1" else {})
-    write_json({"results": results, **names}, out)
+    last: dict[tuple[Any, ...], dict[str, Any]] = {}
+    results: list[dict[str, Any]] = []
+    finished = False
+    try:
+        with terminable(), progress("windows") as update:
+            for done, row in enumerate(rows, start=1):
+                last[tuple(row[name] for name in ("length", *asdict(settings[0])))] = row
+                update(done, len(wanted) * limit * len(settings))
+                # rows are compared, so they are kept where all settings have scored the same windows
+                if asdict(settings[-1]).items() <= row.items():
+                    results = [_finished(one, main) for one in last.values()]
+                    if str(out) != "-":
+                        # a disk that is full now may not be when it matters
+                        with suppress(InvalidArgument):
+                            write_json({"results": results, "finished": False, **names}, out)
+        finished = True
+    finally:
+        if results:
+            if not finished:
+                typer.echo("cut short: these are the windows that were done", err=True)
+            if str(out) != "-":
+                for line in as_lines(results) if table else map(_line, results):
+                    typer.echo(line)
+            write_json({"results": results, "finished": finished, **names}, out)
 
 
 # options that some tables and modes have no use for

@@ -215,6 +215,8 @@ def _ask(
 def _show(report: "RetrievalReport", quiet: bool) -> None:
     from hierlandmark.eval.table import lines, verdicts
 
+    if report.unfindable:
+        typer.echo(f"left out: {report.unfindable:,} pieces of evidence that name no message with text", err=True)
     if quiet:
         return
     found = report.results()

@@ -13,7 +13,7 @@ from hierlandmark.config import SearchMode
 from hierlandmark.errors import InvalidArgument, NamespaceNotFound
 from hierlandmark.eval.metrics import CUTOFFS, bootstrap, mean_cost, question_scores
 from hierlandmark.eval.rows import Chat, build
-from hierlandmark.messages import Message, MessageId
+from hierlandmark.messages import MessageId
 from hierlandmark.results import AddReport, Cost
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ class RetrievalReport:
     main: str = DEFAULT
     rows: dict[str, Row] = field(default_factory=dict)
     conversations: int = 0
+    # ids given as evidence that name no message with text
+    unfindable: int = 0
 
     @property
     def asked(self) -> list[Asked]:
@@ -155,7 +157,8 @@ def evaluate_retrieval(
 
     A conversation's first question is asked twice of each row and timed the second time, and conversations take turns
     in which row comes first. Rankings hold `max(k, 20)` messages, fewer when the conversation has fewer. A namespace
-    that holds the conversation already is used as it is, so that two runs can be compared over one database.
+    that holds the conversation already is used as it is, so that two runs can be compared over one database. Of a
+    conversation that is what is `findable`.
 
     Args:
         mode: of the main row; None for the memory's own.
@@ -168,7 +171,8 @@ def evaluate_retrieval(
     """
     if k < 1:
         raise InvalidArgument(f"expected k of at least 1, got {k!r}")
-    chats = list(conversations)
+    given = list(conversations)
+    chats = [findable(chat) for chat in given]
     if not any(chat.questions for chat in chats):
         raise InvalidArgument(
             f"expected questions to ask, got {len(chats)} conversations without any; a chat file has them under "
@@ -176,12 +180,13 @@ def evaluate_retrieval(
         )
     main = mode or DEFAULT
     names = dict.fromkeys((main, *rows))
-    report = RetrievalReport(main, {name: Row(name) for name in names}, len(chats))
+    unfindable = sum(map(_evidence, given)) - sum(map(_evidence, chats))
+    report = RetrievalReport(main, {name: Row(name) for name in names}, len(chats), unfindable)
     depth, done = max(k, CUTOFFS[-1]), 0
     for turn, (chat, namespace) in enumerate(zip(chats, namespaces([chat.id for chat in chats]), strict=True)):
         with open_memory(namespace) as memory:
-            messages, added = _fill(memory, chat, on_add)
-            here = Chat(memory, messages, added.seconds if added else None)
+            added = _fill(memory, chat, on_add)
+            here = Chat(memory, chat.messages, added.seconds if added else None)
             tokens = memory.stats().tokens
             # files that one row has read are in memory for the next
             first = turn % len(report.rows)
@@ -209,6 +214,24 @@ def evaluate_retrieval(
     return report
 
 
+def findable(chat: Conversation) -> Conversation:
+    """A conversation without blank messages, and without evidence that names none of the rest.
+
+    Public chat sets hold turns that were nothing but a transcriber's mark, and judgements of what is not there. A
+    memory refuses empty text, and recall of what cannot be found would stay below 1 whatever searches.
+    """
+    messages = [one for one in chat.messages if one.content.strip()]
+    known = {one.id for one in messages}
+    questions = [
+        one.model_copy(update={"evidence": [name for name in one.evidence if name in known]}) for one in chat.questions
+    ]
+    return chat.model_copy(update={"messages": messages, "questions": questions})
+
+
+def _evidence(chat: Conversation) -> int:
+    return sum(len(one.evidence) for one in chat.questions)
+
+
 def namespaces(ids: Sequence[MessageId]) -> list[str]:
     """Readable names of conversations, one each: the id as text, an integer marked where a string looks like it.
 
@@ -222,18 +245,15 @@ def namespaces(ids: Sequence[MessageId]) -> list[str]:
     ]
 
 
-def _fill(
-    memory: "Memory", chat: Conversation, on_add: Callable[[int, int], None] | None
-) -> tuple[list[Message], AddReport | None]:
-    # public chat sets hold turns that were nothing but a transcriber's mark; a memory refuses empty text
-    messages: list[Message] = [one for one in chat.messages if one.content.strip()]
+def _fill(memory: "Memory", chat: Conversation, on_add: Callable[[int, int], None] | None) -> AddReport | None:
     try:
-        present = [one.id for one in memory.messages()]
+        present = memory.messages()
     except NamespaceNotFound:
-        return messages, memory.add(messages, progress=on_add)
-    if present != [one.id for one in messages]:
+        return memory.add(chat.messages, progress=on_add)
+    # whole messages: files often number theirs alike
+    if present != chat.messages:
         raise InvalidArgument(
             f"namespace {memory.namespace!r} of {memory.path} holds {len(present)} messages that are not conversation "
             f"{chat.id!r}; give a database of its own"
         )
-    return messages, None
+    return None

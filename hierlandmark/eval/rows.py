@@ -95,7 +95,11 @@ class VectorRow:
         self._vectors = chat.vectors
         self._width = chat.vectors.blocks.shape[1]
         self._peer = Faiss(self._vectors.blocks, name.removeprefix("faiss-"))  # type: ignore[arg-type]
-        self.index_bytes = self._peer.index_bytes
+
+    @property
+    def index_bytes(self) -> int:
+        """As FAISS writes it."""
+        return self._peer.index_bytes
 
     def rank(self, query: str, k: int) -> Ranking:
         """See `Retriever.rank`."""

@@ -145,8 +145,10 @@ class LandmarkVectors:
             n_read: blocks that may be read to tell their messages apart.
 
         Returns:
-            The ranking, and what was read for it.
+            The ranking, and what was read for it; nothing of no blocks.
         """
+        if not len(blocks):
+            return [], Cost()
         weights = np.asarray([head.weight for head in self._heads])
         rule = self._voters.rule
         found = rule.of_products(np.asarray(scores, dtype=np.float64) * query.scale, self._heads)

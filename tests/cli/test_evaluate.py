@@ -1,12 +1,17 @@
 """`eval`: the JSON it writes is a contract."""
 
 import json
+import os
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import hierlandmark
+from hierlandmark.errors import InvalidArgument
 from hierlandmark.results import Cost
 from tests.fake_memory import FakeMemory, FakeModel
 
@@ -168,11 +173,56 @@ def test_perplexity_json(cli) -> None:
         "eval", "perplexity", "book.txt", "--lengths", "100,200", "--limit", 2, "--mode", "flat", "--json", "o.json"
     )
     assert done.exit_code == 0
-    first, second = json.loads(Path("o.json").read_text())["results"]
+    found = json.loads(Path("o.json").read_text())
+    assert found["finished"] is True
+    first, second = found["results"]
     assert set(first) >= {"length", "windows", "tokens", "perplexity", "mode", "cost"}
     assert set(first["cost"]) == {"ms"}
     assert (first["windows"], first["tokens"]) == (2, 198)
     assert round(second["perplexity"], 3) == 7.389
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("interrupt", 130), ("terminate", 143), ("error", 2), ("short", 2)], ids=lambda one: str(one)
+)
+@pytest.mark.parametrize("table", [[], ["--table", "2"]], ids=["one", "table"])
+def test_a_perplexity_run_that_is_cut_keeps_what_it_has(
+    cli, monkeypatch: pytest.MonkeyPatch, table: list[str], how: str, code: int
+) -> None:
+    Path("book.txt").write_text("a word and " * 100)
+    settings = 8 if table else 1
+    done: list[int] = []
+
+    def nll(_: FakeModel, tokens: Sequence[int], **__: object) -> list[float]:
+        done.append(len(tokens))
+        # the second window of the second length, under the last of its settings
+        if len(done) == 4 * settings and how != "short":
+            assert [row["windows"] for row in kept("o.json")] == [2] * settings + [1] * settings
+            if how == "interrupt":
+                raise KeyboardInterrupt
+            if how == "error":
+                raise InvalidArgument("no more")
+            os.kill(os.getpid(), signal.SIGTERM)
+        return [1.0] * (len(tokens) - 1)
+
+    def kept(name: str) -> list[dict]:
+        return json.loads(Path(name).read_text())["results"]
+
+    monkeypatch.setattr(FakeModel, "nll", nll)
+    monkeypatch.setattr("hierlandmark.cli.perplexity._finished", lambda row, _: row | {"attention_size": 7})
+    base = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=8192))
+    monkeypatch.setattr(FakeModel, "core", SimpleNamespace(base=base), raising=False)
+    lengths = "100,20000" if how == "short" else "100,200"
+    before = signal.getsignal(signal.SIGTERM)
+    ended = cli("eval", "perplexity", "book.txt", "--lengths", lengths, "--limit", 2, "--json", "o.json", *table)
+    assert ended.exit_code == code and signal.getsignal(signal.SIGTERM) is before
+    assert json.loads(Path("o.json").read_text())["finished"] is False
+    wanted = [(100, 2)] + ([] if how == "short" else [(200, 1)])
+    assert [(row["length"], row["windows"]) for row in kept("o.json")] == [
+        one for one in wanted for _ in range(settings)
+    ]
+    assert len(ended.stdout.splitlines()) == settings * len(wanted) + (2 if table else 0)
+    assert "cut short" in ended.stderr
 
 
 COMMANDS = {

@@ -102,9 +102,18 @@ def test_locomo(tmp_path: Path) -> None:
     assert [one.time for one in chat.messages] == ["2023-05-08T13:56:00"] * 2 + [None, "2023-06-01T00:05:00"]
     assert [(one.type, one.evidence) for one in chat.questions] == [
         ("single-hop", ["D1:1"]),
-        ("temporal", ["D1:1", "D2:1", "D1:2"]),
+        ("temporal", ["D1:1", "D2:1", "D1:2", "D9:9"]),
         ("adversarial", []),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("D1:1; D10:1", ["D1:1", "D10:1"]), ("D1:1", ["D1:1"]), (None, []), ([], []), ([3], [])]
+)
+def test_locomo_evidence_may_be_one_string(tmp_path: Path, given: object, found: list[str]) -> None:
+    record = LOCOMO[0] | {"qa": [{"question": "What?", "evidence": given, "category": 4}]}
+    (chat,) = load(written(tmp_path / "locomo10.json", [record]))
+    assert chat.questions[0].evidence == found
 
 
 def test_longmemeval(tmp_path: Path) -> None:
@@ -129,7 +138,8 @@ def test_beir(beir: Path) -> None:
     ]
     assert [(one.question, one.evidence) for one in corpus.questions] == [
         ("what burns clay", ["d1"]),
-        ("cloth", ["d2"]),
+        # an empty document and one that is not there can be judged; `evaluate_retrieval` leaves them out
+        ("cloth", ["d2", "d3", "gone"]),
     ]
 
 
@@ -161,6 +171,18 @@ FAULTS = {
         "message id 'D1:1' stands twice",
     ),
     "dates short": ([LONGMEMEVAL[0] | {"haystack_dates": ["x"]}], "3 sessions, 3 of their ids and 1 of their dates"),
+    "a question that is none": ([LOCOMO[0] | {"qa": ["x"]}], "record 0, question 0: expected an object, got str"),
+    "a list as category": (
+        [LOCOMO[0] | {"qa": [{"question": "x", "category": [1]}]}],
+        r"record 0, question 0: expected category as the published file has it, got \[1\]",
+    ),
+    "evidence of numbers": (
+        [LOCOMO[0] | {"qa": [{"question": "x", "evidence": 3}]}],
+        "record 0, question 0: expected evidence as the published file has it, got 3",
+    ),
+    "ids that are no list": ([LONGMEMEVAL[0] | {"haystack_session_ids": 3}], "record 0: expected haystack_session_ids"),
+    "dates that are no list": ([LONGMEMEVAL[0] | {"haystack_dates": "abc"}], "record 0: expected haystack_dates"),
+    "a type that is no text": ([LONGMEMEVAL[0] | {"question_type": 3}], "record 0: expected question_type"),
     "no role": ([LONGMEMEVAL[0] | {"haystack_sessions": [[{}], [], []]}], "session 's1', turn 0: expected role"),
 }
 

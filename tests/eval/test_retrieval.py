@@ -116,6 +116,16 @@ def test_a_filled_database_is_used_as_it_is(open_memory, monkeypatch: pytest.Mon
         evaluate_retrieval([conversation("a", 29)], open_memory)
 
 
+def test_other_text_under_the_same_ids_is_not_the_conversation(open_memory) -> None:
+    chat = conversation("a")
+    evaluate_retrieval([chat], open_memory)
+    first, *rest = chat.messages
+    for change in ({"content": "other"}, {"role": "assistant"}, {"time": "2026-01-01"}, {"metadata": {"a": 1}}):
+        other = chat.model_copy(update={"messages": [first.model_copy(update=change), *rest]})
+        with pytest.raises(InvalidArgument, match="holds 30 messages that are not conversation 'a'"):
+            evaluate_retrieval([other], open_memory)
+
+
 def test_empty_turns_are_left_out(open_memory) -> None:
     chat = Conversation.model_validate(
         {
@@ -127,6 +137,22 @@ def test_empty_turns_are_left_out(open_memory) -> None:
     report = evaluate_retrieval([chat], open_memory)
     assert report.results() == {"recall@1": 0, "recall@5": 0, "recall@10": 0, "recall@20": 0, "mrr": 0, "n": 0}
     assert [one.id for one in open_memory("1").messages()] == [2]
+
+
+def test_evidence_that_cannot_be_found_does_not_count(open_memory) -> None:
+    chat = Conversation.model_validate(
+        {
+            "id": 1,
+            "messages": [{"id": 1, "content": " "}, {"id": 2, "content": "x"}],
+            "questions": [
+                {"question": "x", "evidence": [1, 2, 9, "2"]},
+                {"question": "x", "evidence": [1]},
+            ],
+        }
+    )
+    report = evaluate_retrieval([chat], open_memory)
+    assert [one.question.evidence for one in report.asked] == [[2], []]
+    assert (report.results()["recall@1"], report.results()["n"], report.unfindable) == (1, 1, 4)
 
 
 def test_k_zero(open_memory) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.eval.peers.faiss import Faiss
 from hierlandmark.eval.scale import make, measure_scale, scale_cells
 
 FIELDS = {
@@ -35,6 +36,13 @@ def test_faiss_over_the_same_vectors(kind: str) -> None:
     (found,) = measure_scale([400], [f"faiss-{kind}"], width=8)
     assert found["agreement@10"] == 1 if kind == "flat" else found["agreement@10"] > 0.5
     assert found["resident_bytes"] >= 400 * 8 * 4
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_faiss_bytes_are_those_that_it_writes(kind: str) -> None:
+    faiss = pytest.importorskip("faiss")
+    peer = Faiss(np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32), kind)  # type: ignore[arg-type]
+    assert peer.index_bytes == len(faiss.serialize_index(peer._index))
 
 
 def test_a_memory_s_segments_are_repeated_whole(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from hierlandmark import Memory
+from hierlandmark.memory.rules import RULES
 from hierlandmark.memory.vectors import LandmarkVectors
-from hierlandmark.model import LandmarkModel, RetrievalHead
+from hierlandmark.model import LandmarkModel, Ranking, RetrievalHead
+from hierlandmark.results import Cost
 from hierlandmark.testing import tiny_model
 
 HEADS = {"all": (), "some": (RetrievalHead(layer=0, head=3), RetrievalHead(layer=1, head=1, weight=0.5))}
@@ -62,6 +64,13 @@ def test_messages_hold_tokens_of_the_found_blocks(memory: Memory) -> None:
     ranking, cost = vectors.messages(query, best.tolist(), (vectors.blocks @ query.vector)[best].tolist())
     assert sorted(ranking) == list(range(12))
     assert cost.blocks_read > 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_blocks_are_no_messages(memory: Memory, rule: Ranking) -> None:
+    vectors = LandmarkVectors(memory)
+    vectors._voters.rule = RULES[rule]
+    assert vectors.messages(vectors.query("word 3"), [], []) == ([], Cost())
 
 
 def test_vectors_are_those_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

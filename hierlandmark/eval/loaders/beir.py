@@ -28,12 +28,10 @@ def read_beir(path: Path) -> Iterator[Conversation]:
         name = str(need(path / "corpus.jsonl", place, record, "_id", (str, int)))
         title, text = record.get("title") or "", need(path / "corpus.jsonl", place, record, "text", str)
         messages.append(Message(id=name, role="document", content=f"{title}\n{text}".strip()))
-    # an empty document can be judged, and cannot be found
-    known = {one.id for one in messages if one.content}
     evidence: dict[str, list[str]] = {}
     for query, document, score in _judgements(path / "qrels" / f"{split}.tsv"):
         found = evidence.setdefault(query, [])
-        if score > 0 and document in known:
+        if score > 0:
             found.append(document)
     questions = [
         Question(type=split, question=str(need(path / "queries.jsonl", place, record, "text", str)), evidence=ids)

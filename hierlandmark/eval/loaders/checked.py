@@ -25,10 +25,15 @@ def need(path: Path, place: str, record: Any, key: str, kind: type | tuple[type,
     return record[key]
 
 
+def may(path: Path, place: str, record: dict[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
+    """A field that may be absent or null, of a type."""
+    return None if record.get(key) is None else need(path, place, record, key, kind)
+
+
 def conversation(
     path: Path, place: str, name: MessageId, messages: Sequence[Message], questions: Sequence[Question]
 ) -> Conversation:
-    """A conversation whose ids are unique and whose evidence is there."""
+    """A conversation whose ids are unique. Evidence may name what is not there: `evaluate_retrieval` drops it."""
     ids = [one.id for one in messages]
     if len(set(ids)) < len(ids):
         fail(path, place, f"message id {next(i for i in ids if ids.count(i) > 1)!r} stands twice")

@@ -1,13 +1,13 @@
 """LoCoMo (Maharana et al. 2024, arXiv 2402.17753): `locomo10.json`, a list of two-person chats of many sessions."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hierlandmark.chats import Conversation, Question
-from hierlandmark.eval.loaders.checked import conversation, need
+from hierlandmark.eval.loaders.checked import conversation, may, need
 from hierlandmark.messages import Message
 
 # the numbers of the published file, by the counts of the paper's Table 5
@@ -18,7 +18,7 @@ _DATE = "%I:%M %p on %d %B, %Y"
 
 
 def read_locomo(path: Path, records: list[Any]) -> Iterator[Conversation]:
-    """One conversation a record. Message ids are `dia_id`s; evidence that names no turn is dropped.
+    """One conversation a record. Message ids are `dia_id`s.
 
     A photo is part of its turn, as its caption: questions ask about them. Adversarial questions keep the turns that
     they twist as evidence.
@@ -27,16 +27,24 @@ def read_locomo(path: Path, records: list[Any]) -> Iterator[Conversation]:
         place = f"record {index}"
         chat = need(path, place, record, "conversation", dict)
         messages = list(_messages(path, place, chat))
-        known = {str(one.id) for one in messages}
         questions = [
-            Question(
-                type=CATEGORIES.get(one.get("category"), str(one.get("category"))),
-                question=str(need(path, f"{place}, question {at}", one, "question", str)),
-                evidence=list(_evidence(one.get("evidence"), known)),
-            )
+            _question(path, f"{place}, question {at}", one)
             for at, one in enumerate(need(path, place, record, "qa", list))
         ]
         yield conversation(path, place, record.get("sample_id", index), messages, questions)
+
+
+def _question(path: Path, place: str, record: Any) -> Question:
+    text = need(path, place, record, "question", str)
+    category = may(path, place, record, "category", (int, str))
+    evidence = may(path, place, record, "evidence", (list, str)) or ""
+    given = evidence if isinstance(evidence, str) else " ".join(map(str, evidence))
+    named = (f"D{int(session)}:{int(turn)}" for session, turn in _EVIDENCE.findall(given))
+    return Question(
+        type=CATEGORIES.get(category, str(category)),
+        question=text,
+        evidence=list(dict.fromkeys(named)),
+    )
 
 
 def _messages(path: Path, place: str, chat: dict[str, Any]) -> Iterator[Message]:
@@ -67,11 +75,3 @@ def _time(text: Any) -> str | None:
 def _canonical(text: str) -> str:
     match = _EVIDENCE.fullmatch(text)
     return f"D{int(match[1])}:{int(match[2])}" if match else text
-
-
-def _evidence(given: Any, known: set[str]) -> Iterable[str]:
-    found = [
-        f"D{int(session)}:{int(turn)}"
-        for session, turn in _EVIDENCE.findall(" ".join(map(str, given if given else ())))
-    ]
-    return dict.fromkeys(one for one in found if one in known)

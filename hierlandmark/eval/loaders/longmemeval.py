@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hierlandmark.chats import Conversation, Question
-from hierlandmark.eval.loaders.checked import conversation, fail, need
+from hierlandmark.eval.loaders.checked import conversation, fail, may, need
 from hierlandmark.messages import Message
 
 
@@ -20,8 +20,8 @@ def read_longmemeval(path: Path, records: list[Any]) -> Iterator[Conversation]:
         place = f"record {index}"
         name = str(need(path, place, record, "question_id", str))
         sessions = need(path, place, record, "haystack_sessions", list)
-        ids = record.get("haystack_session_ids") or list(range(len(sessions)))
-        dates = record.get("haystack_dates") or [None] * len(sessions)
+        ids = may(path, place, record, "haystack_session_ids", list) or list(range(len(sessions)))
+        dates = may(path, place, record, "haystack_dates", list) or [None] * len(sessions)
         if not len(ids) == len(dates) == len(sessions):
             fail(path, place, f"{len(sessions)} sessions, {len(ids)} of their ids and {len(dates)} of their dates")
         messages: list[Message] = []
@@ -42,11 +42,11 @@ def read_longmemeval(path: Path, records: list[Any]) -> Iterator[Conversation]:
                     time=_time(date),
                 )
                 messages.append(message)
-                if turn.get("has_answer") and message.content.strip():
+                if turn.get("has_answer"):
                     marked.append(str(message.id))
         absent = name.endswith("_abs")
         question = Question(
-            type="abstention" if absent else record.get("question_type"),
+            type="abstention" if absent else may(path, place, record, "question_type", str),
             question=str(need(path, place, record, "question", str)),
             evidence=[] if absent else list(marked),
         )

@@ -56,12 +56,16 @@ class Faiss:
     @property
     def index_bytes(self) -> int:
         """Of the index as FAISS writes it."""
-        # a written copy of the vectors would double the memory that a million of them take
-        if self.kind == "flat":
-            return int(self._n * self._index.d * 4)
-        if self.kind == "ivf":
-            return int(self._n * (self._index.d * 4 + 8) + self._index.nlist * self._index.d * 4)
-        return int(self._n * (self._index.d * 4 + NEIGHBOURS * 2 * 4))
+        # counted as it is written: a copy would double the memory that a million vectors take
+        total = 0
+
+        def count(part: bytes) -> int:
+            nonlocal total
+            total += len(part)
+            return len(part)
+
+        self._library.write_index(self._index, self._library.PyCallbackIOWriter(count))
+        return total
 
     def search(self, query: np.ndarray, k: int) -> tuple[list[int], list[float], int]:
         """Places of at most k vectors, best first, their inner products, and vectors compared."""

@@ -1,6 +1,7 @@
 """LangChain messages to stored ones and back, without loss."""
 
 import json
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -60,10 +61,11 @@ def to_stored(message: BaseMessage) -> Message:
 
 def from_stored(message: Message) -> BaseMessage:
     """The LangChain message that was stored, or the nearest one to a message that did not come from LangChain."""
-    kept = message.metadata.get(KEY)
-    if kept is not None:
+    if (kept := _kept(message)) is not None:
         data = {"content": message.content, **kept["data"]}
-        return messages_from_dict([{"type": kept["type"], "data": data}])[0]
+        # a type or field that this LangChain does not know; what was kept is still in the metadata below
+        with suppress(KeyError, TypeError, ValueError):
+            return messages_from_dict([{"type": kept["type"], "data": data}])[0]
     extra = {"time": message.time, "metadata": message.metadata}
     fields: dict[str, Any] = {
         "content": message.content,
@@ -82,6 +84,18 @@ def from_stored(message: Message) -> BaseMessage:
             return ToolMessage(tool_call_id=str(message.id), **fields)
         case other:
             return ChatMessage(role=other, **fields)
+
+
+def own_metadata(message: Message) -> dict[str, Any]:
+    """A message's metadata without what `to_stored` put there."""
+    return {key: value for key, value in message.metadata.items() if key != KEY or _kept(message) is None}
+
+
+def _kept(message: Message) -> dict[str, Any] | None:
+    """What `to_stored` put into the metadata; None where whatever has its key came by other means."""
+    kept = message.metadata.get(KEY)
+    ours = isinstance(kept, dict) and isinstance(kept.get("type"), str) and isinstance(kept.get("data"), dict)
+    return kept if ours else None
 
 
 def _role(message: BaseMessage) -> str:

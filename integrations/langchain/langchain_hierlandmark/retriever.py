@@ -13,14 +13,16 @@ from hierlandmark.config import SearchMode
 from hierlandmark.filters import Filter
 from hierlandmark.results import Hit
 from langchain_hierlandmark.memory import MemoryLike, opened
+from langchain_hierlandmark.messages import own_metadata
 
 
 class HierLandmarkRetriever(BaseRetriever):
     """Finds messages of one memory, best first, one Document each.
 
     Give `memory`, or the `path` of a database and a `namespace`. A Document holds the text of one message; its metadata
-    is the message's own, plus `message_ids`, `role`, `time`, `score`, `block` and `segment` of the hit, and, with
-    `neighbours`, lists `before` and `after` of the messages that stand beside it.
+    is the message's own (less what a chat history keeps there for itself), plus `message_ids`, `role`, `time`, `score`,
+    `block` and `segment` of the hit, and, with `neighbours`, lists `before` and `after` of the messages that stand
+    beside it.
 
         retriever = HierLandmarkRetriever(path="memory.db", namespace="ada", k=4)
         documents = retriever.invoke("Where is the spare key?")
@@ -39,7 +41,7 @@ class HierLandmarkRetriever(BaseRetriever):
     k: int = Field(default=10, ge=1)
     """Documents to return; `invoke(query, k=...)` overrides it."""
     mode: SearchMode | None = None
-    """`hierarchical`, `flat` or `hybrid`; the memory's own choice when absent."""
+    """`hierarchical`, `flat`, `hybrid`, or `index` where one is built; the memory's own choice when absent."""
     where: Filter | None = None
     """Which messages may be found, by role, time and metadata; `invoke(query, where=...)` overrides it."""
     neighbours: int = Field(default=0, ge=0)
@@ -88,7 +90,11 @@ class HierLandmarkRetriever(BaseRetriever):
 def _beside(hit: Hit) -> dict[str, Any]:
     """Neighbours as JSON, where the hit has some."""
     sides = {"before": hit.before, "after": hit.after}
-    return {name: [one.model_dump(mode="json") for one in side] for name, side in sides.items() if side}
+    return {
+        name: [one.model_dump(mode="json") | {"metadata": own_metadata(one)} for one in side]
+        for name, side in sides.items()
+        if side
+    }
 
 
 def _documents(hits: Iterable[Hit]) -> list[Document]:
@@ -98,7 +104,7 @@ def _documents(hits: Iterable[Hit]) -> list[Document]:
             id=str(message.id),
             page_content=message.content,
             metadata={
-                **message.metadata,
+                **own_metadata(message),
                 "message_ids": [message.id],
                 "role": message.role,
                 "time": message.time,

@@ -115,6 +115,28 @@ def test_messages_added_by_other_means(memory: Memory, role: str, kind: type[Bas
     assert message.additional_kwargs == {"hierlandmark": kept}
 
 
+@pytest.mark.parametrize(
+    "mine",
+    [
+        "x",
+        7,
+        ["a"],
+        {},
+        {"type": "human"},
+        {"type": "human", "data": "x"},
+        {"type": ["human"], "data": {}},
+        {"type": "no such", "data": {}},
+        {"type": "tool", "data": {}},
+    ],
+    ids=str,
+)
+def test_metadata_of_others_under_the_same_key_is_no_message(memory: Memory, mine: object) -> None:
+    memory.add([Message(id=7, content="hello", metadata={"langchain_message": mine})])
+    (message,) = HierLandmarkChatMessageHistory(memory).messages
+    assert (type(message), message.content, message.id) == (HumanMessage, "hello", "7")
+    assert message.additional_kwargs["hierlandmark"]["metadata"] == {"langchain_message": mine}
+
+
 async def test_clear(filled: Memory) -> None:
     history = HierLandmarkChatMessageHistory(filled)
     history.clear()

@@ -1,10 +1,12 @@
 """What Documents carry, and which errors a caller sees."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
-from langchain_hierlandmark import HierLandmarkRetriever
+from langchain_hierlandmark import HierLandmarkChatMessageHistory, HierLandmarkRetriever
 from pydantic import ValidationError
 
 from hierlandmark import Filter, InvalidArgument, Memory, MissingExtra, NamespaceNotFound
@@ -73,6 +75,29 @@ def test_metadata_of_a_message_cannot_hide_the_hit(memory: Memory) -> None:
     assert document.metadata["message_ids"] == [1]
     assert isinstance(document.metadata["score"], float)
     assert document.metadata["kept"] is True
+
+
+def test_what_a_history_keeps_for_itself_is_no_metadata_of_a_document(memory: Memory) -> None:
+    HierLandmarkChatMessageHistory(memory).add_messages([HumanMessage("a", id="1"), HumanMessage("b", id="2")])
+    memory.add([{"id": "3", "content": "c", "metadata": {"langchain_message": "mine"}}])
+    documents = {one.id: one.metadata for one in HierLandmarkRetriever(memory=memory).invoke("a")}
+    assert set(documents["1"]) == {"message_ids", "role", "time", "score", "block", "segment"}
+    assert documents["3"]["langchain_message"] == "mine"
+    (first,) = HierLandmarkRetriever(memory=memory, k=1, neighbours=2).invoke("a")
+    beside = [*first.metadata.get("before", ()), *first.metadata.get("after", ())]
+    kept = {"1": {}, "2": {}, "3": {"langchain_message": "mine"}}
+    assert len(beside) == 2 and all(one["metadata"] == kept[one["id"]] for one in beside)
+
+
+def test_what_cannot_be_closed_is_no_memory(filled: Memory) -> None:
+    names = ("search", "asearch", "add", "aadd", "messages", "amessages", "forget", "aforget")
+    with pytest.raises(ValidationError, match="MemoryLike"):
+        HierLandmarkRetriever(memory=SimpleNamespace(**{name: getattr(filled, name) for name in names}))
+
+
+def test_mode_index(filled: Memory) -> None:
+    filled.build_index()
+    assert len(HierLandmarkRetriever(memory=filled, mode="index").invoke("spare key")) == 6
 
 
 def test_in_a_chain_and_in_batches(filled: Memory) -> None:
