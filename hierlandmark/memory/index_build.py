@@ -195,8 +195,10 @@ def _sweep(folder: Path, name: str) -> None:
                 shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
-def clear_segments(folder: Path, ids: list[SegmentId], opened: Built | None) -> None:
+def clear_segments(folder: Path, ids: list[SegmentId], opened: Built | None, listing: Listing) -> None:
     """Overwrite what the index in use holds of these segments; called under the write lock.
+
+    What stands no more goes too: an open segment that was written anew since may hold what is forgotten now.
 
     One that holds nothing then, or is damaged, is removed.
 
@@ -212,7 +214,7 @@ def clear_segments(folder: Path, ids: list[SegmentId], opened: Built | None) -> 
             return
         vectors = opened.vectors if opened and opened.name == name else VectorIndex.open(folder / name)
         held, _, _ = _state(vectors.tables)
-        vectors.wipe(np.flatnonzero(np.isin(held, ids)))
+        vectors.wipe(np.flatnonzero(np.isin(held, ids) | ~_standing(vectors.tables, listing)))
         if vectors.tables["gone"].all():
             remove(folder)
         else:

@@ -38,12 +38,15 @@ class IndexVerbs:
     namespace: str
     _lock: threading.RLock
     _index: IndexSearch | None
+    _store: BlockStore | None
     if TYPE_CHECKING:
 
         @property
         def _is_file(self) -> bool: ...
 
         def _check_writable(self) -> None: ...
+
+        def _check_open(self) -> None: ...
 
         def _ready(self) -> tuple[LandmarkModel, BlockStore]: ...
 
@@ -81,6 +84,7 @@ class IndexVerbs:
         """Remove the index, if there is one; `StoreNotWritable`."""
         self._check_writable()
         with self._lock:
+            self._check_open()
             self._index = None
             if self._is_file:
                 folder = index_folder(self.path, self.namespace)
@@ -109,14 +113,16 @@ class IndexVerbs:
         return self._index
 
     def _clear_index(self, ids: list[SegmentId]) -> None:
-        """Overwrite these segments, which are about to be written anew, in the index too."""
+        """Overwrite these segments, which are about to be written anew, in the index too, and what stands no more."""
         opened: Built | None = self._index.built if self._index else None
+        assert self._store is not None
+        listing = self._store.listing(self.namespace)
         if self._is_file:
             folder = index_folder(self.path, self.namespace)
             with _named(folder):
-                clear_segments(folder, ids, opened)
+                clear_segments(folder, ids, opened, listing)
         elif opened:
-            opened.vectors.wipe(np.flatnonzero(np.isin(opened.ids, ids)))
+            opened.vectors.wipe(np.flatnonzero(np.isin(opened.ids, ids) | ~opened.standing(listing)))
         if self._index:
             self._index.forget()
             # a namespace without a message is none

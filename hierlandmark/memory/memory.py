@@ -53,7 +53,9 @@ class Memory(IndexVerbs, AsyncVerbs):
     ) -> None:
         check_path(path)
         check_namespace(namespace)
-        self.path, self.namespace, self.config, self.read_only = path, namespace, config, read_only
+        # the file itself, whatever becomes of links and of the working directory: its index lies beside it
+        self.path: str | Path = path if str(path) == IN_MEMORY else Path(path).resolve()
+        self.namespace, self.config, self.read_only = namespace, config, read_only
         self._model = model
         # one query or change at a time; counts and messages do not wait for it
         self._lock = threading.RLock()
@@ -110,11 +112,14 @@ class Memory(IndexVerbs, AsyncVerbs):
                 self._model = LandmarkModel.from_pretrained()
             return self._model
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidArgument(f"the memory at {str(self.path)!r} is closed; open it again")
+
     def _open_store(self) -> BlockStore:
         """The store; a file that exists is opened without loading a model."""
         with self._opening:
-            if self._closed:
-                raise InvalidArgument(f"the memory at {str(self.path)!r} is closed; open it again")
+            self._check_open()
             if self._store is None:
                 if not self._is_file:
                     self._store = InMemoryStore(self.model.spec(self.config.keep or "all"))

@@ -12,7 +12,14 @@ import torch
 
 from hierlandmark import Memory, MemoryConfig
 from hierlandmark.config import RecallConfig
-from hierlandmark.errors import IndexNotFound, ModelMismatch, NamespaceNotFound, StoreCorrupt, StoreNotWritable
+from hierlandmark.errors import (
+    IndexNotFound,
+    InvalidArgument,
+    ModelMismatch,
+    NamespaceNotFound,
+    StoreCorrupt,
+    StoreNotWritable,
+)
 from hierlandmark.memory.index_build import current_build, index_folder
 from hierlandmark.model import LandmarkModel, RetrievalHead
 from hierlandmark.testing import tiny_model
@@ -142,6 +149,62 @@ def test_what_was_forgotten_is_not_found_and_leaves_no_trace(memory: Memory) -> 
             same(again)
     else:
         assert not index.built.vectors._blocks[index.built.vectors._starts[place]].any()
+
+
+def test_what_the_index_held_of_an_open_segment_goes_too(memory: Memory) -> None:
+    memory.build_index()
+    index = memory._index
+    assert index is not None
+    place = int(index.built.ids.argmax())
+    (keys,) = index.built.vectors.landmarks([place])
+    assert keys is not None and keys.any()
+    keys = keys.copy()
+    if memory.path != ":memory:":
+        held = (folder_of(memory) / "landmarks.npy").read_bytes()
+        # short blocks of other segments may say the same
+        keys = np.stack([row for row in keys if held.count(row.tobytes()) == 1])
+        assert len(keys)
+    # the open segment is written anew: the index holds one that stands no more
+    memory.add([{"id": "later", "role": "user", "content": "one more"}])
+    memory.forget([N - 1])
+    if memory.path != ":memory:":
+        for file in folder_of(memory).iterdir():
+            for row in keys:
+                assert row.tobytes() not in file.read_bytes()
+    else:
+        assert not index.built.vectors._blocks[index.built.vectors._starts[place]].any()
+    memory.forget([*range(N - 1), "later"])
+    assert memory._index is None
+    if memory.path != ":memory:":
+        assert not folder_of(memory).exists()
+
+
+def test_the_index_is_that_of_the_file_whatever_it_is_called(
+    model: LandmarkModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "a" / "m.db")
+    monkeypatch.chdir(tmp_path / "a")
+    with Memory.open("m.db", model=model) as memory:
+        memory.add(CHAT[:6])
+        memory.build_index()
+        monkeypatch.chdir(tmp_path)
+        assert memory.stats().file_bytes > 0
+        assert memory.stats().index is not None
+    folder = index_folder(tmp_path / "a" / "m.db", "default")
+    assert folder.exists()
+    with Memory.open(tmp_path / "link.db", model=model) as memory:
+        memory.forget(range(6))
+    assert not folder.exists()
+
+
+def test_a_closed_memory_keeps_its_index(model: LandmarkModel, tmp_path: Path) -> None:
+    with Memory.open(tmp_path / "m.db", model=model) as memory:
+        memory.add(CHAT[:6])
+        memory.build_index()
+    with pytest.raises(InvalidArgument, match="closed"):
+        memory.drop_index()
+    assert folder_of(memory).exists()
 
 
 def test_an_index_of_nothing_is_removed(memory: Memory) -> None:
