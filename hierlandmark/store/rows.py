@@ -226,20 +226,24 @@ def segment_records(
         "SELECT id, closed, n_tokens, kv_bytes, block_content, crc, tokens FROM segments"
         f" WHERE segments.namespace_id = ? {where} ORDER BY id"
     )
-    return [
-        SegmentRecord(
+    out = []
+    for segment_id, closed, n, kv_bytes, content, crc, tokens in conn.execute(query, (namespace, *parameters)):
+        tokens_of = f"tokens of segment {segment_id}"
+        record = SegmentRecord(
             id=segment_id,
-            tokens=from_bytes(tokens, crc, np.dtype(np.int32), (n,), f"tokens of segment {segment_id}").astype(
-                np.int32
-            ),
+            tokens=from_bytes(tokens, crc, np.dtype(np.int32), (n,), tokens_of).astype(np.int32),
             runs=tuple(runs.get(segment_id, ())),
-            block_content=_integers(block_content, segment_id),
+            block_content=_integers(content, segment_id),
             closed=bool(closed),
             has_kv=kv_bytes > 0,
             version=crc,
         )
-        for segment_id, closed, n, kv_bytes, block_content, crc, tokens in conn.execute(query, (namespace, *parameters))
-    ]
+        for counts in (record.block_content, [run.n_tokens for run in record.runs]):
+            # these have no checksum of their own
+            if not all(type(count) is int and count > 0 for count in counts) or sum(counts) != n:
+                raise StoreCorrupt(f"segment {segment_id} has {n} tokens, its messages or blocks others. {RECOVER}")
+        out.append(record)
+    return out
 
 
 def gate_keys(
@@ -264,5 +268,5 @@ def gate_keys(
 def _integers(text: str, segment_id: SegmentId) -> tuple[int, ...]:
     try:
         return tuple(json.loads(text))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise StoreCorrupt(f"the row of segment {segment_id} is damaged ({error}). {RECOVER}") from error

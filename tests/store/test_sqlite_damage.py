@@ -138,13 +138,19 @@ def test_a_damaged_spec(written, update):
         "UPDATE messages SET content = CAST(x'ff' AS TEXT)",
         "UPDATE messages SET message_id = '1.5'",
         "UPDATE segments SET block_content = '['",
+        "UPDATE segments SET block_content = '5'",
+        "UPDATE segments SET block_content = '[0]'",
+        "UPDATE segments SET block_content = '[]'",
+        "UPDATE runs SET n_tokens = n_tokens + 1000",
+        "UPDATE runs SET n_tokens = -1",
+        "DELETE FROM runs",
         "DROP TABLE runs",
         "DROP TABLE messages",
     ],
 )
 def test_damaged_rows(written, update):
     with contextlib.closing(sqlite3.connect(written)) as conn:
-        conn.execute(update + (" WHERE id = 7" if update.startswith("UPDATE") else ""))
+        conn.execute(update + (" WHERE id = 7" if update.startswith("UPDATE") and "runs" not in update else ""))
         conn.commit()
     with pytest.raises(StoreCorrupt):
         use(written)
