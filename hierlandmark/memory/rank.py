@@ -69,7 +69,8 @@ def rank_blocks(
     last = [q[:, -1:].contiguous() for q in queries]
     gates: Tensor | None = None
     gate_scores: Tensor | None = None
-    places = list(range(G)) if allowed is None else candidates(recall, allowed)
+    # a range is read in place, a list is gathered
+    places: Sequence[int] = range(G) if allowed is None else candidates(recall, allowed)
     opened = places
     if mode == "hierarchical":
         of_gates: list[Tensor] = [torch.empty(0)] * len(heads)
@@ -89,13 +90,13 @@ def rank_blocks(
         logits = logits.masked_fill(~eligible, float("-inf"))
     votes = logits.flatten(1).softmax(-1).view_as(logits)
     mass = torch.zeros(len(heads), G)
-    mass[:, places] = votes.sum(-1) if gates is None else gates
+    mass[:, list(places)] = votes.sum(-1) if gates is None else gates
     gates, votes = weight[:, None] * mass, weight[:, None, None] * votes
     block_scores = rule.scores(logits, votes, weight)
     segment_scores = block_scores.new_zeros(G)
-    segment_scores[places] = block_scores.sum(-1) if gate_scores is None else gate_scores
+    segment_scores[list(places)] = block_scores.sum(-1) if gate_scores is None else gate_scores
     return Ranked(
-        opened,
+        list(opened),
         segment_scores,
         block_scores,
         gates,
@@ -127,7 +128,7 @@ def _pick(
     heads: Sequence[RetrievalHead],
     by_layer: dict[int, list[int]],
     queries: Sequence[Tensor],
-    segments: list[int],
+    segments: Sequence[int],
     scale: float,
 ) -> list[Tensor]:
     """Landmark logits of every voting head: (S, N) each."""
