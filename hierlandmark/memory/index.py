@@ -95,9 +95,10 @@ class VectorIndex:
             InvalidArgument: shapes do not fit, or there is no block.
         """
         G = len(gates)
-        if not G or starts.shape != (G + 1,) or starts[-1] != len(blocks) or gates.shape[1:] != blocks.shape[1:]:
+        shaped = starts.shape == (G + 1,) and gates.shape[1:] == blocks.shape[1:]
+        if not (G and shaped and starts[0] == 0 and starts[-1] == len(blocks) and (np.diff(starts) >= 0).all()):
             raise InvalidArgument(
-                f"expected gates (G, V), blocks (N, V) and starts (G + 1,) that ends with N, got {gates.shape}, "
+                f"expected gates (G, V), blocks (N, V) and starts (G + 1,) that rises from 0 to N, got {gates.shape}, "
                 f"{blocks.shape} and {starts.shape}"
             )
         return cls.write(folder, [(gates, blocks)], starts, gates.shape[1], cells=cells)

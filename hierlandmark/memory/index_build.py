@@ -8,6 +8,7 @@ Keys are a function of text and model, and a segment's version is that of its te
 id and version are those that it was built with, and anything else in it is passed over, whatever it came from.
 """
 
+import os
 import re
 import shutil
 import time
@@ -116,10 +117,19 @@ def build(
     # written to while the pieces are read: what is gone by then has no version
     versions = listing.versions.copy()
     tables = {"ids": listing.ids, "versions": versions, "model": np.array(of)}
-    pieces = _pieces(store, namespace, voters, listing, versions, progress)
+    name = uuid.uuid4().hex
+
+    def alive(done: int, of: int) -> None:
+        # or another's `_sweep` takes a long build for one that broke off
+        with suppress(OSError):
+            if folder is not None:
+                os.utime(folder / name)
+        if progress:
+            progress(done, of)
+
+    pieces = _pieces(store, namespace, voters, listing, versions, alive)
     if folder is None:
         return Built.of(VectorIndex.hold(pieces, starts, voters.width, tables=tables), None, of)
-    name = uuid.uuid4().hex
     try:
         made = Built.of(VectorIndex.write(folder / name, pieces, starts, voters.width, tables=tables), name, of)
         _locked(store, namespace, lambda: _publish(made, folder, name, store.listing(namespace)))
@@ -195,12 +205,12 @@ def _sweep(folder: Path, name: str) -> None:
                 shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
-def clear_segments(folder: Path, ids: list[SegmentId], opened: Built | None, listing: Listing) -> None:
+def clear_segments(folder: Path, ids: list[SegmentId], opened: Built | None, listing: Listing, empty: bool) -> None:
     """Overwrite what the index in use holds of these segments; called under the write lock.
 
     What stands no more goes too: an open segment that was written anew since may hold what is forgotten now.
 
-    One that holds nothing then, or is damaged, is removed.
+    One that is damaged is removed, and that of a namespace that will be empty.
 
     Args:
         opened: an index that is open, which may be another one than that in use.
@@ -215,7 +225,7 @@ def clear_segments(folder: Path, ids: list[SegmentId], opened: Built | None, lis
         vectors = opened.vectors if opened and opened.name == name else VectorIndex.open(folder / name)
         held, _, _ = _state(vectors.tables)
         vectors.wipe(np.flatnonzero(np.isin(held, ids) | ~_standing(vectors.tables, listing)))
-        if vectors.tables["gone"].all():
+        if empty:
             remove(folder)
         else:
             _sweep(folder, name)

@@ -112,21 +112,24 @@ class IndexVerbs:
             )
         return self._index
 
-    def _clear_index(self, ids: list[SegmentId]) -> None:
-        """Overwrite these segments, which are about to be written anew, in the index too, and what stands no more."""
+    def _clear_index(self, ids: list[SegmentId], empty: bool) -> None:
+        """Overwrite these segments, which are about to be written anew, in the index too, and what stands no more.
+
+        The index of a namespace that will be empty is removed.
+        """
         opened: Built | None = self._index.built if self._index else None
         assert self._store is not None
         listing = self._store.listing(self.namespace)
         if self._is_file:
             folder = index_folder(self.path, self.namespace)
             with _named(folder):
-                clear_segments(folder, ids, opened, listing)
+                clear_segments(folder, ids, opened, listing, empty)
         elif opened:
             opened.vectors.wipe(np.flatnonzero(np.isin(opened.ids, ids) | ~opened.standing(listing)))
         if self._index:
             self._index.forget()
             # a namespace without a message is none
-            if self._index.built.vectors.tables["gone"].all():
+            if empty:
                 self._index = None
 
     def _index_stats(self, store: BlockStore) -> IndexStats | None:

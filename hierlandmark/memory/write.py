@@ -96,21 +96,26 @@ def forget(
     model: LandmarkModel,
     ids: Sequence[MessageId],
     kv_budget: int | None,
-    on_changed: Callable[[list[SegmentId]], None],
+    on_changed: Callable[[list[SegmentId], bool], None],
 ) -> None:
     """Remove messages, and encode what is left of every segment they were in.
 
-    `on_changed` is told, under the write lock, which segments these are; whatever it raises leaves all as it was.
+    `on_changed` is told, under the write lock, which segments these are, and whether nothing is left of the namespace;
+    whatever it raises leaves all as it was.
     """
     gone = {(type(i), i) for i in ids}
 
     def left() -> Iterator[tuple[SegmentId, EncodedSegment | None]]:
-        changed = []
+        changed, stays = [], False
         for record in store.segments(namespace):
-            if any((type(run.message_id), run.message_id) in gone for run in record.runs):
-                changed.append(record.id)
-                yield record.id, _without(model, record, gone, store.spec.keep)
-        on_changed(changed)
+            if not any((type(run.message_id), run.message_id) in gone for run in record.runs):
+                stays = True
+                continue
+            changed.append(record.id)
+            rest = _without(model, record, gone, store.spec.keep)
+            stays = stays or rest is not None
+            yield record.id, rest
+        on_changed(changed, not stays)
 
     store.rewrite(namespace, ids, left(), kv_budget=kv_budget)
 

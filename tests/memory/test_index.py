@@ -98,7 +98,7 @@ def test_ties_keep_text_order(tmp_path: Path) -> None:
 
 def test_arguments(tmp_path: Path) -> None:
     gates, blocks, starts = made()
-    with pytest.raises(InvalidArgument, match="that ends with N"):
+    with pytest.raises(InvalidArgument, match="that rises from 0 to N"):
         VectorIndex.build(tmp_path, gates, blocks[1:], starts)
     with pytest.raises(InvalidArgument, match="1 to 60 cells, got 61"):
         VectorIndex.build(tmp_path, gates, blocks, starts, cells=61)

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +198,16 @@ def test_the_index_is_that_of_the_file_whatever_it_is_called(
     with Memory.open(tmp_path / "link.db", model=model) as memory:
         memory.forget(range(6))
     assert not folder.exists()
+
+
+def test_an_index_stays_while_anything_is_remembered(memory: Memory) -> None:
+    memory.forget(range(5, N))
+    memory.build_index()
+    # every segment that it holds loses something
+    memory.forget([0, 2, 4])
+    assert memory.stats().index is not None
+    same(memory)
+    assert {one[0] for one in hits(memory, "message 1", N)} == {1, 3}
 
 
 def test_a_closed_memory_keeps_its_index(model: LandmarkModel, tmp_path: Path) -> None:
@@ -398,6 +410,26 @@ def test_a_segment_that_changes_under_a_search_is_looked_at_again(
         monkeypatch.setattr(memory._index, "_open", and_then_another_writes)
         found = hits(memory, "word37", 2 * N)
         assert {one[0] for one in found} == {*range(N), "late"} - {12}
+        same(memory)
+
+
+def test_a_long_build_is_not_taken_for_one_that_broke_off(tmp_path: Path, model: LandmarkModel) -> None:
+    with Memory.open(tmp_path / "m.db", model=model) as memory, Memory.open(tmp_path / "m.db", model=model) as other:
+        memory.add(CHAT)
+        memory.build_index()
+        folder = index_folder(memory.path, memory.namespace)
+
+        def slow(done: int, of: int) -> None:
+            for one in folder.iterdir():
+                # as if the build had been at it for long, but for what it did just now
+                if one.is_dir() and one.name != current_build(folder):
+                    assert time.time() - one.stat().st_mtime < 60
+                    os.utime(one, (0, 0))
+            if done == of:
+                return
+            other.forget([done % N])
+
+        memory.build_index(progress=slow)
         same(memory)
 
 
