@@ -30,6 +30,8 @@ MAY = datetime(2024, 5, 1, tzinfo=UTC)
 class FakeModel:
     """A tokenizer of characters; its plain attention reads everything."""
 
+    longest_text = 100
+
     loaded: ClassVar[list[tuple[Any, Any]]] = []
     layout = LayoutConfig()
 

@@ -86,7 +86,10 @@ def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread:
 
 def compare(memory: "Memory", model: "LandmarkModel", question: str, reread: int, first_token_s: float) -> None:
     """Measure reading parts of the memory's text again, estimate reading all of it, and print both beside the store."""
-    text = "\n".join(f"{one.role}: {one.content}" for one in memory.messages())
+    from hierlandmark.model.prompts import render
+
+    # as it was read into the store
+    text = "".join(render(one) for one in memory.messages())
     total = len(model.tokenize(text))
     typer.echo(f"time to the first token, measured: {first_token_s:.2f} s from the store, which holds {total:,} tokens")
     if reread < 2:
@@ -107,6 +110,8 @@ def compare(memory: "Memory", model: "LandmarkModel", question: str, reread: int
         f"an estimate from those two (seconds = a n + b n^2): {seconds:,.0f} s when reading all {total:,} tokens "
         f"again, {seconds / max(first_token_s, 1e-9):,.0f} times as long as from the store"
     )
+    if model.longest_text and total > model.longest_text:
+        typer.echo(f"(in time alone: the base model was not trained to read more than {model.longest_text:,} tokens)")
 
 
 def estimate(measured: dict[int, float], n: int) -> float:

@@ -105,4 +105,4 @@ def show_trace(trace: "Trace", most: int = 5) -> None:
 
 
 def _heads(heads: list[Any]) -> str:
-    return "most in " + ", ".join(f"layer {h.layer} head {h.head} ({h.mass:.2f})" for h in heads[:2]) if heads else ""
+    return "most in " + ", ".join(f"layer {h.layer} head {h.head} ({h.mass:.2g})" for h in heads[:2]) if heads else ""

@@ -162,7 +162,7 @@ class Trials:
 
     def _too_long(self, length: int) -> str | None:
         """Why the base model is not run on so many tokens."""
-        limit = getattr(self.model.core.base.config, "max_position_embeddings", None)
+        limit = self.model.longest_text
         if limit is None or length <= limit or self.plan.beyond:
             return None
         return f"the base model has {limit} positions"

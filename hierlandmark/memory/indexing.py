@@ -35,6 +35,7 @@ class IndexVerbs:
     """Of `Memory`: what it does with an index."""
 
     path: str | Path
+    _where: Path
     namespace: str
     _lock: threading.RLock
     _index: IndexSearch | None
@@ -69,7 +70,7 @@ class IndexVerbs:
         with self._lock:
             model, store = self._ready()
         voters = Voters(model, store.spec)
-        folder = index_folder(self.path, self.namespace) if self._is_file else None
+        folder = index_folder(self._where, self.namespace) if self._is_file else None
         with _named(folder):
             built = build(store, self.namespace, voters, folder, progress)
         with self._lock:
@@ -87,14 +88,14 @@ class IndexVerbs:
             self._check_open()
             self._index = None
             if self._is_file:
-                folder = index_folder(self.path, self.namespace)
+                folder = index_folder(self._where, self.namespace)
                 with _named(folder):
                     remove(folder)
 
     def _through_index(self, model: LandmarkModel, store: BlockStore) -> IndexSearch:
         """The index in use; the one that is open where another cannot be opened."""
         if self._is_file:
-            folder = index_folder(self.path, self.namespace)
+            folder = index_folder(self._where, self.namespace)
             try:
                 name = current_build(folder)
                 if name is not None and (self._index is None or self._index.built.name != name):
@@ -121,7 +122,7 @@ class IndexVerbs:
         assert self._store is not None
         listing = self._store.listing(self.namespace)
         if self._is_file:
-            folder = index_folder(self.path, self.namespace)
+            folder = index_folder(self._where, self.namespace)
             with _named(folder):
                 clear_segments(folder, ids, opened, listing, empty)
         elif opened:
@@ -134,7 +135,7 @@ class IndexVerbs:
 
     def _index_stats(self, store: BlockStore) -> IndexStats | None:
         if self._is_file:
-            return index_stats(index_folder(self.path, self.namespace), store, self.namespace)
+            return index_stats(index_folder(self._where, self.namespace), store, self.namespace)
         if self._index is None:
             return None
         vectors = self._index.built.vectors
@@ -143,7 +144,7 @@ class IndexVerbs:
 
 def remove_all(path: str | Path) -> None:
     """Remove the indexes of a database whose keys are no more; what cannot be removed is passed over by its model."""
-    shutil.rmtree(f"{path}.index", ignore_errors=True)
+    shutil.rmtree(f"{Path(path).resolve()}.index", ignore_errors=True)
 
 
 @contextmanager

@@ -53,9 +53,9 @@ class Memory(IndexVerbs, AsyncVerbs):
     ) -> None:
         check_path(path)
         check_namespace(namespace)
+        self.path, self.namespace, self.config, self.read_only = path, namespace, config, read_only
         # the file itself, whatever becomes of links and of the working directory: its index lies beside it
-        self.path: str | Path = path if str(path) == IN_MEMORY else Path(path).resolve()
-        self.namespace, self.config, self.read_only = namespace, config, read_only
+        self._where = Path(path).resolve()
         self._model = model
         # one query or change at a time; counts and messages do not wait for it
         self._lock = threading.RLock()
@@ -124,15 +124,15 @@ class Memory(IndexVerbs, AsyncVerbs):
                 if not self._is_file:
                     self._store = InMemoryStore(self.model.spec(self.config.keep or "all"))
                 else:
-                    self._store = SQLiteStore(self.path, self._file_spec(), read_only=self.read_only)
+                    self._store = SQLiteStore(self._where, self._file_spec(), read_only=self.read_only)
             return self._store
 
     def _file_spec(self) -> KVSpec:
         """What to open the file with; no model is loaded for one that is there."""
         keep, stored = self.config.keep, None
         # SQLite makes a database of a file without a byte
-        if self.read_only or (Path(self.path).exists() and (self._model is None or os.path.getsize(self.path))):
-            stored = SQLiteStore.peek(self.path).spec
+        if self.read_only or (self._where.exists() and (self._model is None or os.path.getsize(self._where))):
+            stored = SQLiteStore.peek(self._where).spec
         if stored is not None and self._model is None and keep in (None, stored.keep):
             return stored
         return self.model.spec(keep or (stored.keep if stored else "all"))
@@ -352,7 +352,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         """Counts and bytes of this namespace, and of the file; loads no model. `NamespaceNotFound`."""
         store = self._existing()
         counts = store.stats(self.namespace)
-        files = [Path(f"{self.path}{end}") for end in ("", "-wal")] if self._is_file else []
+        files = [Path(f"{self._where}{end}") for end in ("", "-wal")] if self._is_file else []
         size = sum(file.stat().st_size for file in files if file.exists())
         return MemoryStats(
             namespace=self.namespace,
@@ -416,7 +416,7 @@ class Memory(IndexVerbs, AsyncVerbs):
 
     @property
     def _exists(self) -> bool:
-        return self._store is not None or self._closed or (self._is_file and Path(self.path).exists())
+        return self._store is not None or self._closed or (self._is_file and self._where.exists())
 
     def _existing(self) -> BlockStore:
         """The store, without creating a file for a question about nothing."""

@@ -189,6 +189,11 @@ class LandmarkModel:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     @property
+    def longest_text(self) -> int | None:
+        """Positions of the longest text that the base model was trained to read; None where its config does not say."""
+        return getattr(self.core.base.config, "max_position_embeddings", None)
+
+    @property
     def stop_tokens(self) -> set[int]:
         """Tokens that end an answer: any mark of a turn or a text."""
         marks = getattr(self.tokenizer, "all_special_ids", None) or []

@@ -57,6 +57,7 @@ def test_reading_everything_again_is_an_estimate_and_called_so(
     said = f"an estimate from those two (seconds = a n + b n^2): {wanted:,.0f} s when reading all {total} tokens again"
     assert said in second.stdout
     assert f"{wanted / 0.5:,.0f} times as long" in second.stdout
+    assert ("not trained to read more than 100 tokens" in second.stdout) == (total > 100)
 
 
 @pytest.mark.parametrize(
