@@ -23,6 +23,8 @@ TEXT = ("bm25", "minilm", "bm25+minilm")
 NAMES = (*MODES, *OVER_VECTORS, *TEXT)
 # what a fusion takes of each of its rankings
 FUSED = 100
+# of the peers' fusion, as everybody uses it (Cormack, Clarke & Buettcher 2009)
+_OFFSET = 60
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class FusedRow:
         from hierlandmark.memory.fuse import reciprocal_ranks
 
         found = [row.rank(query, max(k, FUSED)) for row in self._rows]
-        ids = [one for one, _ in reciprocal_ranks([one.ids for one in found])]
+        ids = [one for one, _ in reciprocal_ranks([one.ids for one in found], _OFFSET)]
         return Ranking(ids[:k], sum(one.keys_scored for one in found), sum(one.bytes_read for one in found))
 
 

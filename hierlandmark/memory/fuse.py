@@ -6,14 +6,17 @@ from hierlandmark.memory.rank import block_shares
 from hierlandmark.messages import MessageId
 from hierlandmark.recall import Recall
 
-# of reciprocal rank fusion; the value of Cormack, Clarke & Buettcher 2009, section 3, not tuned here
-RANK_OFFSET = 60
+# of reciprocal rank fusion (Cormack, Clarke & Buettcher 2009, whose section 3 has 60 for lists of a thousand): a chat has
+# few messages, and with 60 what both rankings have far down beats the best of one; chosen on development chats (docs/log.md)
+RANK_OFFSET = 10
 # messages that words may add: those further down add less than one place of the other ranking
 DEPTH = 100
 
 
-def reciprocal_ranks(rankings: Iterable[Sequence[MessageId]]) -> list[tuple[MessageId, float]]:
-    """Sum of 1 / (60 + place) over rankings, greatest first; equal sums keep the order of first appearance.
+def reciprocal_ranks(
+    rankings: Iterable[Sequence[MessageId]], offset: int = RANK_OFFSET
+) -> list[tuple[MessageId, float]]:
+    """Sum of 1 / (offset + place) over rankings, greatest first; equal sums keep the order of first appearance.
 
     >>> [one for one, _ in reciprocal_ranks([["a", "b"], ["b", "c"]])]
     ['b', 'a', 'c']
@@ -21,7 +24,7 @@ def reciprocal_ranks(rankings: Iterable[Sequence[MessageId]]) -> list[tuple[Mess
     scores: dict[MessageId, float] = {}
     for ranking in rankings:
         for place, message_id in enumerate(ranking, start=1):
-            scores[message_id] = scores.get(message_id, 0.0) + 1 / (RANK_OFFSET + place)
+            scores[message_id] = scores.get(message_id, 0.0) + 1 / (offset + place)
     return sorted(scores.items(), key=lambda row: -row[1])
 
 
