@@ -6,8 +6,8 @@ from hierlandmark.memory.rank import block_shares
 from hierlandmark.messages import MessageId
 from hierlandmark.recall import Recall
 
-# of reciprocal rank fusion (Cormack, Clarke & Buettcher 2009, whose section 3 has 60 for lists of a thousand): a chat has
-# few messages, and with 60 what both rankings have far down beats the best of one; chosen on development chats (docs/log.md)
+# of reciprocal rank fusion (Cormack, Clarke & Buettcher 2009, whose section 3 has 60 for lists of a thousand): a chat
+# has few messages, and with 60 what both have far down beats the best of one; chosen on development chats (docs/log.md)
 RANK_OFFSET = 10
 # messages that words may add: those further down add less than one place of the other ranking
 DEPTH = 100
