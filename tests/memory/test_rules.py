@@ -226,7 +226,7 @@ def test_far_logits_keep_their_order() -> None:
 def test_words_are_fused_with_this_ranking(memory: Memory) -> None:
     ranking = list(scores(memory, "zzz", mode="hierarchical"))
     # no message has that word
-    assert scores(memory, "zzz", mode="hybrid") == {one: 1 / (61 + at) for at, one in enumerate(ranking)}
+    assert scores(memory, "zzz", mode="hybrid") == {one: 1 / (11 + at) for at, one in enumerate(ranking)}
 
 
 @pytest.mark.parametrize("mode", ["flat", "hierarchical", "index"])

@@ -243,4 +243,4 @@ def test_the_shipped_adapters_runs_can_be_configured_again():
         # a weight that stood fixed in the first run is an option since
         again = json.loads(json.dumps(asdict(TrainConfig(**one["config"]))))
         assert one["config"] == {name: again[name] for name in one["config"]}
-        assert one["steps"] < one["config"]["steps"] and one["config"]["seconds"]
+        assert one["steps"] <= one["config"]["steps"] and one["config"]["seconds"]
