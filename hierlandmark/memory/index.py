@@ -48,7 +48,7 @@ class Found:
 class VectorIndex:
     """Blocks of one memory by inner product, two levels and cells over the upper one. Make it with `build` or `open`.
 
-    Searches may run in several threads. To add blocks, build it anew.
+    Searches may run in several threads. To add blocks, build it anew; `close` it behind the last search.
     """
 
     def __init__(
@@ -149,9 +149,17 @@ class VectorIndex:
             StoreCorrupt: a file is missing, damaged or of another build, as it is for a moment while one replaces it.
         """
         gates, blocks, tables, file = read(folder)
+        if not _PREAD:
+            # the map has it open by itself
+            file.close()
         found = cls(blocks, gates, tables, file if _PREAD else None)
         found._folder = folder
         return found
+
+    def close(self) -> None:
+        """Release the file of landmarks; safe to call twice. No search and no landmark comes after it."""
+        if self._file is not None:
+            self._file.close()
 
     @property
     def tables(self) -> Mapping[str, np.ndarray]:

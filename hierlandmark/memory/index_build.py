@@ -13,9 +13,10 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -49,13 +50,22 @@ class Built:
 
     @classmethod
     def of(cls, vectors: VectorIndex, name: str | None, mark: str) -> "Built":
-        """Raises `ModelMismatch` where its vectors are not those that `mark` names, `StoreCorrupt` where it is none."""
-        ids, versions, of = _state(vectors.tables)
-        if of != mark:
-            raise ModelMismatch(
-                "the index was built for another model, or for other heads that search: build it anew with "
-                "`Memory.build_index` or `hierlandmark index`"
-            )
+        """Takes the vectors over, and closes them where it raises.
+
+        Raises:
+            ModelMismatch: they are not those that `mark` names.
+            StoreCorrupt: it is no index of a memory.
+        """
+        try:
+            ids, versions, of = _state(vectors.tables)
+            if of != mark:
+                raise ModelMismatch(
+                    "the index was built for another model, or for other heads that search: build it anew with "
+                    "`Memory.build_index` or `hierlandmark index`"
+                )
+        except BaseException:
+            vectors.close()
+            raise
         return cls(vectors, name, ids, versions)
 
     def standing(self, listing: Listing) -> np.ndarray:
@@ -130,10 +140,13 @@ def build(
     pieces = _pieces(store, namespace, voters, listing, versions, alive)
     if folder is None:
         return Built.of(VectorIndex.hold(pieces, starts, voters.width, tables=tables), None, of)
+    made = None
     try:
         made = Built.of(VectorIndex.write(folder / name, pieces, starts, voters.width, tables=tables), name, of)
-        _locked(store, namespace, lambda: _publish(made, folder, name, store.listing(namespace)))
+        _locked(store, namespace, partial(_publish, store, namespace, made, folder, name))
     except BaseException:
+        if made is not None:
+            made.vectors.close()
         shutil.rmtree(folder / name, ignore_errors=True)
         raise
     return made
@@ -177,15 +190,19 @@ def _locked(store: BlockStore, namespace: str, act: Callable[[], None]) -> None:
     store.append(namespace, [], nothing())
 
 
-def clear(built: Built, listing: Listing) -> None:
-    """Overwrite what does not stand: what was forgotten while it was read leaves no trace in it."""
-    gone = np.flatnonzero(~built.standing(listing))
+def clear(vectors: VectorIndex, listing: Listing, ids: Sequence[SegmentId] = ()) -> None:
+    """Overwrite what does not stand, and these segments: what was forgotten leaves no trace.
+
+    A tail that was written anew since is listed under its old id no more, and holds messages as well.
+    """
+    held, _, _ = _state(vectors.tables)
+    gone = np.flatnonzero(np.isin(held, ids) | ~_standing(vectors.tables, listing))
     if len(gone):
-        built.vectors.wipe(gone)
+        vectors.wipe(gone)
 
 
-def _publish(built: Built, folder: Path, name: str, listing: Listing) -> None:
-    clear(built, listing)
+def _publish(store: BlockStore, namespace: str, built: Built, folder: Path, name: str) -> None:
+    clear(built.vectors, store.listing(namespace))
     before: str | None = None
     with suppress(StoreCorrupt):
         before = current_build(folder)
@@ -222,9 +239,11 @@ def clear_segments(folder: Path, ids: list[SegmentId], opened: Built | None, lis
         name = current_build(folder)
         if name is None:
             return
-        vectors = opened.vectors if opened and opened.name == name else VectorIndex.open(folder / name)
-        held, _, _ = _state(vectors.tables)
-        vectors.wipe(np.flatnonzero(np.isin(held, ids) | ~_standing(vectors.tables, listing)))
+        if opened and opened.name == name:
+            clear(opened.vectors, listing, ids)
+        else:
+            with closing(VectorIndex.open(folder / name)) as vectors:
+                clear(vectors, listing, ids)
         if empty:
             remove(folder)
         else:

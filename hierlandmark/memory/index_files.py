@@ -65,7 +65,7 @@ def write(
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], FileIO]:
-    """Gates, landmarks as a map of their file, tables, and that file, open; `StoreCorrupt`."""
+    """Gates, landmarks as a map of their file, tables, and that file, open, for the caller to close; `StoreCorrupt`."""
     try:
         build, N, G, width, tables = _described(folder)
         with _opened(folder / _GATES, (G, width), build) as file:
@@ -76,7 +76,11 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], F
             raise ValueError(f"{_GATES} fails its checksum")
         # one opening of it for map and reads: by its name a newer one may stand there in a moment
         file = _opened(folder / _BLOCKS, (N, width), build)
-        return gates, np.memmap(file, np.float32, "r", file.tell(), (N, width)), tables, file
+        try:
+            return gates, np.memmap(file, np.float32, "r", file.tell(), (N, width)), tables, file
+        except BaseException:
+            file.close()
+            raise
     except _DAMAGE as error:
         raise _broken(folder, error) from error
 

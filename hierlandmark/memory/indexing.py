@@ -75,8 +75,8 @@ class IndexVerbs:
             built = build(store, self.namespace, voters, folder, progress)
         with self._lock:
             if folder is None:
-                clear(built, store.listing(self.namespace))
-            self._index = IndexSearch(model, store, self.namespace, voters, built)
+                clear(built.vectors, store.listing(self.namespace))
+            self._use_index(IndexSearch(model, store, self.namespace, voters, built))
         vectors = built.vectors
         seconds = time.perf_counter() - began
         return IndexReport(segments=vectors.n_segments, blocks=len(vectors), bytes=vectors.index_bytes, seconds=seconds)
@@ -86,7 +86,7 @@ class IndexVerbs:
         self._check_writable()
         with self._lock:
             self._check_open()
-            self._index = None
+            self._use_index(None)
             if self._is_file:
                 folder = index_folder(self._where, self.namespace)
                 with _named(folder):
@@ -102,7 +102,7 @@ class IndexVerbs:
                     voters = Voters(model, store.spec)
                     built = open_current(folder, mark(voters, store.spec.fingerprint))
                     if built is not None:
-                        self._index = IndexSearch(model, store, self.namespace, voters, built)
+                        self._use_index(IndexSearch(model, store, self.namespace, voters, built))
             except (StoreCorrupt, ModelMismatch):
                 if self._index is None:
                     raise
@@ -126,12 +126,18 @@ class IndexVerbs:
             with _named(folder):
                 clear_segments(folder, ids, opened, listing, empty)
         elif opened:
-            opened.vectors.wipe(np.flatnonzero(np.isin(opened.ids, ids) | ~opened.standing(listing)))
+            clear(opened.vectors, listing, ids)
         if self._index:
             self._index.forget()
             # a namespace without a message is none
             if empty:
-                self._index = None
+                self._use_index(None)
+
+    def _use_index(self, index: IndexSearch | None) -> None:
+        """From now on this one, in place of the one that is open; under the lock."""
+        if self._index:
+            self._index.built.vectors.close()
+        self._index = index
 
     def _index_stats(self, store: BlockStore) -> IndexStats | None:
         if self._is_file:

@@ -403,7 +403,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         with self._lock, self._opening:
             self._closed = True
             self._recalls.clear()
-            self._index = None
+            self._use_index(None)
             if self._store is not None:
                 self._store.close()
                 self._store = None

@@ -1,11 +1,14 @@
 """A memory searched through its index: the same hits, whatever was added, forgotten, damaged or built meanwhile."""
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -462,6 +465,41 @@ def test_a_reader_goes_on_and_takes_up_a_new_one(tmp_path: Path, model: Landmark
         # in its place stands one that cannot be read
         (folder_of(memory).parent / "current").write_text("f" * 32)
         same(reader)
+
+
+@pytest.mark.parametrize("other_heads", [False, True])
+def test_no_file_stays_open(tmp_path: Path, model: LandmarkModel, other_heads: bool) -> None:
+    path = tmp_path / "m.db"
+    heads = (RetrievalHead(layer=0, head=0),) if other_heads else model.retrieval
+    other = LandmarkModel(model.core, model.tokenizer, "indexed", kv_dtype=torch.float32, retrieval=heads)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with Memory.open(path, model=model) as memory:
+            memory.add(CHAT)
+            memory.build_index()
+            memory.build_index()
+            hits(memory, "word37")
+        # not opened by a search before
+        with Memory.open(path, model=other) as memory:
+            memory.forget([3])
+            with pytest.raises(ModelMismatch) if other_heads else nullcontext():
+                hits(memory, "word37")
+            with Memory.open(path, model=model) as builder:
+                builder.build_index()
+            with pytest.raises(ModelMismatch) if other_heads else nullcontext():
+                hits(memory, "word37")
+            memory.drop_index()
+        with Memory.open(path, model=model) as memory:
+
+            def in_the_way(done: int, total: int) -> None:
+                if done == total:
+                    (index_folder(path, "default") / "current").mkdir()
+
+            with pytest.raises(StoreNotWritable):
+                memory.build_index(progress=in_the_way)
+        del memory, builder
+        gc.collect()
+    assert [str(one.message) for one in seen if "landmarks.npy" in str(one.message)] == []
 
 
 PROCESS = """
