@@ -68,7 +68,9 @@ class VectorIndex:
         self._starts, self._order, self._cells = (self._tables[name] for name in ("starts", "order", "cells"))
         # a read costs less than the page faults of a map, and leaves no landmark in this process
         self._offset = blocks.offset if isinstance(blocks, np.memmap) else 0
+        # where it is written, and the id of its build; None in memory
         self._folder: Path | None = None
+        self._build = ""
         self._settle()
 
     def _settle(self) -> None:
@@ -148,12 +150,12 @@ class VectorIndex:
         Raises:
             StoreCorrupt: a file is missing, damaged or of another build, as it is for a moment while one replaces it.
         """
-        gates, blocks, tables, file = read(folder)
+        build, gates, blocks, tables, file = read(folder)
         if not _PREAD:
             # the map has it open by itself
             file.close()
         found = cls(blocks, gates, tables, file if _PREAD else None)
-        found._folder = folder
+        found._folder, found._build = folder, build
         return found
 
     def close(self) -> None:
@@ -170,6 +172,9 @@ class VectorIndex:
         """Overwrite vectors of these segments, in the files too: no search finds them from now on.
 
         One process at a time. One that has the files open finds the landmarks fail their checksum.
+
+        Raises:
+            StoreCorrupt: the files are damaged, or another build stands in their place: it is left alone.
         """
         self._tables["gone"] = self._tables["gone"].copy()
         self._tables["gone"][segments] = 1
@@ -178,7 +183,7 @@ class VectorIndex:
         self._settle()
         spans = [(int(self._starts[s]), int(self._starts[s + 1])) for s in np.flatnonzero(~self._there)]
         if self._folder is not None:
-            overwrite(self._folder, self._tables, self._gates, spans, np.flatnonzero(rows))
+            overwrite(self._folder, self._build, self._tables, self._gates, spans, np.flatnonzero(rows))
             return
         for a, b in spans:
             self._blocks[a:b] = 0

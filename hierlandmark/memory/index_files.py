@@ -64,8 +64,11 @@ def write(
             (new / part).replace(folder / part)
 
 
-def read(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], FileIO]:
-    """Gates, landmarks as a map of their file, tables, and that file, open, for the caller to close; `StoreCorrupt`."""
+def read(folder: Path) -> tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray], FileIO]:
+    """The build's id, gates, landmarks as a map of their file, tables, and that file, open, for the caller to close.
+
+    Raises `StoreCorrupt`.
+    """
     try:
         build, N, G, width, tables = _described(folder)
         with _opened(folder / _GATES, (G, width), build) as file:
@@ -77,7 +80,7 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], F
         # one opening of it for map and reads: by its name a newer one may stand there in a moment
         file = _opened(folder / _BLOCKS, (N, width), build)
         try:
-            return gates, np.memmap(file, np.float32, "r", file.tell(), (N, width)), tables, file
+            return build, gates, np.memmap(file, np.float32, "r", file.tell(), (N, width)), tables, file
         except BaseException:
             file.close()
             raise
@@ -95,6 +98,7 @@ def read_tables(folder: Path) -> dict[str, np.ndarray]:
 
 def overwrite(
     folder: Path,
+    build: str,
     tables: Mapping[str, np.ndarray],
     gates: np.ndarray,
     blocks: Sequence[tuple[int, int]],
@@ -103,14 +107,15 @@ def overwrite(
     """Say in the tables that segments are gone, and put zeros in the place of their vectors; `StoreCorrupt`.
 
     Args:
+        build: id of the index; another one that stands there is left as it is.
         tables: those of the index; `gone` is 1 where a segment is.
         gates: (G, V) as they are from now on.
         blocks: places of their landmarks, from and to.
         rows: places of their gates.
     """
     try:
-        build, N, G, width, held = _described(folder)
-        if not np.array_equal(held["checks"], tables["checks"]):
+        there, N, G, width, held = _described(folder)
+        if there != build:
             raise ValueError("another build stands there")
         with TemporaryDirectory(dir=folder, prefix=".new-") as name:
             _save_tables(Path(name) / _TABLES, build, held | {"gone": tables["gone"]}, gates)

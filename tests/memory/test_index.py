@@ -194,10 +194,18 @@ def test_wiped_segments_leave_nothing(tmp_path: Path) -> None:
     # one that was open knows its landmarks by their checksum
     with pytest.raises(StoreCorrupt, match="damaged"):
         reader.search(blocks[starts[40]], 5, cells=60, segments=60)
-    # another build in its place is left alone
-    VectorIndex.build(tmp_path, gates, -blocks, starts)
+
+
+@pytest.mark.parametrize("cells", [None, 3])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_another_build_in_its_place_is_left_alone(tmp_path: Path, cells: int | None, sign: int) -> None:
+    gates, blocks, starts = made()
+    index = VectorIndex.build(tmp_path, gates, blocks, starts)
+    VectorIndex.build(tmp_path, sign * gates, sign * blocks, starts, cells=cells)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(StoreCorrupt, match="another build"):
         index.wipe(np.array([1]))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(
