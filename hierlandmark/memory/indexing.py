@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from hierlandmark.errors import IndexNotFound, ModelMismatch, StoreCorrupt, StoreNotWritable
 from hierlandmark.memory.index_build import (
     Built,
