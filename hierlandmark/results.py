@@ -160,7 +160,7 @@ class IndexStats(_Frozen):
     behind: int = 0
     # on disk, or in memory where the store is
     bytes: int = 0
-    # why it cannot be used, if it cannot: damaged, or of another model
+    # why it cannot be used, if it cannot: damaged, of another model or, told where one is loaded, of other heads
     problem: str | None = None
 
 

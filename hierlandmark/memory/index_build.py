@@ -263,8 +263,12 @@ def remove(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def index_stats(folder: Path, store: BlockStore, namespace: str) -> IndexStats | None:
-    """What stands in a folder, without reading a vector; None where there is no index."""
+def index_stats(folder: Path, store: BlockStore, namespace: str, mark: str | None = None) -> IndexStats | None:
+    """What stands in a folder, without reading a vector; None where there is no index.
+
+    Args:
+        mark: what its vectors are to depend on; None where nothing but the store is known.
+    """
     while True:
         name = None
         try:
@@ -282,6 +286,8 @@ def index_stats(folder: Path, store: BlockStore, namespace: str) -> IndexStats |
             return IndexStats(behind=len(store.listing(namespace).ids), problem=str(error))
         if of.split(" ")[0] != store.spec.fingerprint:
             return IndexStats(behind=len(listing.ids), bytes=size, problem="it was built for another model")
+        if mark not in (None, of):
+            return IndexStats(behind=len(listing.ids), bytes=size, problem="it was built for other heads that search")
         return stats_of(tables, listing, size)
 
 

@@ -38,6 +38,7 @@ class IndexVerbs:
     _lock: threading.RLock
     _index: IndexSearch | None
     _store: BlockStore | None
+    _model: LandmarkModel | None
     if TYPE_CHECKING:
 
         @property
@@ -139,7 +140,11 @@ class IndexVerbs:
 
     def _index_stats(self, store: BlockStore) -> IndexStats | None:
         if self._is_file:
-            return index_stats(index_folder(self._where, self.namespace), store, self.namespace)
+            model, wanted = self._model, None
+            # the heads that search are the model's, and none is loaded for this
+            if model is not None and model.spec(store.spec.keep) == store.spec:
+                wanted = mark(Voters(model, store.spec), store.spec.fingerprint)
+            return index_stats(index_folder(self._where, self.namespace), store, self.namespace, wanted)
         if self._index is None:
             return None
         vectors = self._index.built.vectors

@@ -347,7 +347,14 @@ def test_another_models_index_is_refused(tmp_path: Path, model: LandmarkModel) -
     with Memory.open(path, model=other) as memory:
         with pytest.raises(ModelMismatch, match="build it anew"):
             memory.search("word37", mode="index")
+        found = memory.stats().index
+        assert found.problem == "it was built for other heads that search"
+        assert (found.current, found.behind) == (0, memory.stats().segments)
+        # which heads search is known with a model only
+        with Memory.open(path) as without:
+            assert without.stats().index.problem is None and without._model is None
         memory.build_index()
+        assert memory.stats().index.problem is None
         same(memory)
     foreign = tmp_path / "foreign.db"
     with Memory.open(foreign, model=tiny_model(seed=1)) as memory:
