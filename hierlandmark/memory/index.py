@@ -68,9 +68,9 @@ class VectorIndex:
         self._starts, self._order, self._cells = (self._tables[name] for name in ("starts", "order", "cells"))
         # a read costs less than the page faults of a map, and leaves no landmark in this process
         self._offset = blocks.offset if isinstance(blocks, np.memmap) else 0
-        # where it is written, and the id of its build; None in memory
+        # where it is written, None in memory; the id of its build and the bytes of its files
         self._folder: Path | None = None
-        self._build = ""
+        self._build, self._size = "", 0
         self._settle()
 
     def _settle(self) -> None:
@@ -150,12 +150,12 @@ class VectorIndex:
         Raises:
             StoreCorrupt: a file is missing, damaged or of another build, as it is for a moment while one replaces it.
         """
-        build, gates, blocks, tables, file = read(folder)
+        files = read(folder)
         if not _PREAD:
             # the map has it open by itself
-            file.close()
-        found = cls(blocks, gates, tables, file if _PREAD else None)
-        found._folder, found._build = folder, build
+            files.file.close()
+        found = cls(files.blocks, files.gates, files.tables, files.file if _PREAD else None)
+        found._folder, found._build, found._size = folder, files.build, files.size
         return found
 
     def close(self) -> None:
@@ -208,8 +208,8 @@ class VectorIndex:
 
     @property
     def index_bytes(self) -> int:
-        """On disk, landmarks included."""
-        return int(self._blocks.nbytes + self._gates.nbytes + self._starts.nbytes + self._order.nbytes)
+        """Of its files, landmarks included; held in memory where it has none."""
+        return self._size or self.resident_bytes + self._blocks.nbytes
 
     def search(self, query: np.ndarray, k: int = 10, *, cells: int = CELLS, segments: int = SEGMENTS) -> Found:
         """The k best blocks of the best segments of the best cells, fewer when those hold fewer.

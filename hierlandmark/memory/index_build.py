@@ -25,7 +25,7 @@ import numpy as np
 
 from hierlandmark.errors import InvalidArgument, ModelMismatch, StoreCorrupt
 from hierlandmark.memory.index import VectorIndex
-from hierlandmark.memory.index_files import read_tables
+from hierlandmark.memory.index_files import read_tables, size_of
 from hierlandmark.memory.vectors import Voters
 from hierlandmark.results import IndexStats
 from hierlandmark.store.protocol import BlockStore, EncodedSegment, Listing, SegmentId
@@ -278,7 +278,7 @@ def index_stats(folder: Path, store: BlockStore, namespace: str, mark: str | Non
             listing = store.listing(namespace)
             tables = read_tables(folder / name)
             _, _, of = _state(tables)
-            size = sum(file.stat().st_size for file in (folder / name).iterdir() if file.is_file())
+            size = size_of(folder / name)
         except (StoreCorrupt, OSError) as error:
             with suppress(StoreCorrupt):
                 if name is not None and current_build(folder) != name:

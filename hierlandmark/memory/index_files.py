@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from tokenize import TokenError
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -64,11 +64,21 @@ def write(
             (new / part).replace(folder / part)
 
 
-def read(folder: Path) -> tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray], FileIO]:
-    """The build's id, gates, landmarks as a map of their file, tables, and that file, open, for the caller to close.
+class Files(NamedTuple):
+    """What `read` finds in a folder."""
 
-    Raises `StoreCorrupt`.
-    """
+    build: str
+    # bytes of all files
+    size: int
+    gates: np.ndarray
+    # a map of `file`, which is open, for the caller to close
+    blocks: np.ndarray
+    tables: dict[str, np.ndarray]
+    file: FileIO
+
+
+def read(folder: Path) -> Files:
+    """All of an index; `StoreCorrupt`."""
     try:
         build, N, G, width, tables = _described(folder)
         with _opened(folder / _GATES, (G, width), build) as file:
@@ -77,15 +87,22 @@ def read(folder: Path) -> tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarra
         gates[tables["gone"][tables["order"]] != 0] = 0
         if tables["gates_check"].tolist() != [checksum(gates)]:
             raise ValueError(f"{_GATES} fails its checksum")
+        size = size_of(folder)
         # one opening of it for map and reads: by its name a newer one may stand there in a moment
         file = _opened(folder / _BLOCKS, (N, width), build)
         try:
-            return build, gates, np.memmap(file, np.float32, "r", file.tell(), (N, width)), tables, file
+            blocks = np.memmap(file, np.float32, "r", file.tell(), (N, width))
         except BaseException:
             file.close()
             raise
+        return Files(build, size, gates, blocks, tables, file)
     except _DAMAGE as error:
         raise _broken(folder, error) from error
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of its files; `OSError`."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
 def read_tables(folder: Path) -> dict[str, np.ndarray]:

@@ -95,7 +95,9 @@ def test_hits_and_scores_are_those_of_hierarchical(memory: Memory) -> None:
     assert (report.segments, report.blocks) == (stats.segments, stats.blocks)
     assert seen[-1] == (stats.segments, stats.segments)
     same(memory)
-    assert stats.index is not None and stats.index.bytes > 0
+    assert stats.index is not None and stats.index.bytes == report.bytes > 0
+    if memory._is_file:
+        assert report.bytes == sum(file.stat().st_size for file in folder_of(memory).iterdir())
     assert (stats.index.segments, stats.index.current, stats.index.behind) == (stats.segments, stats.segments, 0)
 
 
