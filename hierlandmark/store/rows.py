@@ -223,11 +223,12 @@ def segment_records(
     for segment_id, key, n_tokens in conn.execute(query, (namespace, *parameters)):
         runs.setdefault(segment_id, []).append(MessageRun(json.loads(key), n_tokens))
     query = (
-        "SELECT id, closed, n_tokens, kv_bytes, block_content, crc, tokens FROM segments"
+        "SELECT id, closed, n_tokens, n_blocks, kv_bytes, block_content, crc, tokens FROM segments"
         f" WHERE segments.namespace_id = ? {where} ORDER BY id"
     )
     out = []
-    for segment_id, closed, n, kv_bytes, content, crc, tokens in conn.execute(query, (namespace, *parameters)):
+    found = conn.execute(query, (namespace, *parameters))
+    for segment_id, closed, n, n_blocks, kv_bytes, content, crc, tokens in found:
         tokens_of = f"tokens of segment {segment_id}"
         record = SegmentRecord(
             id=segment_id,
@@ -240,7 +241,8 @@ def segment_records(
         )
         for counts in (record.block_content, [run.n_tokens for run in record.runs]):
             # these have no checksum of their own
-            if not all(type(count) is int and count > 0 for count in counts) or sum(counts) != n:
+            whole = all(type(count) is int and count > 0 for count in counts) and sum(counts) == n
+            if not whole or len(record.block_content) != n_blocks:
                 raise StoreCorrupt(f"segment {segment_id} has {n} tokens, its messages or blocks others. {RECOVER}")
         out.append(record)
     return out

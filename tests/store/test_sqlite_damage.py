@@ -140,6 +140,7 @@ def test_a_damaged_spec(written, update):
         "UPDATE segments SET block_content = '['",
         "UPDATE segments SET block_content = '5'",
         "UPDATE segments SET block_content = '[0]'",
+        "UPDATE segments SET block_content = '[2]'",
         "UPDATE segments SET block_content = '[]'",
         "UPDATE runs SET n_tokens = n_tokens + 1000",
         "UPDATE runs SET n_tokens = -1",
