@@ -15,7 +15,7 @@ from hierlandmark.messages import MessageId
 
 def check_path(path: Any) -> None:
     """A file's name, or ":memory:"."""
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path):
         raise InvalidArgument(f"expected path to name a file, or ':memory:', got {path!r}")
 
 

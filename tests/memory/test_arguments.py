@@ -50,7 +50,7 @@ def test_a_namespace_is_a_name(tmp_path, namespace):
             Memory.open(path, namespace)
 
 
-@pytest.mark.parametrize("path", [None, 5, b"m.db"], ids=repr)
+@pytest.mark.parametrize("path", [None, 5, b"m.db", "m\0.db"], ids=ascii)
 def test_a_path_is_a_path(path):
     with pytest.raises(InvalidArgument, match="path"):
         Memory.open(path)
