@@ -98,7 +98,7 @@ class VectorIndex:
         """
         G = len(gates)
         shaped = starts.shape == (G + 1,) and gates.shape[1:] == blocks.shape[1:]
-        if not (G and shaped and starts[0] == 0 and starts[-1] == len(blocks) and (np.diff(starts) >= 0).all()):
+        if not (G and shaped and _rise(starts) and starts[-1] == len(blocks)):
             raise InvalidArgument(
                 f"expected gates (G, V), blocks (N, V) and starts (G + 1,) that rises from 0 to N, got {gates.shape}, "
                 f"{blocks.shape} and {starts.shape}"
@@ -122,7 +122,7 @@ class VectorIndex:
             width: V.
             tables: arrays of names of one's own, kept with the index; see `tables`.
         """
-        _check_cells(cells, len(starts) - 1)
+        _check_layout(starts, cells)
         write(folder, pieces, starts, width, cells, tables or {})
         return cls.open(folder)
 
@@ -137,7 +137,7 @@ class VectorIndex:
         tables: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
         """As `write`, all of it in memory."""
-        _check_cells(cells, len(starts) - 1)
+        _check_layout(starts, cells)
         blocks = np.empty((int(starts[-1]), width), np.float32)
         gates, checks = filled(blocks, pieces, starts)
         made = tables_of(gates, starts, checks, cells) | dict(tables or {})
@@ -298,7 +298,15 @@ class VectorIndex:
         return np.frombuffer(data[: len(data) // (4 * width) * 4 * width], np.float32).reshape(-1, width)
 
 
-def _check_cells(cells: int | None, G: int) -> None:
+def _rise(starts: np.ndarray) -> bool:
+    whole = starts.ndim == 1 and len(starts) > 1 and starts.dtype.kind in "iu"
+    return bool(whole and starts[0] == 0 < starts[-1] and (starts[1:] >= starts[:-1]).all())
+
+
+def _check_layout(starts: np.ndarray, cells: int | None) -> None:
+    if not _rise(starts):
+        raise InvalidArgument(f"expected starts (G + 1,), whole numbers that rise from 0, got {starts}")
+    G = len(starts) - 1
     if cells is not None and not 1 <= cells <= G:
         raise InvalidArgument(f"expected 1 to {G} cells, got {cells!r}")
 

@@ -109,6 +109,18 @@ def test_arguments(tmp_path: Path) -> None:
         index.search(np.ones(3))
 
 
+@pytest.mark.parametrize("starts", [[1, 4, 9], [0, 12, 9], [0.0, 4.5, 9.0], [0, 0, 0], [0], [[0, 4, 9]]], ids=repr)
+def test_pieces_with_starts_that_do_not_rise_leave_the_index_as_it_was(tmp_path: Path, starts: list) -> None:
+    VectorIndex.build(tmp_path, *made()).close()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    pieces = [(np.ones((2, 12), np.float32), np.ones((9, 12), np.float32))]
+    with pytest.raises(InvalidArgument, match="rise from 0"):
+        VectorIndex.write(tmp_path, pieces, np.array(starts), 12)
+    with pytest.raises(InvalidArgument, match="rise from 0"):
+        VectorIndex.hold(pieces, np.array(starts), 12)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 FILES = ("landmarks.npy", "gates.npy", "tables.npz", "index.json")
 
 
