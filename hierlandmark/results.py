@@ -90,7 +90,7 @@ class Hit(_Frozen):
     of its own.
 
     hybrid: 1 / (10 + place) in the ranking above, plus the same in the ranking by BM25 where the message is in the
-    first 100 (or k) of it, so 2 / 61 for a message that is first in both. Equal ones keep BM25's order, those it does
+    first 100 (or k) of it, so 2 / 11 for a message that is first in both. Equal ones keep BM25's order, those it does
     not hold behind.
     """
 

@@ -129,13 +129,13 @@ def build(
     tables = {"ids": listing.ids, "versions": versions, "model": np.array(of)}
     name = uuid.uuid4().hex
 
-    def alive(done: int, of: int) -> None:
+    def alive(done: int, total: int) -> None:
         # or another's `_sweep` takes a long build for one that broke off
         with suppress(OSError):
             if folder is not None:
                 os.utime(folder / name)
         if progress:
-            progress(done, of)
+            progress(done, total)
 
     pieces = _pieces(store, namespace, voters, listing, versions, alive)
     if folder is None:

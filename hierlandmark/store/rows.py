@@ -239,11 +239,11 @@ def segment_records(
             has_kv=kv_bytes > 0,
             version=crc,
         )
-        for counts in (record.block_content, [run.n_tokens for run in record.runs]):
-            # these have no checksum of their own
-            whole = all(type(count) is int and count > 0 for count in counts) and sum(counts) == n
-            if not whole or len(record.block_content) != n_blocks:
-                raise StoreCorrupt(f"segment {segment_id} has {n} tokens, its messages or blocks others. {RECOVER}")
+        # these have no checksum of their own
+        parts = (record.block_content, [run.n_tokens for run in record.runs])
+        whole = all(all(type(count) is int and count > 0 for count in counts) and sum(counts) == n for counts in parts)
+        if not whole or len(record.block_content) != n_blocks:
+            raise StoreCorrupt(f"segment {segment_id} has {n} tokens, its messages or blocks others. {RECOVER}")
         out.append(record)
     return out
 

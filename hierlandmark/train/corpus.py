@@ -146,15 +146,19 @@ def _cut_chat(corpus: Corpus, rng: np.random.Generator, count: int) -> np.ndarra
     have = 0
     while have < count:
         turn = chat[at % len(chat)]
-        role = ("user", "assistant")[at % 2] if renamed else turn.role
-        # nobody says what stands in a document
-        head = [] if turn.role == DOCUMENT_ROLE else corpus.tokenize(speaker(role, day.isoformat() if dated else None))
+        role = ("user", "assistant")[at % 2] if renamed and turn.role != DOCUMENT_ROLE else turn.role
+        head = heading(corpus, role, day if dated else None)
         piece = np.concatenate((head, turn.tokens[:longest], end)).astype(np.int64)
         out.append(piece)
         have, at = have + len(piece), at + 1
         if rng.random() < 0.15:
             day += timedelta(days=int(rng.integers(1, 6)))
     return np.concatenate(out)[:count]
+
+
+def heading(corpus: Corpus, role: str, day: date | None) -> list[int]:
+    """Tokens before a message's content, as `model.prompts.render` has them: nobody says what stands in a document."""
+    return [] if role == DOCUMENT_ROLE else corpus.tokenize(speaker(role, day.isoformat() if day else None))
 
 
 def hide(

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 
 from hierlandmark.config import LayoutConfig
-from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text, speaker
-from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text, hide
+from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text
+from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text, heading, hide
 from hierlandmark.train.facts import PASSKEY_FILLER, attribute, personal
 from hierlandmark.train.readers import PASSAGE, PLAIN, PROMPT, Look
 from hierlandmark.train.ruler import Span
@@ -271,8 +271,6 @@ def _plan(
         elif rng.random() < _ABOUT:
             if asked := _about(chat[i].role, corpus.decode(chat[i].tokens[:longest]).strip(), rng):
                 plan.queries.append(Query("about", asked, (i,)))
-                # what it asks about must stay
-                wanted.add(i)
         elif made := _cloze(corpus.decode(chat[i].tokens[:longest]).strip(), rng):
             text, rest = made
             if rest is not None and i not in wanted:
@@ -306,7 +304,7 @@ def _known(chat: Talk) -> list[_Candidate]:
 
 def _rendered(corpus: Corpus, turn: Turn, day: date | None) -> tuple[np.ndarray, Span]:
     """Tokens of a message as `model.prompts.render` puts it, and where in them its content stands."""
-    head = [] if turn.role == DOCUMENT_ROLE else corpus.tokenize(speaker(turn.role, day.isoformat() if day else None))
+    head = heading(corpus, turn.role, day)
     end = corpus.tokenize("\n\n")
     return np.concatenate((head, turn.tokens, end)).astype(np.int64), (len(head), len(head) + len(turn.tokens))
 

@@ -36,7 +36,7 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. What the shipped adapter's four runs were given stands in its `hierlandmark.json`, under `training`.
+    """One run. What the shipped adapter's five runs were given stands in its `hierlandmark.json`, under `training`.
 
     Raises:
         InvalidArgument: a value is outside its range.
