@@ -27,6 +27,8 @@ from hierlandmark.train.pairs import Padded, Pairs
 
 _NEVER = -1e30
 _LEAST = 1e-30
+# queries up to so many tokens, sink included, are encoded together, and those that are longer than all
+_QUERY_LENGTHS = (16, 24)
 # texts that a teacher reads at once: of like lengths, for padding is work
 _TEACHER_BATCH = 2048
 
@@ -146,32 +148,49 @@ def _logits(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Tenso
     device, layers = core.rows.device, sorted(training.heads)
     B, S, P = pairs.ids.shape
     keys: dict[int, Tensor] = {}
-    asked: dict[int, Tensor] = {}
     dense = DenseAttention(pairs.layout, core.rope)
     positions = torch.arange(P, device=device).expand(B, S, P).reshape(B, -1)
     ids, kinds = (torch.from_numpy(x).to(device).flatten(1) for x in (pairs.ids, pairs.layout.kinds))
     _until(core, ids, kinds, positions, _Watching(dense, layers, False, keys))
-    prompts = torch.from_numpy(pairs.queries.ids).to(device)
-    n, Q = prompts.shape
-    kinds = torch.full_like(prompts, int(Kind.CONTENT))
-    positions = torch.arange(Q, device=device).expand(n, Q)
-    _until(core, prompts, kinds, positions, _Watching(PlainAttention(), layers, True, asked))
-    last = torch.from_numpy(pairs.queries.lengths - 1).to(device)
-    each = torch.arange(n, device=device)
     # queries of a memory together: one product a memory
     counts = torch.from_numpy(pairs.rows).bincount(minlength=B).tolist()
+    query = _asked(core, pairs.queries, training.heads, P)
     total: list[Tensor] = []
     with torch.autocast(device.type, enabled=False):
         scale = training.weight * core.head_dim**-0.5
-        vectors = []
-        for layer in layers:
-            q = asked[layer][each[:, None], torch.tensor(training.heads[layer], device=device), last[:, None]].float()
-            vectors.append(turn(q, *core.rope.angles(layer, P, device)).flatten(1))
-        query = torch.cat(vectors, 1).split(counts)
-        for b, some in enumerate(query):
+        for b, some in enumerate(query.split(counts)):
             key = torch.cat([keys[layer][b].transpose(0, 1).flatten(1) for layer in layers], 1).float()  # (T, V)
             total.append(some @ key.T * scale)
     return torch.cat(total)
+
+
+def _asked(core: LandmarkCore, queries: Padded, heads: dict[int, list[int]], P: int) -> Tensor:
+    """Each query's last token, all its searching heads after one another, turned as if to P positions: (n, V) fp32."""
+    device, layers = core.rows.device, sorted(heads)
+    vectors: list[Tensor] = []
+    order: list[Tensor] = []
+    least = 0
+    for most in (*_QUERY_LENGTHS, queries.ids.shape[1]):
+        # most queries are short and few are three times as long: padding was two thirds of the work
+        some = torch.from_numpy(np.flatnonzero((queries.lengths > least) & (queries.lengths <= most)))
+        least = max(least, most)
+        if not len(some):
+            continue
+        ids = torch.from_numpy(queries.ids)[some, :most].to(device)
+        n, Q = ids.shape
+        taken: dict[int, Tensor] = {}
+        kinds = torch.full_like(ids, int(Kind.CONTENT))
+        positions = torch.arange(Q, device=device).expand(n, Q)
+        _until(core, ids, kinds, positions, _Watching(PlainAttention(), layers, True, taken))
+        each, last = torch.arange(n, device=device), torch.from_numpy(queries.lengths)[some].to(device) - 1
+        with torch.autocast(device.type, enabled=False):
+            parts = []
+            for layer in layers:
+                q = taken[layer][each[:, None], torch.tensor(heads[layer], device=device), last[:, None]].float()
+                parts.append(turn(q, *core.rope.angles(layer, P, device)).flatten(1))
+            vectors.append(torch.cat(parts, 1))
+        order.append(some)
+    return torch.cat(vectors)[torch.cat(order).argsort().to(device)]
 
 
 def _spread(pairs: Pairs) -> Tensor:
