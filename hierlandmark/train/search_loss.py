@@ -8,9 +8,9 @@ sum of 1. Gates learn to choose the segments that this finds.
 n queries, B memories, T positions of a memory, N blocks of it, p positions of a block, M messages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from hierlandmark.train.pairs import Padded, Pairs
 
 _NEVER = -1e30
 _LEAST = 1e-30
-# queries up to so many tokens, sink included, are encoded together, and those that are longer than all
+# queries are padded to so many tokens, sink included, and longer ones to the longest
 _QUERY_LENGTHS = (16, 24)
 # texts that a teacher reads at once: of like lengths, for padding is work
 _TEACHER_BATCH = 2048
@@ -49,21 +49,41 @@ class SearchTraining:
 
 
 @dataclass
-class _Watching:
-    """Attends as `inner` does, keeps what is wanted of some layers, and ends the pass in the highest of them."""
+class _Together:
+    """Memories and queries one after another in a single row of tokens, each attending to its own kind only.
 
-    inner: Attend
-    layers: Sequence[int]
-    queries: bool
-    taken: dict[int, Tensor]
+    All else in a layer is done a token at a time, so that one pass does for both; it ends in the highest layer wanted.
+    """
+
+    memory: Attend
+    shape: tuple[int, int]  # memories and positions of each, B * T tokens in front
+    groups: Sequence[tuple[int, int]]  # queries and tokens of each, padding behind; n * Q tokens a group
+    heads: dict[int, list[int]]
+    last: Tensor  # (n,), where in the row each query's last token stands
+    keys: dict[int, Tensor] = field(default_factory=dict)  # of memories: (B, H_kv, T, D)
+    queries: dict[int, Tensor] = field(default_factory=dict)  # (n, h, D)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`."""
-        if layer in self.layers:
-            self.taken[layer] = q if self.queries else k
-            if layer == max(self.layers):
+        sizes = [a * b for a, b in (self.shape, *self.groups)]
+        if layer in self.heads:
+            self.keys[layer] = _apart(k[:, :, : sizes[0]], *self.shape)
+            self.queries[layer] = q[0, self.heads[layer]][:, self.last].transpose(0, 1)
+            if layer == max(self.heads):
                 raise Enough
-        return self.inner.attend(layer, q, k, v, scale)
+        out = []
+        hows = (self.memory, *(PlainAttention() for _ in self.groups))
+        shapes, parts = (self.shape, *self.groups), zip(*(x.split(sizes, dim=2) for x in (q, k, v)), strict=True)
+        for how, shape, part in zip(hows, shapes, parts, strict=True):
+            some_q, some_k, some_v = (_apart(x, *shape) for x in part)
+            found = how.attend(layer, some_q, some_k, some_v, scale)
+            out.append(found.transpose(0, 1).flatten(1, 2).unsqueeze(0))
+        return torch.cat(out, dim=2)
+
+
+def _apart(x: Tensor, count: int, size: int) -> Tensor:
+    """(1, H, count * size, D) -> (count, H, size, D)."""
+    return x[0].unflatten(1, (count, size)).transpose(0, 1)
 
 
 @dataclass
@@ -147,50 +167,47 @@ def _logits(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Tenso
     """What each query's last token makes of every position of its memory, heads summed: (n, T) fp32."""
     device, layers = core.rows.device, sorted(training.heads)
     B, S, P = pairs.ids.shape
-    keys: dict[int, Tensor] = {}
+    ids = [torch.from_numpy(pairs.ids).flatten()]
+    kinds = [torch.from_numpy(pairs.layout.kinds).flatten()]
+    positions = [torch.arange(P).repeat(B * S)]
+    groups, order, last = [], [], []
+    start = ids[0].numel()
+    for some, most in _by_length(pairs.queries.lengths):
+        prompts = torch.from_numpy(pairs.queries.ids[some, :most])
+        ids.append(prompts.flatten())
+        kinds.append(torch.full_like(ids[-1], int(Kind.CONTENT), dtype=kinds[0].dtype))
+        positions.append(torch.arange(most).repeat(len(some)))
+        last.append(start + np.arange(len(some)) * most + pairs.queries.lengths[some] - 1)
+        groups.append((len(some), most))
+        order.append(some)
+        start += prompts.numel()
+    places = np.concatenate(last)[np.argsort(np.concatenate(order))]
     dense = DenseAttention(pairs.layout, core.rope)
-    positions = torch.arange(P, device=device).expand(B, S, P).reshape(B, -1)
-    ids, kinds = (torch.from_numpy(x).to(device).flatten(1) for x in (pairs.ids, pairs.layout.kinds))
-    _until(core, ids, kinds, positions, _Watching(dense, layers, False, keys))
+    both = _Together(dense, (B, S * P), groups, training.heads, torch.from_numpy(places).to(device))
+    row = [torch.cat(x).unsqueeze(0).to(device) for x in (ids, kinds, positions)]
+    with suppress(Enough):
+        core.hidden(row[0], row[1], row[2], both)
     # queries of a memory together: one product a memory
-    counts = torch.from_numpy(pairs.rows).bincount(minlength=B).tolist()
-    query = _asked(core, pairs.queries, training.heads, P)
+    counts = np.bincount(pairs.rows, minlength=B).tolist()
     total: list[Tensor] = []
     with torch.autocast(device.type, enabled=False):
         scale = training.weight * core.head_dim**-0.5
-        for b, some in enumerate(query.split(counts)):
-            key = torch.cat([keys[layer][b].transpose(0, 1).flatten(1) for layer in layers], 1).float()  # (T, V)
+        turned = [turn(both.queries[layer].float(), *core.rope.angles(layer, P, device)).flatten(1) for layer in layers]
+        for b, some in enumerate(torch.cat(turned, 1).split(counts)):
+            key = torch.cat([both.keys[layer][b].transpose(0, 1).flatten(1) for layer in layers], 1).float()  # (T, V)
             total.append(some @ key.T * scale)
     return torch.cat(total)
 
 
-def _asked(core: LandmarkCore, queries: Padded, heads: dict[int, list[int]], P: int) -> Tensor:
-    """Each query's last token, all its searching heads after one another, turned as if to P positions: (n, V) fp32."""
-    device, layers = core.rows.device, sorted(heads)
-    vectors: list[Tensor] = []
-    order: list[Tensor] = []
+def _by_length(lengths: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Which queries are encoded side by side, and how many tokens each of them gets: most are short, a few long."""
+    longest = int(lengths.max())
     least = 0
-    for most in (*_QUERY_LENGTHS, queries.ids.shape[1]):
-        # most queries are short and few are three times as long: padding was two thirds of the work
-        some = torch.from_numpy(np.flatnonzero((queries.lengths > least) & (queries.lengths <= most)))
-        least = max(least, most)
-        if not len(some):
-            continue
-        ids = torch.from_numpy(queries.ids)[some, :most].to(device)
-        n, Q = ids.shape
-        taken: dict[int, Tensor] = {}
-        kinds = torch.full_like(ids, int(Kind.CONTENT))
-        positions = torch.arange(Q, device=device).expand(n, Q)
-        _until(core, ids, kinds, positions, _Watching(PlainAttention(), layers, True, taken))
-        each, last = torch.arange(n, device=device), torch.from_numpy(queries.lengths)[some].to(device) - 1
-        with torch.autocast(device.type, enabled=False):
-            parts = []
-            for layer in layers:
-                q = taken[layer][each[:, None], torch.tensor(heads[layer], device=device), last[:, None]].float()
-                parts.append(turn(q, *core.rope.angles(layer, P, device)).flatten(1))
-            vectors.append(torch.cat(parts, 1))
-        order.append(some)
-    return torch.cat(vectors)[torch.cat(order).argsort().to(device)]
+    for most in (*(size for size in _QUERY_LENGTHS if size < longest), longest):
+        some = np.flatnonzero((lengths > least) & (lengths <= most))
+        least = most
+        if len(some):
+            yield some, most
 
 
 def _spread(pairs: Pairs) -> Tensor:
@@ -200,11 +217,6 @@ def _spread(pairs: Pairs) -> Tensor:
     stands = np.zeros((B, blocks.shape[1], M + 1), dtype=bool)
     np.put_along_axis(stands, blocks, True, axis=2)
     return torch.from_numpy(stands[:, :, :M].sum(1).clip(min=1)).float()
-
-
-def _until(core: LandmarkCore, ids: Tensor, kinds: Tensor, positions: Tensor, watching: _Watching) -> None:
-    with suppress(Enough):
-        core.hidden(ids, kinds, positions, watching)
 
 
 def _marked(logits: Tensor, marks: Tensor, rows: Tensor) -> Tensor:
