@@ -5,10 +5,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hierlandmark.bench.decode import LENGTHS, MODES, bench_decode
-from hierlandmark.config import RecallConfig
+from hierlandmark.config import Granularity, RecallConfig
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
     decode.add_argument("--repeats", type=int, default=5)
     decode.add_argument("--new-tokens", type=int, default=32)
     decode.add_argument("--cached-blocks", type=int, default=RecallConfig().cached_blocks, help="of each layer")
+    decode.add_argument("--granularity", choices=get_args(Granularity), default=RecallConfig().granularity)
     decode.add_argument("--threshold", type=float, default=RecallConfig().threshold, help="gate mass to read at all")
     commands.add_parser("footprint", help="peak memory, 4K against 128K tokens")
     commands.add_parser("all", help="add, ask and footprint, one after the other")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hierlandmark.bench.speed import text_of
-from hierlandmark.config import Mode, RecallConfig
+from hierlandmark.config import Granularity, Mode, RecallConfig
 from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.generate import generate
@@ -43,6 +43,7 @@ def bench_decode(
     new_tokens: int = 32,
     cached_blocks: int = RecallConfig().cached_blocks,
     threshold: float = RecallConfig().threshold,
+    granularity: Granularity = "head_token",
 ) -> Iterator[dict[str, Any]]:
     """Greedy tokens/s after a prompt, one result a mode and length.
 
@@ -55,7 +56,7 @@ def bench_decode(
         text: a file to encode; sentences of plain words by default.
         encode_all: encode every segment, 26 minutes for a million tokens on two cores; else only the first `encoded`
             are, the others are copies of them with noise on gates and landmarks, and the same blocks.
-        cached_blocks, threshold: as in `RecallConfig`.
+        cached_blocks, threshold, granularity: as in `RecallConfig`.
 
     Returns:
         Tokens/s of every turn over the memory and over an empty one, the median of the pairwise ratios (memory over
@@ -72,7 +73,7 @@ def bench_decode(
         records, gates = store.index(name) if name in store.namespaces() else ([], np.empty(0))
         prompts = prompts_of(model, repeats + 1, text)
         for mode in modes:
-            config = RecallConfig(mode=mode, cached_blocks=cached_blocks, threshold=threshold)
+            config = RecallConfig(mode=mode, cached_blocks=cached_blocks, threshold=threshold, granularity=granularity)
             recalls = {n: model.recall([Source(store, records[:n], gates[:n])] if n else [], config) for n in wanted}
             times: dict[int, list[float]] = {n: [] for n in wanted}
             empty: dict[int, list[float]] = {n: [] for n in wanted}
@@ -90,7 +91,7 @@ def bench_decode(
                 tally, steps = work[n], new_tokens - 1
                 yield {
                     "mode": mode, "tokens": length, "segments": n, "filled": name, "cached_blocks": cached_blocks,
-                    "threshold": threshold,
+                    "threshold": threshold, "granularity": granularity,
                     "dtype": str(model.core.dtype),
                     "empty_tokens_per_s": [round(1 / t, 2) for t in empty[n]],
                     "tokens_per_s": [round(1 / t, 2) for t in times[n]],

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +39,14 @@ def needles(
     ] = None,
     segments: Annotated[int | None, typer.Option("--segments", help="Segments a query opens, if not 4.")] = None,
     blocks: Annotated[int | None, typer.Option("--blocks", help="Blocks a query reads, if not 4.")] = None,
+    granularity: Annotated[
+        Literal["head_token", "head", "token", "shared"] | None,
+        typer.Option("--granularity", help="Who chooses its own blocks, if not each head and token."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", metavar="MASS", help="Mass on the past under which a query reads nothing."),
+    ] = None,
     beyond: Annotated[
         bool, typer.Option("--beyond", help="`full` also beyond the positions of the base model.")
     ] = False,
@@ -63,7 +71,10 @@ def needles(
 
     if filler is not None and not filler.is_file():
         raise InvalidArgument(f"expected --filler to name a file, got {str(filler)!r}")
-    recall = {name: value for name, value in (("segments", segments), ("blocks", blocks)) if value is not None}
+    if threshold is not None and not 0 <= threshold < 1:
+        raise InvalidArgument(f"expected a threshold from 0 to under 1, got {threshold!r}")
+    options = {"segments": segments, "blocks": blocks, "granularity": granularity, "threshold": threshold}
+    recall = RecallConfig(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
     plan = Plan(
         tasks=tasks.split(",") if tasks else default_tasks(filler is not None),
         lengths=wanted,
@@ -74,7 +85,7 @@ def needles(
         seed=seed,
         max_new_tokens=max_new_tokens,
         beyond=beyond,
-        recall=RecallConfig(**recall),  # type: ignore[arg-type]
+        recall=recall,
     )
     if workers < 1:
         raise InvalidArgument(f"expected at least one worker, got {workers!r}")
@@ -89,8 +100,7 @@ def needles(
         "seed": seed,
         "max_new_tokens": max_new_tokens,
         "beyond": beyond,
-        "segments": plan.recall.segments,
-        "blocks": plan.recall.blocks,
+        **{name: getattr(recall, name) for name in options},
     }
     planned = plan.keys
     order = {key: place for place, key in enumerate(planned)}

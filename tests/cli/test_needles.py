@@ -121,6 +121,20 @@ def test_a_log_of_other_settings(run) -> None:
     assert "is no log of `eval needles`" in run("--log", "no.jsonl").stderr
 
 
+def test_what_a_query_reads_is_chosen(run) -> None:
+    """One that never gives the past enough reads nothing, and heads that choose together read less than each alone."""
+    read = {}
+    for words in ([], ["--threshold", "0.999999"], ["--granularity", "shared", "--blocks", "1"], ["--blocks", "1"]):
+        done = run("--modes", "hierarchical", "--json", "-", *words)
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        read[" ".join(words)] = found["results"][1]["blocks_read"]
+    assert found["settings"]["granularity"] == "head_token" and found["settings"]["threshold"] == 0.01
+    assert read["--threshold 0.999999"] == 0
+    assert 0 < read["--granularity shared --blocks 1"] < read["--blocks 1"] < read[""]
+    assert "expected a threshold from 0 to under 1, got 1.0" in run("--threshold", "1").stderr
+
+
 def test_faults_come_before_the_work(run) -> None:
     for words, message in (
         (["--tasks", "niah_single_2"], "name a file with --filler"),
