@@ -6,6 +6,7 @@ query's own segment, each block at its own offset there. Blocks share the slot s
 Shapes: H query heads in H_kv groups, T query positions, G segments, N blocks a segment, P positions a block, D width.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
-from hierlandmark.ops.rope import rotate, turn, turns
+from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
 from hierlandmark.results import Cost
 from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, SegmentRecord
@@ -109,6 +110,29 @@ class _Restored:
         return found
 
 
+class _Buffers:
+    """Memory that every layer and token uses again, by name: fresh pages cost more than what is done in them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def get(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
+        """Of any content, and another's as soon as this name is asked for again."""
+        size, held = math.prod(shape), self._held.get(name)
+        if held is None or held.numel() < size or held.dtype != dtype:
+            # what is made in inference mode cannot be written to outside of it
+            with torch.inference_mode(False):
+                held = self._held[name] = torch.empty(size, dtype=dtype)
+        return held[:size].view(shape)
+
+    def picked(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
+        """Rows of a table in fp32: (n, W) and (m,) -> (m, W)."""
+        shape = (len(rows), table.shape[1])
+        narrow = self.get("narrow", table.dtype, *shape)
+        torch.index_select(table, 0, rows, out=narrow)
+        return self.get(name, torch.float32, *shape).copy_(narrow)
+
+
 def _bytes(segment: EncodedSegment) -> int:
     return segment.landmark_keys.nbytes + (0 if segment.kv is None else segment.kv.nbytes)
 
@@ -169,6 +193,7 @@ class Recall:
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [_Cache() for _ in range(spec.layers)]
         self._pool: Tensor | None = None
+        self._buffers = _Buffers()
         # of each place in a segment: (N, 1, P, D / 2) twice a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, 1, layout.block_size)
         self._turns = [turns(places, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
@@ -264,8 +289,13 @@ class Recall:
         # each group of heads takes the blocks that it chose, m at most, and not those of all
         mine = (w > 0).any(1)
         pick = mine.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(mine.sum(1).max())]
-        group = torch.arange(H_kv).unsqueeze(1)
-        keys, values = (held[index[pick], part, group].float().flatten(1, 2) for part in (0, 1))  # (H_kv, m * P, D)
+        # block, part and group of heads are one axis of rows, P * D numbers each
+        rows = ((index[pick] * self.spec.parts * H_kv) + torch.arange(H_kv).unsqueeze(1)).flatten()
+        table = held.view(-1, P * D)
+        keys, values = (
+            self._buffers.picked(name, table, rows + part * H_kv).view(H_kv, -1, D)  # (H_kv, m * P, D)
+            for part, name in enumerate(("keys", "values"))
+        )
         content = self._masks[places[:, 0].new_tensor(segments)[places[:, 0]], places[:, 1]][pick].unsqueeze(1)
         logits = q.view(H_kv, -1, D) @ keys.transpose(1, 2) * scale  # (H_kv, rep * T, m * P)
         p2 = logits.unflatten(-1, (-1, P)).masked_fill(~content, NEG).softmax(-1)
@@ -319,15 +349,22 @@ class Recall:
     def landmark_logits(self, layer: int, q: Tensor, segments: Sequence[int], scale: float) -> Tensor:
         """(H, T, D) and S segments -> (H, T, S, N) fp32, -inf where a segment is shorter."""
         self._load_landmarks(segments)
+        keys, present = self._landmarks[self._slots[layer]], self.present  # (H_kv, S, N, D), (S, N)
         # a range is all of them, in place
-        which = slice(None) if isinstance(segments, range) else list(segments)
-        keys, present = self._landmarks[self._slots[layer]][:, which], self.present[which]  # (H_kv, S, N, D), (S, N)
+        if not isinstance(segments, range):
+            which = torch.tensor(segments, dtype=torch.long)
+            H_kv, _, N, D = keys.shape
+            chosen = self._buffers.get("landmarks", keys.dtype, H_kv, len(which), N, D)
+            keys, present = torch.index_select(keys, 1, which, out=chosen), present[which]
         H_kv, S, N, D = keys.shape
         self.tally.landmark_keys += H_kv * int(present.sum())
         H, T, _ = q.shape
         grouped = q.reshape(H_kv, -1, D)
+        parts = []
         # in parts that a processor's cache holds in fp32
-        parts = [grouped @ part.float().flatten(1, 2).transpose(1, 2) for part in keys.split(_AT_ONCE, dim=1)]
+        for part in keys.split(_AT_ONCE, dim=1):
+            wide = self._buffers.get("wide", torch.float32, *part.shape).copy_(part)
+            parts.append(grouped @ wide.flatten(1, 2).transpose(1, 2))
         return (torch.cat(parts, dim=-1).view(H, T, S, N) * scale).masked_fill(~present, NEG)
 
     def content_logits(self, layer: int, q: Tensor, blocks: Sequence[tuple[int, int]], scale: float) -> Tensor:
@@ -414,11 +451,10 @@ class Recall:
         return self._contents[shape]
 
     def _read(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
-        """From the stores: (n, C, H_kv, P, D), keys rotated."""
+        """From the stores: (n, C, H_kv, P, D), keys rotated. It is to be copied before any other are read."""
         spec = self.spec
-        out = torch.empty(
-            len(blocks), spec.parts, spec.kv_heads, spec.block_size, spec.head_dim, dtype=getattr(torch, spec.dtype)
-        )
+        shape = (len(blocks), spec.parts, spec.kv_heads, spec.block_size, spec.head_dim)
+        out = self._buffers.get("read", getattr(torch, spec.dtype), *shape)
         by_source: dict[int, list[int]] = {}
         again = [i for i, (s, _) in enumerate(blocks) if s in self._gone]
         for i, (s, _) in enumerate(blocks):
@@ -435,7 +471,9 @@ class Recall:
                     out[i] = to_tensor(kv[blocks[i][1], layer], spec)
         cos, sin = self._turns[layer]
         which = [b for _, b in blocks]
-        out[:, 0] = turn(out[:, 0], cos[which], sin[which])
+        keys = out[:, 0]
+        wide = self._buffers.get("turned", torch.float32, 4, *keys.shape[:-1], spec.head_dim // 2)
+        turn_in_place(keys, cos[which], sin[which], wide)
         return out
 
     def _read_stored(self, layer: int, blocks: Sequence[tuple[int, int]], members: list[int], out: Tensor) -> list[int]:
@@ -463,7 +501,10 @@ class Recall:
                 for i in self._read_stored(layer, blocks, [m for m in members if blocks[m][0] == s], out)
             ]
         self._count(source, array)
-        out[members] = to_tensor(array, self.spec)
+        if len(members) == len(out):
+            out.copy_(to_tensor(array, self.spec))
+        else:
+            out[members] = to_tensor(array, self.spec)
         return []
 
     def _encoded_again(self, segment: int) -> EncodedSegment:

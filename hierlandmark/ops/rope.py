@@ -26,3 +26,15 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """`rotate` by angles made before: (..., T, D) and (T, D / 2) twice, or broadcastable."""
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+def turn_in_place(x: Tensor, cos: Tensor, sin: Tensor, wide: Tensor) -> None:
+    """`turn` that writes into x, to the bit what that returns; `wide` is fp32 of (4, ..., T, D / 2), and is used up."""
+    first, second, whole, part = wide
+    half = x.shape[-1] // 2
+    first.copy_(x[..., :half])
+    second.copy_(x[..., half:])
+    for a, b, write, to in ((first, second, torch.sub, slice(half)), (second, first, torch.add, slice(half, None))):
+        torch.mul(a, cos, out=whole)
+        torch.mul(b, sin, out=part)
+        x[..., to].copy_(write(whole, part, out=whole))
