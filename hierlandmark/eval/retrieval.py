@@ -134,6 +134,7 @@ class RetrievalReport:
                 for one in self.asked
             ],
             "rows": {name: row.as_json() for name, row in self.rows.items()},
+            "unfindable": self.unfindable,
         }
 
 

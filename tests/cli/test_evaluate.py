@@ -20,7 +20,7 @@ def test_retrieval_json(cli, chat_file: Path) -> None:
     done = cli("eval", "retrieval", chat_file, "--mode", "flat", "-k", 10, "--json", "out.json")
     assert done.exit_code == 0
     found = json.loads(Path("out.json").read_text())
-    assert set(found) == {"results", "cost", "questions", "rows"}
+    assert set(found) == {"results", "cost", "questions", "rows", "unfindable"}
     assert list(found["rows"]) == ["flat"]
     assert set(found["results"]) == {"recall@1", "recall@5", "recall@10", "recall@20", "mrr", "n"}
     assert found["results"]["recall@1"] == 1
@@ -36,7 +36,7 @@ def test_retrieval_json(cli, chat_file: Path) -> None:
 
 def test_retrieval_to_standard_output(cli, chat_file: Path) -> None:
     done = cli("eval", "retrieval", chat_file, "--mode", "hierarchical", "--json", "-")
-    assert set(json.loads(done.stdout)) == {"results", "cost", "questions", "rows"}
+    assert set(json.loads(done.stdout)) == {"results", "cost", "questions", "rows", "unfindable"}
 
 
 def test_retrieval_keeps_a_database(cli, chat_file: Path) -> None:

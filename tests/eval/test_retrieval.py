@@ -33,7 +33,7 @@ def test_shape_and_means(open_memory) -> None:
     seen: list[int] = []
     chats = [conversation("a"), conversation(1), conversation("1")]
     found = evaluate_retrieval(chats, open_memory, k=5, mode="flat", on_question=seen.append).as_json()
-    assert set(found) == {"results", "cost", "questions", "rows"}
+    assert set(found) == {"results", "cost", "questions", "rows", "unfindable"}
     assert set(found["results"]) == {"recall@1", "recall@5", "recall@10", "recall@20", "mrr", "n"}
     assert found["results"]["n"] == 6
     assert found["results"]["recall@1"] == 0.75
@@ -152,7 +152,7 @@ def test_evidence_that_cannot_be_found_does_not_count(open_memory) -> None:
     )
     report = evaluate_retrieval([chat], open_memory)
     assert [one.question.evidence for one in report.asked] == [[2], []]
-    assert (report.results()["recall@1"], report.results()["n"], report.unfindable) == (1, 1, 4)
+    assert (report.results()["recall@1"], report.results()["n"], report.as_json()["unfindable"]) == (1, 1, 4)
 
 
 def test_k_zero(open_memory) -> None:
