@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hierlandmark.allocator import keep_freed_memory as keep_freed_memory
     from hierlandmark.config import LayoutConfig as LayoutConfig
     from hierlandmark.config import MemoryConfig as MemoryConfig
     from hierlandmark.config import RecallConfig as RecallConfig
@@ -61,6 +62,7 @@ _HOME = {
     "StoreTooNew": "errors",
     "TrainingDiverged": "errors",
     "UnsupportedModel": "errors",
+    "keep_freed_memory": "allocator",
 }
 
 __all__ = [*_HOME, "__version__"]

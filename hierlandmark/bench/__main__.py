@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from hierlandmark.allocator import keep_freed_memory
 from hierlandmark.bench.decode import LENGTHS, MODES, bench_decode
 from hierlandmark.config import Granularity, RecallConfig
 
@@ -39,6 +40,7 @@ def main() -> None:
     use.add_argument("path", type=Path)
     use.add_argument("mode")
     given = parser.parse_args()
+    keep_freed_memory()
     if given.what == "attention":
         for row in _attention(given, parser):
             _print(row)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hierlandmark import __version__
+from hierlandmark.allocator import keep_freed_memory
 from hierlandmark.cli import answer, demo, evaluate, read, train, write
 from hierlandmark.cli.guard import Guard
 
@@ -32,6 +33,7 @@ def main(
     ] = False,
 ) -> None:
     """A memory for local language models: the model's own attention is the index."""
+    keep_freed_memory()
     # transformers reads these when it is first imported; where they are set, they stand
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+from hierlandmark.allocator import keep_freed_memory
 from hierlandmark.config import RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval.tasks import fillers_of
@@ -168,6 +169,7 @@ _TRIALS: "list[Trials]" = []
 def _start(make_model: Callable[[], "LandmarkModel"], plan: Plan, threads: int) -> None:
     import torch
 
+    keep_freed_memory()
     torch.set_num_threads(threads)
     _TRIALS[:] = [_make(make_model, plan)]
 
