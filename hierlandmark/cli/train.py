@@ -75,6 +75,10 @@ def train(
     taught: Annotated[
         float | None, typer.Option("--taught", help="How much of the search is learned from MiniLM, 0 to 1.")
     ] = None,
+    freeze_below: Annotated[
+        int | None,
+        typer.Option("--freeze-below", metavar="LAYER", help="Lower layers and the search stay those of --init."),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of data and weights.")] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes that make batches.")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cuda or cpu; the best there is if not given.")] = None,
@@ -115,6 +119,7 @@ def train(
         "search_tokens": search_tokens,
         "search_weight": search_weight,
         "taught": taught,
+        "freeze_below": freeze_below,
         "seed": seed,
     }
     config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)

@@ -16,10 +16,11 @@ WEIGHTS, _MOMENTS, _STATE = "weights", ("exp_avg", "exp_avg_sq"), "state.json"
 
 
 def trained_tensors(core: LandmarkCore) -> dict[str, torch.Tensor]:
-    """Trained parameters by the names that peft gives an adapter's tensors; the two rows as `landmark_rows`."""
+    """An adapter's parameters by the names that peft gives its tensors, also those that a run leaves as they were; the
+    two rows as `landmark_rows`."""
     out: dict[str, torch.Tensor] = {}
     for name, parameter in core.named_parameters():
-        if parameter.requires_grad:
+        if name == "rows" or ".lora_" in name:
             key = "landmark_rows" if name == "rows" else name.removeprefix("base.").replace(".default.", ".")
             out[key] = parameter
     return out

@@ -91,6 +91,8 @@ class TrainConfig:
     search_weight: float = 1.0
     # how much of what the search is to find is told by MiniLM, the rest by what is known
     taught: float = 0.0
+    # layers below this one, and the two rows, stay as they were: what searches there finds what it found
+    freeze_below: int = 0
     # wall-clock budget in seconds; the schedule then follows time instead of steps
     seconds: float | None = None
 
@@ -123,6 +125,11 @@ class TrainConfig:
                     math.isfinite(value) and right(value)
                 ):
                     raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
+        if self.freeze_below and (self.search_share or self.votes):
+            raise InvalidArgument(
+                f"expected neither a search_share nor votes with freeze_below, got {self.search_share!r} and "
+                f"{self.votes!r}: what searches is to stay as it was"
+            )
         if (self.attention == "window") != (self.window is not None):
             raise InvalidArgument(
                 f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
@@ -137,7 +144,7 @@ class TrainConfig:
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
     ("window search_tokens select_segments select_blocks", lambda x: x >= 1, "at least 1"),
-    ("learning_rate votes seed jump", lambda x: x >= 0, "0 or more"),
+    ("learning_rate votes seed jump freeze_below", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds search_weight", lambda x: x > 0, "more than 0"),
     (
         "flat_share stream_share select_share needles linked cached search_share taught",

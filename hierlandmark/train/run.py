@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from hierlandmark import minilm
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
-from hierlandmark.model.adapter import Adapter, AdapterMeta, RetrievalHead, save_adapter
+from hierlandmark.model.adapter import Adapter, AdapterMeta, Ranking, RetrievalHead, save_adapter
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
@@ -72,7 +72,8 @@ def train_adapter(
         folder: takes checkpoints, `log.jsonl` and the adapter.
         layout: by default that of the run to resume, else that of the adapter to start from.
         resume: go on from the checkpoint in `folder`; `run_config` gives its own configuration.
-        init: adapter folder whose weights a new run starts from; its layout is kept.
+        init: adapter folder whose weights a new run starts from; its layout is kept, and with `freeze_below` the heads
+            that search, all of which must lie below.
 
     Raises:
         MissingExtra: peft is not installed.
@@ -98,6 +99,8 @@ def train_adapter(
             f"the adapter to start from has the layout {start.meta.layout.model_dump()}, not {layout.model_dump()}: "
             "its rows would not stand for what they were trained to; leave the layout out, or start without it"
         )
+    if config.freeze_below and not resume:
+        _check_frozen(config, start)
     # lengths that do not fit are told before anything is loaded
     shape_of(config, layout, 0.0, np.random.default_rng(0))
     started = {"adapter": start.digest, "training": start.meta.training} if start is not None else None
@@ -113,6 +116,8 @@ def train_adapter(
     elif start is not None:
         start.check_base(digest, where)
         start_from(core, start)
+    if config.freeze_below:
+        freeze(core, config.freeze_below)
     read, talks = read_tokens(tokenizer, texts, chats)
     if not talks:
         if config.search_share:
@@ -121,9 +126,11 @@ def train_adapter(
     corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)
     tokenizer_of_teacher, searching = _searching(core, config)
     source = BatchSource(corpus, config, layout, sink_id=core.sink_id, teacher=tokenizer_of_teacher)
+    # of the adapter that it started from, where they stay
+    kept = state.get("searches") if state else _searches(start) if start and config.freeze_below else None
     rows = train(
-        core, source, folder, resume=resume, workers=workers, on_step=on_step, note={**bound, "init": started},
-        searching=searching,
+        core, source, folder, resume=resume, workers=workers, on_step=on_step,
+        note={**bound, "init": started, "searches": kept}, searching=searching,
     )  # fmt: skip
     searched = retrieval_heads(core, config.retrieval_layers, config.retrieval_depth)
     heads = tuple(
@@ -132,6 +139,10 @@ def train_adapter(
         for head in members
         if config.attention == "landmark"
     )
+    ranking: Ranking = "sum" if searching else "votes"
+    if kept is not None:
+        heads = tuple(RetrievalHead.model_validate(head) for head in kept["retrieval"])
+        ranking = kept["ranking"]
     training = {
         "steps": len(rows),
         "seed": config.seed,
@@ -151,7 +162,7 @@ def train_adapter(
         layout=layout,
         base=digest,
         retrieval=heads,
-        ranking="sum" if searching else "votes",
+        ranking=ranking,
         attention=config.attention,
         window=config.window,
         training=training,
@@ -161,6 +172,29 @@ def train_adapter(
     name = Path(name).name if Path(name).is_dir() else name
     save_adapter(out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=2 * config.rank)
     return out
+
+
+def _check_frozen(config: TrainConfig, start: Adapter | None) -> None:
+    if start is None:
+        raise InvalidArgument("expected an adapter to start from with freeze_below; give --init")
+    if high := sorted({head.layer for head in start.meta.retrieval if head.layer >= config.freeze_below}):
+        raise InvalidArgument(
+            f"expected freeze_below over the layers that search, got {config.freeze_below!r} and layer {high[-1]}"
+        )
+
+
+def _searches(adapter: Adapter) -> dict[str, Any]:
+    meta = adapter.meta
+    return {"retrieval": [head.model_dump() for head in meta.retrieval], "ranking": meta.ranking}
+
+
+def freeze(core: LandmarkCore, below: int) -> None:
+    """Leave the layers below one, and the two rows, as they are. Raises `InvalidArgument` where nothing is left."""
+    if below >= core.layers:
+        raise InvalidArgument(f"expected freeze_below under {core.layers}, got {below!r}")
+    core.rows.requires_grad_(False)
+    for layer in decoder_of(core.base).layers[:below]:
+        layer.requires_grad_(False)
 
 
 def _searching(core: LandmarkCore, config: TrainConfig) -> tuple[Any | None, SearchTraining | None]:

@@ -237,6 +237,39 @@ def test_a_run_starts_from_an_adapter(base_folder, texts, tmp_path):
         train_adapter(str(base_folder), resume=True, init=other, **words)
 
 
+def test_lower_layers_stay_and_search_as_they_did(base_folder, texts, tmp_path):
+    first = run(base_folder, texts, tmp_path / "first", replace(CONFIG, steps=2, retrieval_depth=(0.0, 0.0)))
+    meta = json.loads((first / "hierlandmark.json").read_text())
+    meta |= {"ranking": "sum", "retrieval": [{**head, "weight": 0.5} for head in meta["retrieval"]]}
+    (first / "hierlandmark.json").write_text(json.dumps(meta))
+    config = replace(CONFIG, steps=2, freeze_below=1, votes=0.0, seed=5)
+    second = run(base_folder, texts, tmp_path / "second", config, init=first)
+    third = run(base_folder, texts, tmp_path / "second", replace(config, steps=3), resume=True)
+    for after in (second, third):
+        was, now = Adapter.load(first), Adapter.load(after)
+        assert was.lora.keys() == now.lora.keys() and torch.equal(was.rows, now.rows)
+        same = {name for name in was.lora if torch.equal(was.lora[name], now.lora[name])}
+        assert same == {name for name in was.lora if ".layers.0." in name}
+        assert now.meta.retrieval == was.meta.retrieval and now.meta.ranking == "sum"
+    log = (tmp_path / "second" / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[0])["layers"].keys() == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "started", "said"),
+    [
+        ({"freeze_below": 1}, True, "neither a search_share nor votes with freeze_below, got 0.0 and 0.3"),
+        ({"freeze_below": 1, "votes": 0.0}, False, "an adapter to start from with freeze_below"),
+        ({"freeze_below": 1, "votes": 0.0}, True, "over the layers that search, got 1 and layer 1"),
+        ({"freeze_below": 2, "votes": 0.0}, True, "freeze_below under 2, got 2"),
+    ],
+)
+def test_what_cannot_stay_is_refused(base_folder, texts, tmp_path, changed, started, said):
+    init = run(base_folder, texts, tmp_path / "first", replace(CONFIG, steps=1)) if started else None
+    with pytest.raises(InvalidArgument, match=said):
+        run(base_folder, texts, tmp_path / "second", replace(CONFIG, steps=1, **changed), init=init)
+
+
 def test_the_shipped_adapters_runs_can_be_configured_again():
     training = Adapter.load(SHIPPED).meta.training
     for one in (training, training["init"]["training"]):
