@@ -9,7 +9,14 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _APART = 32 * 2**20
 _KEPT = 2**30
 # whoever set one of these has chosen
-_CHOICES = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+CHOICES = (
+    "GLIBC_TUNABLES",
+    "MALLOC_ARENA_MAX",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+    "MALLOC_TRIM_THRESHOLD_",
+)
 
 
 def keep_freed_memory() -> bool:
@@ -21,10 +28,10 @@ def keep_freed_memory() -> bool:
     much is allocated.
 
     Returns:
-        Whether it was done: not where the C library is another, nor where one of the environment variables that say how
-        glibc allocates is set.
+        Whether glibc took the settings: they mean nothing where the C library is another or another allocator is loaded
+        before it, and are not made where an environment variable says how glibc allocates (`CHOICES`).
     """
-    if any(name in os.environ for name in _CHOICES):
+    if any(name in os.environ for name in CHOICES):
         return False
     try:
         library = ctypes.CDLL(None)

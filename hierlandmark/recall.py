@@ -25,6 +25,8 @@ from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, Segm
 NEG = float("-inf")
 # segments whose landmarks are scored together
 _AT_ONCE = 256
+# bytes of each buffer that tokens share: what one token reads of the default model, and not what a long prompt does
+_HELD = 8 * 2**20
 Restore = Callable[[SegmentRecord], EncodedSegment]
 
 
@@ -111,15 +113,25 @@ class _Restored:
 
 
 class _Buffers:
-    """Memory that every layer and token uses again, by name: fresh pages cost more than what is done in them."""
+    """Memory that every layer and token uses again, by name: fresh pages cost more than what is done in them.
 
-    def __init__(self) -> None:
+    Args:
+        limit: bytes that are held of each name; what is larger is made anew each time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._held: dict[str, Tensor] = {}
 
     def get(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
         """Of any content, and another's as soon as this name is asked for again."""
-        size, held = math.prod(shape), self._held.get(name)
-        if held is None or held.numel() < size or held.dtype != dtype:
+        size = math.prod(shape)
+        if size * dtype.itemsize > self.limit:
+            return torch.empty(shape, dtype=dtype)
+        if (held := self._held.get(name)) is None or held.numel() < size or held.dtype != dtype:
+            # the one before goes first
+            self._held.pop(name, None)
+            del held
             # what is made in inference mode cannot be written to outside of it
             with torch.inference_mode(False):
                 held = self._held[name] = torch.empty(size, dtype=dtype)
@@ -154,7 +166,7 @@ class Recall:
 
     In memory: all gates; the landmarks of every segment that was ever opened (L * H_kv * N * D elements each, 0.2 GB
     for the shipped model and a million tokens, all of them in flat mode); the blocks last read, `cached_blocks` a
-    layer; segments encoded again, up to `restored_bytes`.
+    layer; segments encoded again, up to `restored_bytes`; seven buffers of at most 8 MiB each.
 
     Args:
         sources: stores and the segments of each that may be read.
@@ -193,7 +205,7 @@ class Recall:
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [_Cache() for _ in range(spec.layers)]
         self._pool: Tensor | None = None
-        self._buffers = _Buffers()
+        self._buffers = _Buffers(_HELD)
         # of each place in a segment: (N, 1, P, D / 2) twice a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, 1, layout.block_size)
         self._turns = [turns(places, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]

@@ -20,7 +20,7 @@ def trained_tensors(core: LandmarkCore) -> dict[str, torch.Tensor]:
     two rows as `landmark_rows`."""
     out: dict[str, torch.Tensor] = {}
     for name, parameter in core.named_parameters():
-        if name == "rows" or ".lora_" in name:
+        if parameter.requires_grad or name == "rows" or ".lora_" in name:
             key = "landmark_rows" if name == "rows" else name.removeprefix("base.").replace(".default.", ".")
             out[key] = parameter
     return out

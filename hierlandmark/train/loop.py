@@ -36,7 +36,7 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. What the shipped adapter's five runs were given stands in its `hierlandmark.json`, under `training`.
+    """One run. What the shipped adapter's six runs were given stands in its `hierlandmark.json`, under `training`.
 
     Raises:
         InvalidArgument: a value is outside its range.
@@ -134,7 +134,9 @@ class TrainConfig:
             raise InvalidArgument(
                 f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
             )
-        useless = [name for name in ("select_share", "search_share", "cached", "jump") if getattr(self, name)]
+        useless = [
+            name for name in ("select_share", "search_share", "cached", "jump", "freeze_below") if getattr(self, name)
+        ]
         if self.attention != "landmark" and useless:
             raise InvalidArgument(
                 f"expected {useless[0]} to be 0 with attention {self.attention!r}, which has no landmarks"

@@ -112,7 +112,7 @@ def train_adapter(
     digest = weights_digest(base_folder(where))
     bound = {"base": digest, "layout": layout.model_dump()}
     if state is not None:
-        _check_same(folder, state, {"rank": config.rank, **bound})
+        _check_same(folder, state, {"rank": config.rank, "freeze_below": config.freeze_below, **bound})
     elif start is not None:
         start.check_base(digest, where)
         start_from(core, start)
@@ -177,6 +177,10 @@ def train_adapter(
 def _check_frozen(config: TrainConfig, start: Adapter | None) -> None:
     if start is None:
         raise InvalidArgument("expected an adapter to start from with freeze_below; give --init")
+    if not start.meta.retrieval:
+        raise InvalidArgument(
+            "expected --init to name the heads that search with freeze_below: without, all of them do"
+        )
     if high := sorted({head.layer for head in start.meta.retrieval if head.layer >= config.freeze_below}):
         raise InvalidArgument(
             f"expected freeze_below over the layers that search, got {config.freeze_below!r} and layer {high[-1]}"
@@ -280,8 +284,14 @@ def _started(folder: Path, state: dict[str, Any], given: dict[str, Any] | None) 
 
 
 def _check_same(folder: Path, state: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises `InvalidArgument` when a checkpoint is of another rank, base or layout."""
-    found = {"rank": state["config"]["rank"], "base": state.get("base"), "layout": state.get("layout")}
+    """Raises `InvalidArgument` when a checkpoint is of another rank, base or layout, or trained other layers."""
+    config = state["config"]
+    found = {
+        "rank": config["rank"],
+        "freeze_below": config.get("freeze_below", 0),
+        "base": state.get("base"),
+        "layout": state.get("layout"),
+    }
     for name, value in wanted.items():
         if found[name] != value:
             raise InvalidArgument(

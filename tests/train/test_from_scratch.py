@@ -76,3 +76,16 @@ def test_the_loop_skipped_hardly_a_step_and_learned_what_it_is_told(trained):
     # random weights at a large step: a spike now and then depends on the order in which a machine adds
     assert sum(row["spiked"] for row in rows) <= len(rows) // 50
     assert np.mean([row["right"] for row in rows[-20:]]) > 0.95
+
+
+def test_a_checkpoint_without_lora_holds_all_weights(tmp_path):
+    """They are what is trained here; a run that has no step left to take has them as they were."""
+    tokenizer = WordTokenizer()
+    source = Passkeys(replace(CONFIG, steps=2), tokenizer)
+    first, other = random_core("qwen3", tokenizer, 0), random_core("qwen3", tokenizer, 1)
+    train(first, source, tmp_path)
+    train(other, source, tmp_path, resume=True)
+    again = dict(other.named_parameters())
+    assert len(again) > 30
+    for name, value in first.named_parameters():
+        assert torch.equal(again[name], value)

@@ -243,16 +243,26 @@ def test_lower_layers_stay_and_search_as_they_did(base_folder, texts, tmp_path):
     meta |= {"ranking": "sum", "retrieval": [{**head, "weight": 0.5} for head in meta["retrieval"]]}
     (first / "hierlandmark.json").write_text(json.dumps(meta))
     config = replace(CONFIG, steps=2, freeze_below=1, votes=0.0, seed=5)
-    second = run(base_folder, texts, tmp_path / "second", config, init=first)
-    third = run(base_folder, texts, tmp_path / "second", replace(config, steps=3), resume=True)
-    for after in (second, third):
+    for steps, words in ((2, {"init": first}), (3, {"resume": True})):
+        after = run(base_folder, texts, tmp_path / "second", replace(config, steps=steps), **words)
         was, now = Adapter.load(first), Adapter.load(after)
+        assert json.loads((after / "hierlandmark.json").read_text())["training"]["steps"] == steps
         assert was.lora.keys() == now.lora.keys() and torch.equal(was.rows, now.rows)
         same = {name for name in was.lora if torch.equal(was.lora[name], now.lora[name])}
         assert same == {name for name in was.lora if ".layers.0." in name}
         assert now.meta.retrieval == was.meta.retrieval and now.meta.ranking == "sum"
     log = (tmp_path / "second" / "log.jsonl").read_text().splitlines()
     assert json.loads(log[0])["layers"].keys() == {"1"}
+    with pytest.raises(InvalidArgument, match="is of freeze_below 1, not 0"):
+        run(base_folder, texts, tmp_path / "second", replace(config, freeze_below=0), resume=True)
+
+
+def test_an_adapter_all_of_whose_heads_search_has_none_that_stay(base_folder, texts, tmp_path):
+    first = run(base_folder, texts, tmp_path / "first", replace(CONFIG, steps=1))
+    meta = json.loads((first / "hierlandmark.json").read_text())
+    (first / "hierlandmark.json").write_text(json.dumps(meta | {"retrieval": []}))
+    with pytest.raises(InvalidArgument, match="name the heads that search"):
+        run(base_folder, texts, tmp_path / "second", replace(CONFIG, steps=1, freeze_below=1, votes=0.0), init=first)
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,10 @@ CHATS = {
 }
 
 
+@pytest.mark.parametrize("sizes", [(), (19, 21)], ids=["one group", "three groups of queries"])
 @pytest.mark.parametrize("kind", CHATS)
-def test_what_is_trained_is_what_a_search_finds(kind):
+def test_what_is_trained_is_what_a_search_finds(kind, sizes, monkeypatch):
+    monkeypatch.setattr(losses, "_QUERY_LENGTHS", sizes)
     layout = LayoutConfig(block_size=32, blocks_per_segment=4)
     plain = tiny_model(layout=layout)
     heads = [RetrievalHead(layer=layer, head=head, weight=WEIGHT) for layer, some in HEADS.items() for head in some]
@@ -145,7 +147,8 @@ def test_what_is_trained_is_what_a_search_finds(kind):
     lengths = [len(part) for part in np.split(tokens, cuts)]
     S = len(lengths)
     grid = Layout.of([lengths], layout, reads=np.zeros((S, S), dtype=bool))
-    queries = ["7", "abc", "ddd 3"]
+    # long and short in turn
+    queries = ["ddd 3", "7", "abc", "eee 4", "9"]
     prompts = [[256, *search_prompt(model.tokenizer, query)] for query in queries]
     pairs = Pairs(
         grid.place([tokens]), grid, grid.place([owner], fill=len(messages)), Padded.of(prompts),
