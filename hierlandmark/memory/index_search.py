@@ -18,7 +18,8 @@ from torch import Tensor
 from hierlandmark.config import RecallConfig
 from hierlandmark.errors import StoreCorrupt
 from hierlandmark.memory.index_build import Built
-from hierlandmark.memory.rank import Ranked, eligible_blocks
+from hierlandmark.memory.rank import Ranked, eligible_blocks, going_on
+from hierlandmark.memory.rules import VOTES
 from hierlandmark.memory.vectors import Voters
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel
@@ -151,7 +152,24 @@ class IndexSearch:
             voters.rule,
             eligible,
             whole=len(opened) == int(stands.sum()) + len(beside),
+            # votes have no use for it
+            beyond=None if voters.rule is VOTES else self._beyond(ids[opened], recall),
         )
+
+    def _beyond(self, opened: np.ndarray, recall: Recall) -> dict[MessageId, int]:
+        """Blocks that messages have beside opened segments, whose neighbours in the text no cell need hold."""
+        every = np.sort(np.concatenate([self.built.ids[self._stands], self._ids]))
+
+        def read(places: list[int]) -> list[SegmentRecord]:
+            try:
+                records, keys = self._store.index(self._namespace, every[places].tolist())
+            except KeyError:
+                raise _Changed from None
+            self._tally.bytes_read += keys.nbytes
+            return records
+
+        places = np.searchsorted(every, opened).tolist()
+        return going_on({at: recall.block_of(i, 0)[0] for i, at in enumerate(places)}, len(every), read)
 
     def _open(
         self, config: RecallConfig, ids: list[int], versions: list[int], places: np.ndarray

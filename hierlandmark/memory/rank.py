@@ -3,7 +3,7 @@
 H heads, G segments, N blocks a segment.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,8 @@ class Ranked:
     eligible: Tensor | None = None
     # no segment is left that could be opened
     whole: bool = True
+    # blocks that messages have beside the opened segments, where the recall does not hold those; None where it does
+    beyond: Mapping[MessageId, int] | None = None
 
 
 def rank_blocks(
@@ -159,20 +161,38 @@ def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
 
 def blocks_beyond(recall: Recall, segments: Sequence[int]) -> dict[MessageId, int]:
     """Of messages that stand partly in these segments, in how many blocks of other ones of the recall they go on."""
-    opened, found = set(segments), dict[tuple[MessageId, int], int]()
-    for s in segments:
-        runs = recall.block_of(s, 0)[0].runs
-        for message_id, step in ((runs[0].message_id, -1), (runs[-1].message_id, 1)):
-            at = s + step
-            while 0 <= at < recall.n_segments and at not in opened and (message_id, at) not in found:
-                count = sum(message_id in parts for parts in block_shares(recall.block_of(at, 0)[0]))
-                if not count:
-                    break
-                found[message_id, at] = count
-                at += step
+    return going_on(
+        {s: recall.block_of(s, 0)[0] for s in segments},
+        recall.n_segments,
+        lambda places: [recall.block_of(at, 0)[0] for at in places],
+    )
+
+
+def going_on(
+    opened: Mapping[int, SegmentRecord], n_segments: int, read: Callable[[list[int]], Sequence[SegmentRecord]]
+) -> dict[MessageId, int]:
+    """Of messages that stand partly in opened segments, in how many blocks of others they go on.
+
+    Args:
+        opened: by their places among all, in text order.
+        read: records of the segments at some places; called once for each segment that messages go on by.
+    """
+    ends = [(runs[0], -1, at) for at, record in opened.items() if (runs := record.runs)]
+    ends += [(runs[-1], 1, at) for at, record in opened.items() if (runs := record.runs)]
+    wanted = {(run.message_id, at + step, step) for run, step, at in ends}
+    seen: dict[tuple[MessageId, int], int] = {}
+    while wanted := {
+        one for one in wanted if 0 <= one[1] < n_segments and one[1] not in opened and one[:2] not in seen
+    }:
+        places = sorted({at for _, at, _ in wanted})
+        records = dict(zip(places, read(places), strict=True))
+        for message_id, at, _ in wanted:
+            seen[message_id, at] = sum(message_id in parts for parts in block_shares(records[at]))
+        wanted = {(message_id, at + step, step) for message_id, at, step in wanted if seen[message_id, at]}
     out: dict[MessageId, int] = {}
-    for (message_id, _), count in found.items():
-        out[message_id] = out.get(message_id, 0) + count
+    for (message_id, _), count in seen.items():
+        if count:
+            out[message_id] = out.get(message_id, 0) + count
     return out
 
 

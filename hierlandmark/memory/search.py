@@ -62,7 +62,8 @@ def search(
         # shares of 1, whatever the heads' weights sum to
         whole = ranked.rule.whole(ranked.heads)
         shares = [(score / whole, block, parts) for score, block, parts in shares]
-        found = rank_messages(ranked.rule.judged(shares, blocks_beyond(recall, ranked.segments)))
+        beyond = blocks_beyond(recall, ranked.segments) if ranked.beyond is None else ranked.beyond
+        found = rank_messages(ranked.rule.judged(shares, beyond))
         if words is not None:
             found = fuse(recall, found, words)
         hits = _hits(store, namespace, found, k)

@@ -101,6 +101,24 @@ def test_hits_and_scores_are_those_of_hierarchical(memory: Memory) -> None:
     assert (stats.index.segments, stats.index.current, stats.index.behind) == (stats.segments, stats.segments, 0)
 
 
+def test_a_message_is_damped_by_all_of_its_blocks(model: LandmarkModel) -> None:
+    """Also by those in segments that were not opened, as without an index."""
+    summed = LandmarkModel(
+        model.core, model.tokenizer, "summed", kv_dtype=torch.float32, retrieval=model.retrieval, ranking="sum"
+    )
+    config = MemoryConfig(recall=RecallConfig(index_cells=99, search_segments=2))
+    long = [{"id": i, "role": "user", "content": f"word{i} " * (3 + 97 * (i % 3))} for i in range(9)]
+    with Memory.open(":memory:", model=summed, config=config) as memory:
+        memory.add(long)
+        memory.build_index()
+        for query in ("word4", "word8 of", "word1"):
+            assert hits(memory, query, 1) == hits(memory, query, 1, "hierarchical")
+        # what came later stands in no index
+        memory.add([{"id": 9, "role": "user", "content": "word9 " * 150}])
+        for query in ("word9", "word4", "word8 of"):
+            assert hits(memory, query, 1) == hits(memory, query, 1, "hierarchical")
+
+
 def test_few_cells_score_fewer_gates_and_still_find_k(memory: Memory) -> None:
     memory.build_index()
     memory.config = few(1, 2)
