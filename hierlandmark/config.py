@@ -55,7 +55,7 @@ class RecallConfig(BaseModel):
     # segments a search opens at least: it ranks messages, and wants more to choose from than a head that reads
     search_segments: int = Field(default=20, ge=1)
     # cells of an index whose gates a search in mode "index" looks at, of about as many as the root of its segments
-    index_cells: int = Field(default=12, ge=1)
+    index_cells: int = Field(default=24, ge=1)
     # blocks a query reads, k of the paper's section 3.2
     blocks: int = Field(default=4, ge=1)
     # who chooses its own blocks: each head at each token, each head, each token (the paper's Table 2), or all together
