@@ -26,7 +26,7 @@ NEG = float("-inf")
 # segments whose landmarks are scored together
 _AT_ONCE = 256
 # bytes of each buffer that tokens share: what one token reads of the default model, and not what a long prompt does
-_HELD = 8 * 2**20
+_HELD = 3 * 2**20
 Restore = Callable[[SegmentRecord], EncodedSegment]
 
 
@@ -166,7 +166,7 @@ class Recall:
 
     In memory: all gates; the landmarks of every segment that was ever opened (L * H_kv * N * D elements each, 0.2 GB
     for the shipped model and a million tokens, all of them in flat mode); the blocks last read, `cached_blocks` a
-    layer; segments encoded again, up to `restored_bytes`; seven buffers of at most 8 MiB each.
+    layer; segments encoded again, up to `restored_bytes`; seven buffers of at most 3 MiB each.
 
     Args:
         sources: stores and the segments of each that may be read.
