@@ -5,11 +5,19 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierlandmark.cli.options import AdapterOption, LengthsOption, ModelOption, OutOption, load_model, parse_lengths
+from hierlandmark.cli.options import (
+    AdapterOption,
+    Granularity,
+    LengthsOption,
+    ModelOption,
+    OutOption,
+    load_model,
+    parse_lengths,
+)
 from hierlandmark.cli.output import progress, write_json
 from hierlandmark.errors import InvalidArgument
 
@@ -40,7 +48,7 @@ def needles(
     segments: Annotated[int | None, typer.Option("--segments", help="Segments a query opens, if not 4.")] = None,
     blocks: Annotated[int | None, typer.Option("--blocks", help="Blocks a query reads, if not 4.")] = None,
     granularity: Annotated[
-        Literal["head_token", "head", "token", "shared"] | None,
+        Granularity | None,
         typer.Option("--granularity", help="Who chooses its own blocks, if not each head and token."),
     ] = None,
     threshold: Annotated[

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # as config.Mode, without the cost of importing it for --help
 Mode = Literal["hierarchical", "flat"]
 SearchMode = Literal["hierarchical", "flat", "hybrid", "index"]
+# as config.Granularity
+Granularity = Literal["head_token", "head", "token", "shared"]
 # as config.Keep
 Keep = Literal["all", "search"]
 # the base model with plain causal attention, beside which the two modes are measured

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hierlandmark.cli.guard import terminable
-from hierlandmark.cli.options import AdapterOption, LengthsOption, ModelOption, OutOption, load_model, parse_lengths
+from hierlandmark.cli.options import (
+    AdapterOption,
+    Granularity,
+    LengthsOption,
+    ModelOption,
+    OutOption,
+    load_model,
+    parse_lengths,
+)
 from hierlandmark.cli.output import progress, write_json
 from hierlandmark.errors import InvalidArgument
 
@@ -48,7 +56,7 @@ def perplexity(
     blocks: BlocksOption = None,
     segments: SegmentsOption = None,
     granularity: Annotated[
-        Literal["head_token", "head", "token", "shared"],
+        Granularity,
         typer.Option("--granularity", help="Who chooses its own blocks; `shared`: all of a segment together."),
     ] = "head_token",
     threshold: Annotated[

@@ -45,6 +45,8 @@ class IndexSearch:
         self._ids = self._versions = np.empty(0, np.int64)
         self._gates = np.empty((0, voters.width), np.float32)
         self._stands = np.zeros(len(built.ids), bool)
+        # of all segments that stand, in text order
+        self._every = np.empty(0, np.int64)
         self._tally, self._opening = Tally(), built.vectors.resident_bytes
 
     def begin(self) -> None:
@@ -100,6 +102,7 @@ class IndexSearch:
             gates[fresh] = self._voters.gates(records, keys).numpy()
             self._tally.bytes_read += keys.nbytes
         self._stands, self._ids, self._versions, self._gates = stands, ids, versions, gates
+        self._every = np.sort(np.concatenate([self.built.ids[stands], ids]))
         self._seen = seen
 
     def _look(
@@ -158,7 +161,7 @@ class IndexSearch:
 
     def _beyond(self, opened: np.ndarray, recall: Recall) -> dict[MessageId, int]:
         """Blocks that messages have beside opened segments, whose neighbours in the text no cell need hold."""
-        every = np.sort(np.concatenate([self.built.ids[self._stands], self._ids]))
+        every = self._every
 
         def read(places: list[int]) -> list[SegmentRecord]:
             try:

@@ -175,7 +175,7 @@ def going_on(
 
     Args:
         opened: by their places among all, in text order.
-        read: records of the segments at some places; called once for each segment that messages go on by.
+        read: records of the segments at some places; called once for each segment further that any message goes on.
     """
     ends = [(runs[0], -1, at) for at, record in opened.items() if (runs := record.runs)]
     ends += [(runs[-1], 1, at) for at, record in opened.items() if (runs := record.runs)]

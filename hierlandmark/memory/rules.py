@@ -98,7 +98,7 @@ class Sum:
 
     A message gets, of every block, its part of the attention inside it: the mass of one attention over all tokens. It
     is judged by that mass over the root of the number of blocks it stands in: a long message gathers some from each.
-    Blocks of segments that were not opened count too, except through an index, which reads the opened ones alone.
+    Blocks of segments that were not opened count too.
     """
 
     def scores(self, logits: Tensor, masses: Tensor, weight: Tensor) -> Tensor:
