@@ -64,7 +64,7 @@ class Source:
 
     store: BlockStore
     records: list[SegmentRecord]
-    gates: np.ndarray  # (G, L, H_kv, D)
+    gates: np.ndarray  # (G, L + S, H_kv, D), as the store gives them
     # a window of the answer itself: what is read of it was never fetched from the database
     scratch: bool = False
 
@@ -174,7 +174,8 @@ class Recall:
         inv_freq: for each layer of the model (D / 2,).
         scaling: for each layer of the model the factor on rotated keys.
         restore: encodes a segment again whose keys and values were dropped, or that was removed or rewritten since it
-            was listed.
+            was listed; no more than `spec` says.
+        first: slot in the stores' arrays from which those of `spec` stand.
     """
 
     def __init__(
@@ -186,8 +187,10 @@ class Recall:
         scaling: Sequence[float],
         config: RecallConfig,
         restore: Restore | None = None,
+        first: int = 0,
     ) -> None:
         self.spec, self.layout, self.config = spec, layout, config
+        self._first = first
         # layers are named as the model counts them; where only some are kept, arrays hold these
         self._slots = {layer: slot for slot, layer in enumerate(spec.model_layers)}
         self.inv_freq = [inv_freq[layer] for layer in spec.model_layers]
@@ -228,7 +231,7 @@ class Recall:
             return
         # read for this recall, and so a cost of the query that it is made for
         self.tally.bytes_read = sum(source.gates.nbytes for source in self.sources if not source.scratch)
-        raw = torch.cat([to_tensor(source.gates, self.spec) for source in self.sources if len(source.gates)])
+        raw = torch.cat([to_tensor(self.of(source.gates), self.spec) for source in self.sources if len(source.gates)])
         where = torch.tensor([gate_position(record.block_content, self.layout) for _, record in self._where])
         # keys come as stored, (G, L, H_kv, D)
         self._gates = [
@@ -240,6 +243,10 @@ class Recall:
     def n_segments(self) -> int:
         """Segments that can be opened."""
         return len(self._where)
+
+    def of(self, keys: np.ndarray) -> np.ndarray:
+        """The layers of `spec` among a store's: (n, L + S, H_kv, D) -> (n, L, H_kv, D)."""
+        return keys[:, self._first : self._first + self.spec.layers]
 
     def block_of(self, segment: int, block: int) -> tuple[SegmentRecord, int]:
         """Record and block id for places in `attended`."""
@@ -405,7 +412,7 @@ class Recall:
     def landmark_keys(self, segment: int) -> np.ndarray:
         """Of a segment as it was listed, unrotated: (n, L, H_kv, D)."""
         array = self._stored_landmarks(segment)
-        return self._encoded_again(segment).landmark_keys if array is None else array
+        return self._encoded_again(segment).landmark_keys if array is None else self.of(array)
 
     def _stored_landmarks(self, segment: int) -> np.ndarray | None:
         """None when the segment was removed or rewritten since it was listed."""
@@ -498,7 +505,7 @@ class Recall:
             for i, record in zip(members, records, strict=True)
         ]
         try:
-            array = source.store.read_blocks(layer, ids, [record.version for record in records])
+            array = source.store.read_blocks(self._first + layer, ids, [record.version for record in records])
         except KeyError:
             # removed, rewritten or dropped since they were listed: the list still has their text
             if self._restore is None:

@@ -192,7 +192,7 @@ class IndexSearch:
             landmarks.append(self._stored(record) if part is None else part)
             self._tally.bytes_read += 0 if part is None else part.nbytes
             self._tally.landmark_keys += len(landmarks[-1]) * len(self._voters.pairs)
-        recall = self._model.recall([Source(self._store, records, gates)], config)
+        recall = self._model.recall([Source(self._store, records, gates)], config, "search")
         # what its making read is counted, and its other work here
         self._tally.bytes_read += recall.tally.bytes_read
         recall.tally = self._tally

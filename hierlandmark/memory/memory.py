@@ -30,6 +30,7 @@ from hierlandmark.memory.text import check_text, checked
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
+from hierlandmark.model.landmark_model import Use
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
@@ -62,8 +63,8 @@ class Memory(IndexVerbs, AsyncVerbs):
         # each held for as long as it says; loading comes within opening where a file is new
         self._opening, self._loading = threading.RLock(), threading.RLock()
         self._store: BlockStore | None = None
-        # of each mode: the state of the store and that of the namespace, and a view of it
-        self._recalls: dict[Mode, tuple[tuple[int, object], Recall]] = {}
+        # of each mode and use: the state of the store and that of the namespace, and a view of it
+        self._recalls: dict[tuple[Mode, Use], tuple[tuple[int, object], Recall]] = {}
         self._index: IndexSearch | None = None
         # state of the store in which all text was found encoded
         self._ready_at: int | None = None
@@ -250,7 +251,7 @@ class Memory(IndexVerbs, AsyncVerbs):
             through = self._through_index(model, store)
             through.begin()
             return partial(through.look, self.config.recall)
-        recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode)
+        recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode, "search")
         return lambda queries, scale, n_open, allowed: (
             recall,
             rank_blocks(
@@ -435,24 +436,26 @@ class Memory(IndexVerbs, AsyncVerbs):
             self._ready_at = changes
         return model, store
 
-    def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None) -> Recall:
+    def _recall(self, model: LandmarkModel, store: BlockStore, mode: Mode | None, use: Use = "read") -> Recall:
         """A view of the namespace as it is now; blocks read for the last query stay cached while it is the same."""
         mode = mode or self.config.recall.mode
-        kept, changes = self._recalls.get(mode), store.changes()
+        # a search and an answer look at the same keys, unless search has its own
+        name = mode, use if store.spec.search else "read"
+        kept, changes = self._recalls.get(name), store.changes()
         # listed again only where somebody wrote, to this namespace or another
         if kept is not None and (kept[0][0] == changes or kept[0][1] == _mark(store.segments(self.namespace))):
-            self._recalls[mode] = ((changes, kept[0][1]), kept[1])
+            self._recalls[name] = ((changes, kept[0][1]), kept[1])
             kept[1].begin()
             return kept[1]
         records, gates = store.index(self.namespace)
-        recall = self._build(model, [Source(store, records, gates)], mode)
+        recall = self._build(model, [Source(store, records, gates)], mode, use)
         # one view at a time: its cache is most of the memory a query takes
-        self._recalls = {mode: ((changes, _mark(records)), recall)}
+        self._recalls = {name: ((changes, _mark(records)), recall)}
         return recall
 
-    def _build(self, model: LandmarkModel, sources: Sequence[Source], mode: Mode) -> Recall:
+    def _build(self, model: LandmarkModel, sources: Sequence[Source], mode: Mode, use: Use) -> Recall:
         config = self.config.recall.model_copy(update={"mode": mode})
-        return model.recall(sources, config)
+        return model.recall(sources, config, use)
 
 
 def _mark(records: Sequence[SegmentRecord]) -> list[tuple[SegmentId, bool, int]]:

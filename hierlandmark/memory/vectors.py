@@ -47,7 +47,7 @@ class Voters:
         self.pairs = sorted({self._pair(head) for head in self.heads})
         self.width = len(self.pairs) * core.head_dim
         # where in the stored arrays each layer is
-        slots = {layer: slot for slot, layer in enumerate(spec.model_layers)}
+        slots = spec.search_slots()
         self._places = [(layer, slots[layer], h) for layer, h in self.pairs]
 
     def _pair(self, head: RetrievalHead) -> tuple[int, int]:
@@ -112,13 +112,14 @@ class LandmarkVectors:
     def _read(self, memory: "Memory") -> None:
         model, store = memory._ready()
         self._memory, self._model = memory, model
-        self._voters = Voters(model, store.spec)
+        self._recall = memory._recall(model, store, "flat", "search")
+        # the recall's arrays hold the layers that search reads, wherever the store's do
+        self._voters = Voters(model, self._recall.spec)
         self._heads, self.pairs = self._voters.heads, self._voters.pairs
-        self._recall = memory._recall(model, store, "flat")
         # whatever others write meanwhile: places in one are places in the other
         (source,) = self._recall.sources
         self.records = records = source.records
-        self.gates = _centred(self._voters.gates(records, source.gates))
+        self.gates = _centred(self._voters.gates(records, self._recall.of(source.gates)))
         keys = (self._recall.landmark_keys(segment) for segment in range(len(records)))
         self.blocks = _centred(torch.cat([self._voters.landmarks(*pair) for pair in zip(records, keys, strict=True)]))
         self.starts = np.cumsum([0, *(len(record.block_content) for record in records)], dtype=np.int64)

@@ -10,12 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from hierlandmark.config import Keep
 from hierlandmark.errors import InvalidArgument, NamespaceNotFound
 from hierlandmark.memory.text import to_tokens
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
-from hierlandmark.store.protocol import BlockStore, EncodedSegment, MessageRun, SegmentId, SegmentRecord
+from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, MessageRun, SegmentId, SegmentRecord
 
 Progress = Callable[[int, int], None]
 
@@ -112,7 +111,7 @@ def forget(
                 stays = True
                 continue
             changed.append(record.id)
-            rest = _without(model, record, gone, store.spec.keep)
+            rest = _without(model, record, gone, store.spec)
             stays = stays or rest is not None
             yield record.id, rest
         on_changed(changed, not stays)
@@ -127,11 +126,11 @@ def _encode(
     runs: Sequence[MessageRun],
     progress: Progress | None,
 ) -> Iterator[EncodedSegment]:
-    return model.encode(tokens, runs, _counting(len(tokens), progress), store.spec.keep)
+    return model.encode(tokens, runs, _counting(len(tokens), progress), store.spec)
 
 
 def _without(
-    model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, MessageId]], keep: Keep
+    model: LandmarkModel, record: SegmentRecord, gone: set[tuple[type, MessageId]], spec: KVSpec
 ) -> EncodedSegment | None:
     """A segment encoded again with only the tokens of messages that stay; None when none does."""
     kept: list[np.ndarray] = []
@@ -144,7 +143,7 @@ def _without(
         at += run.n_tokens
     if not kept:
         return None
-    (segment,) = model.encode(np.concatenate(kept), runs, keep=keep)
+    (segment,) = model.encode(np.concatenate(kept), runs, spec=spec)
     # a shortened segment in the middle stays closed: only the open tail goes on
     return replace(segment, closed=record.closed)
 

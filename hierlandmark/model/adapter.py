@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +17,14 @@ from torch import Tensor
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import AdapterInvalid, ModelMismatch
 
-LORA_FILE, LORA_CONFIG, ROWS_FILE, META_FILE = (
+LORA_FILE, LORA_CONFIG, ROWS_FILE, SEARCH_FILE, META_FILE = (
     "adapter_model.safetensors",
     "adapter_config.json",
     "landmarks.safetensors",
+    "search.safetensors",
     "hierlandmark.json",
 )
+_ROWS = "landmark_rows"
 _PREFIX = "base_model.model."
 Attention = Literal["landmark", "full", "window"]
 Ranking = Literal["votes", "sum"]
@@ -34,6 +38,15 @@ class RetrievalHead(BaseModel):
     layer: int
     head: int
     weight: float = 1.0
+
+
+class SearchMeta(BaseModel):
+    """Of the weights of search: the factor on their low-rank products, and how they came about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    scale: float
+    training: dict[str, Any] = {}
 
 
 class AdapterMeta(BaseModel):
@@ -51,43 +64,17 @@ class AdapterMeta(BaseModel):
     attention: Attention = "landmark"
     window: int | None = None
     training: dict[str, Any] = {}
+    # where search has weights of its own, in a file of their own: those of the layers up to its highest
+    search: SearchMeta | None = None
 
 
-class Adapter:
-    """A loaded adapter folder."""
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Low-rank pairs by peft's names, the factor on their products, and the rows of landmark and gate: (2, hidden)."""
 
-    def __init__(self, meta: AdapterMeta, lora: dict[str, Tensor], scale: float, rows: Tensor, digest: str) -> None:
-        self.meta, self.lora, self.scale, self.rows, self.digest = meta, lora, scale, rows, digest
-
-    @classmethod
-    def load(cls, folder: Path) -> "Adapter":
-        """Read a folder.
-
-        Raises:
-            AdapterInvalid: a file is missing or cannot be read.
-        """
-        try:
-            meta = AdapterMeta.model_validate_json((folder / META_FILE).read_text())
-            config = json.loads((folder / LORA_CONFIG).read_text())
-            lora = load_file(folder / LORA_FILE)
-            rows = load_file(folder / ROWS_FILE)["landmark_rows"]
-            digest = hashlib.sha256()
-            for name in (LORA_FILE, ROWS_FILE):
-                digest.update((folder / name).read_bytes())
-            return cls(meta, lora, config["lora_alpha"] / config["r"], rows, digest.hexdigest())
-        except (OSError, ArithmeticError, TypeError, ValueError, KeyError, SafetensorError) as error:
-            raise AdapterInvalid(
-                f"expected an adapter folder with {LORA_FILE}, {LORA_CONFIG}, {ROWS_FILE} and {META_FILE} "
-                f"at {str(folder)!r}: {error}"
-            ) from error
-
-    def check_base(self, digest: str, name: str) -> None:
-        """Raises `ModelMismatch` when the adapter was trained on other weights."""
-        if self.meta.base is not None and self.meta.base != digest:
-            raise ModelMismatch(
-                f"this adapter was trained on base weights {self.meta.base[:12]}, {name!r} has {digest[:12]}; "
-                "train an adapter for it with `hierlandmark train`, or pass adapter=None"
-            )
+    lora: dict[str, Tensor]
+    scale: float
+    rows: Tensor
 
     def merge_into(self, model: Any) -> None:
         """Add the low-rank products to the weights of a causal language model, in fp32.
@@ -111,16 +98,83 @@ class Adapter:
                 raise AdapterInvalid(f"the adapter's {name!r} does not fit the base model: {error}") from error
 
 
+class Adapter:
+    """A loaded adapter folder.
+
+    Args:
+        weights: of the network that reads and answers.
+        search: of the one that searches; None where it is the same.
+        digest: over all tensors.
+    """
+
+    def __init__(self, meta: AdapterMeta, weights: Weights, digest: str, search: Weights | None = None) -> None:
+        self.meta, self.weights, self.digest, self.search = meta, weights, digest, search
+
+    @property
+    def search_depth(self) -> int:
+        """Layers that a search runs through."""
+        return 1 + max(head.layer for head in self.meta.retrieval)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Adapter":
+        """Read a folder.
+
+        Raises:
+            AdapterInvalid: a file is missing or cannot be read.
+        """
+        try:
+            meta = AdapterMeta.model_validate_json((folder / META_FILE).read_text())
+            config = json.loads((folder / LORA_CONFIG).read_text())
+            lora = load_file(folder / LORA_FILE)
+            weights = Weights(lora, config["lora_alpha"] / config["r"], load_file(folder / ROWS_FILE)[_ROWS])
+            search, files = None, [LORA_FILE, ROWS_FILE]
+            if meta.search is not None:
+                if not meta.retrieval:
+                    raise ValueError("weights of search without heads that search")
+                files.append(SEARCH_FILE)
+                lora = load_file(folder / SEARCH_FILE)
+                search = Weights(lora, meta.search.scale, lora.pop(_ROWS))
+            digest = hashlib.sha256()
+            for name in files:
+                digest.update((folder / name).read_bytes())
+            return cls(meta, weights, digest.hexdigest(), search)
+        except (OSError, ArithmeticError, TypeError, ValueError, KeyError, SafetensorError) as error:
+            raise AdapterInvalid(
+                f"expected an adapter folder with {LORA_FILE}, {LORA_CONFIG}, {ROWS_FILE} and {META_FILE} "
+                f"at {str(folder)!r}: {error}"
+            ) from error
+
+    def check_base(self, digest: str, name: str) -> None:
+        """Raises `ModelMismatch` when the adapter was trained on other weights."""
+        if self.meta.base is not None and self.meta.base != digest:
+            raise ModelMismatch(
+                f"this adapter was trained on base weights {self.meta.base[:12]}, {name!r} has {digest[:12]}; "
+                "train an adapter for it with `hierlandmark train`, or pass adapter=None"
+            )
+
+
 def save_adapter(
-    folder: Path, tensors: Mapping[str, Tensor], meta: AdapterMeta, *, base_name: str, rank: int, alpha: int
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    meta: AdapterMeta,
+    *,
+    base_name: str,
+    rank: int,
+    alpha: int,
+    search: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write an adapter folder in bf16 from trained tensors named as in `train.checkpoint.trained_tensors`."""
+    """Write an adapter folder in bf16 from trained tensors named as in `train.checkpoint.trained_tensors`.
+
+    Args:
+        search: weights of search, named likewise; with `meta.search`, and not without.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    half = {key: tensor.detach().to(torch.bfloat16).contiguous().cpu() for key, tensor in tensors.items()}
-    rows = half.pop("landmark_rows")
-    save_file(half, folder / LORA_FILE, metadata={"format": "pt"})
-    save_file({"landmark_rows": rows}, folder / ROWS_FILE, metadata={"format": "pt"})
-    for file in (LORA_FILE, ROWS_FILE):
+    half = _in_half(tensors)
+    files = {ROWS_FILE: {_ROWS: half.pop(_ROWS)}, LORA_FILE: half}
+    if search is not None:
+        files[SEARCH_FILE] = _in_half(search)
+    for file, each in files.items():
+        save_file(each, folder / file, metadata={"format": "pt"})
         # safetensors makes files for their owner only
         (folder / file).chmod(0o644)
     modules = sorted({key.split(".")[-3] for key in half})
@@ -136,4 +190,16 @@ def save_adapter(
         "inference_mode": True,
     }
     (folder / LORA_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    (folder / META_FILE).write_text(meta.model_dump_json(indent=2) + "\n")
+    # an adapter without this part is written as before there was one
+    without = None if meta.search else {"search"}
+    (folder / META_FILE).write_text(meta.model_dump_json(indent=2, exclude=without) + "\n")
+
+
+def layer_of(name: str) -> int:
+    """Which layer a tensor belongs to; -1 for what is of none."""
+    found = re.search(r"\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else -1
+
+
+def _in_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.detach().to(torch.bfloat16).contiguous().cpu() for key, tensor in tensors.items()}

@@ -1,6 +1,7 @@
 """Text to blocks: one forward pass over segments, cut into gates, landmarks and block KV."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,14 +31,42 @@ class _Taking:
         return segment_attention(q, k, v, self.layout, scale=scale)
 
 
+class Arrays(NamedTuple):
+    """Of one segment, as `EncodedSegment` holds them."""
+
+    gate_key: np.ndarray
+    landmark_keys: np.ndarray
+    kv: np.ndarray
+    search_kv: np.ndarray | None = None
+
+
 @torch.inference_mode()
 def encode_segments(
-    core: LandmarkCore, contents: Sequence[np.ndarray], spec: KVSpec
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Gate key, landmark keys and block KV of segments, each encoded on its own; shapes as in `EncodedSegment`.
+    core: LandmarkCore, contents: Sequence[np.ndarray], spec: KVSpec, searcher: LandmarkCore | None = None
+) -> list[Arrays]:
+    """Gate key, landmark keys and block KV of segments, each encoded on its own.
 
     Keys alone, and nothing above the highest layer that is kept, where `spec` says so.
+
+    Args:
+        searcher: makes the keys of search where it has weights of its own.
     """
+    if not spec.search:
+        return _encoded(core if spec.keep == "all" else searcher or core, contents, spec)
+    assert searcher is not None
+    both = (_encoded(core, contents, spec.reading()), _encoded(searcher, contents, spec.searching()))
+    return [
+        Arrays(
+            np.concatenate((read.gate_key, own.gate_key)),
+            np.concatenate((read.landmark_keys, own.landmark_keys), axis=1),
+            read.kv,
+            own.kv,
+        )
+        for read, own in zip(*both, strict=True)
+    ]
+
+
+def _encoded(core: LandmarkCore, contents: Sequence[np.ndarray], spec: KVSpec) -> list[Arrays]:
     config, kv_dtype = core.layout, getattr(torch, spec.dtype)
     layout = Layout.of([[len(tokens)] for tokens in contents], config)
     device = core.rows.device
@@ -67,7 +96,7 @@ def encode_segments(
         content = torch.from_numpy(content_mask(counts, config)).to(device).view(n, 1, 1, 1, -1, 1)
         # one pass over the largest array: mask and copy together
         kv = torch.where(content, kv, torch.zeros((), dtype=kv_dtype, device=device))
-        out.append((to_array(gate), to_array(landmarks), to_array(kv)))
+        out.append(Arrays(to_array(gate), to_array(landmarks), to_array(kv)))
     return out
 
 
@@ -77,6 +106,7 @@ def encode_runs(
     runs: Sequence[MessageRun],
     spec: KVSpec,
     progress: Callable[[int], None] | None = None,
+    searcher: LandmarkCore | None = None,
 ) -> Iterator[EncodedSegment]:
     """Cut a text into segments and encode them, lazily.
 
@@ -85,22 +115,21 @@ def encode_runs(
         runs: which messages they come from, in order; the counts sum to n.
         spec: what is kept of them.
         progress: called with the tokens encoded since the last call.
+        searcher: see `encode_segments`.
     """
     capacity = core.layout.segment_capacity
     pieces = [tokens[start : start + capacity] for start in range(0, len(tokens), capacity)]
     shares = _split_runs(runs, [len(piece) for piece in pieces])
     for first in range(0, len(pieces), BATCH):
         batch = pieces[first : first + BATCH]
-        for i, (gate, landmarks, kv) in enumerate(encode_segments(core, batch, spec)):
+        for i, arrays in enumerate(encode_segments(core, batch, spec, searcher)):
             piece = batch[i]
             yield EncodedSegment(
                 tokens=piece.astype(np.int32),
                 runs=shares[first + i],
                 block_content=split_blocks(len(piece), core.layout),
                 closed=len(piece) == capacity,
-                gate_key=gate,
-                landmark_keys=landmarks,
-                kv=kv,
+                **arrays._asdict(),
             )
             if progress:
                 progress(len(piece))

@@ -25,6 +25,7 @@ from hierlandmark.model.encode import encode_runs
 from hierlandmark.model.fingerprint import fingerprint, weights_digest
 from hierlandmark.model.full import complete_full, load_full, nll_full, nll_landmark, nll_plain
 from hierlandmark.model.generate import push
+from hierlandmark.model.lower import lower_layers
 from hierlandmark.model.prompts import ask_prompt, search_prompt, tokenize
 from hierlandmark.model.shared import shared
 from hierlandmark.model.window import Window
@@ -33,6 +34,8 @@ from hierlandmark.recall import Recall, Source
 from hierlandmark.results import Answer
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun, SegmentRecord
 
+# of a memory's keys: those that attention reads, or those that a search looks at
+Use = Literal["read", "search"]
 SHIPPED = Path(__file__).parent.parent / "adapters" / "smollm2-135m-instruct"
 
 
@@ -49,6 +52,8 @@ class LandmarkModel:
         base_folder: where the untouched base model is, for comparisons.
         load_base: makes the untouched base model where there is no folder of it.
         attention: what its adapter was trained under; None where there is no adapter.
+        searcher: the network up to the highest layer that searches, with the weights of search; None where these are
+            the network's own.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class LandmarkModel:
         base_folder: str | None = None,
         load_base: Callable[[], Any] | None = None,
         attention: Attention | None = "landmark",
+        searcher: LandmarkCore | None = None,
     ) -> None:
         self.core = core.eval().requires_grad_(False)
+        self.searcher = None if searcher is None else searcher.eval().requires_grad_(False)
         self.tokenizer = shared(tokenizer)
         self.kv_dtype = kv_dtype
         self.retrieval = tuple(retrieval)
@@ -128,9 +135,14 @@ class LandmarkModel:
         base_digest = weights_digest(folder)
         layout = loaded.meta.layout if loaded else LayoutConfig()
         sink = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id or 0
+        searcher = None
         if loaded:
             loaded.check_base(base_digest, name)
-            loaded.merge_into(network)
+            if loaded.search:
+                searcher = LandmarkCore(lower_layers(network, loaded.search_depth), layout, sink)
+                loaded.search.merge_into(searcher.base)
+                searcher.rows.data.copy_(loaded.search.rows.float())
+            loaded.weights.merge_into(network)
         elif not peer:
             warnings.warn(
                 f"{name!r} is loaded without an adapter: its landmark and gate tokens are untrained, so it will "
@@ -142,7 +154,7 @@ class LandmarkModel:
             # an adapter bound to these weights was trained on them, which was checked then
             check_base(core)
         if loaded:
-            core.rows.data.copy_(loaded.rows.float())
+            core.rows.data.copy_(loaded.weights.rows.float())
         digest = fingerprint(base_digest, network.config, loaded.digest if loaded else "none", layout, sink)
         return cls(
             core.to(device),
@@ -152,6 +164,7 @@ class LandmarkModel:
             ranking=loaded.meta.ranking if loaded else "votes",
             base_folder=str(folder),
             attention=loaded.meta.attention if loaded else None,
+            searcher=searcher.to(device) if searcher is not None else None,
         )
 
     @property
@@ -161,7 +174,7 @@ class LandmarkModel:
 
     @cached_property
     def kv_spec(self) -> KVSpec:
-        """Shape and type of what a store keeps for this model."""
+        """Shape and type of what a store keeps for this model to read."""
         core, layout = self.core, self.layout
         name: Any = str(self.kv_dtype).removeprefix("torch.")
         return KVSpec(
@@ -169,10 +182,11 @@ class LandmarkModel:
         )
 
     def spec(self, keep: Keep) -> KVSpec:
-        """`kv_spec`, or that of a store made for search only: keys of the layers whose heads vote."""
-        if keep == "all":
-            return self.kv_spec
+        """What a store keeps: `kv_spec`, and beside it keys of search where these come from weights of their own; or,
+        made for search only, keys of the layers whose heads vote."""
         layers = self.search_layers
+        if keep == "all":
+            return replace(self.kv_spec, search=layers) if self.searcher is not None else self.kv_spec
         return replace(self.kv_spec, layers=len(layers), keep=keep, kept=layers)
 
     @cached_property
@@ -213,10 +227,14 @@ class LandmarkModel:
         tokens: np.ndarray,
         runs: Sequence[MessageRun],
         progress: Callable[[int], None] | None = None,
-        keep: Keep = "all",
+        spec: KVSpec | None = None,
     ) -> Iterator[EncodedSegment]:
-        """Cut tokens into segments and encode each on its own, lazily; see `encode_runs`."""
-        return encode_runs(self.core, tokens, runs, self.spec(keep), progress)
+        """Cut tokens into segments and encode each on its own, lazily; see `encode_runs`.
+
+        Args:
+            spec: of the store that takes them; by default `kv_spec`, what is read.
+        """
+        return encode_runs(self.core, tokens, runs, spec or self.kv_spec, progress, self.searcher)
 
     @cached_property
     def _full(self) -> Any:
@@ -269,14 +287,16 @@ class LandmarkModel:
             raise InvalidArgument(f"expected mode 'xl' to have a window of at least 1 token, got {window!r}")
         return nll_plain(self, token_ids, window)
 
-    def recall(self, sources: Sequence[Source], config: RecallConfig) -> Recall:
-        """A view of some stores' segments for this model's queries."""
-        rope, keep = self.core.rope, sources[0].store.spec.keep if sources else "all"
-        again = self._encode_again if keep == "all" else partial(self._encode_again, keep=keep)
-        return Recall(sources, self.spec(keep), self.layout, rope.inv_freq, rope.scaling, config, again)
+    def recall(self, sources: Sequence[Source], config: RecallConfig, use: Use = "read") -> Recall:
+        """A view of some stores' segments for this model's queries: of what attention reads, or what search does."""
+        rope, stored = self.core.rope, sources[0].store.spec if sources else self.kv_spec
+        spec = stored.searching() if use == "search" else stored.reading()
+        first = stored.layers if spec.keep != stored.keep else 0
+        again = self._encode_again if spec.keep == "all" else partial(self._encode_again, spec=spec)
+        return Recall(sources, spec, self.layout, rope.inv_freq, rope.scaling, config, again, first)
 
-    def _encode_again(self, record: SegmentRecord, keep: Keep = "all") -> EncodedSegment:
-        (segment,) = self.encode(record.tokens, record.runs, keep=keep)
+    def _encode_again(self, record: SegmentRecord, spec: KVSpec | None = None) -> EncodedSegment:
+        (segment,) = self.encode(record.tokens, record.runs, spec=spec)
         return segment
 
     def search_queries(self, query: str) -> tuple[list[Tensor], float]:
@@ -286,16 +306,20 @@ class LandmarkModel:
             (H, T, D) a layer, rotated as `Recall.read` takes them, of the query's last tokens where it is longer than a
             segment.
         """
-        window = self.window(None, collect=True, until=max(self.search_layers))
+        core = self.searcher or self.core
+        window = _window(core, None, collect=True, until=max(self.search_layers))
         with suppress(Enough):
-            push(self.core, window, search_prompt(self.tokenizer, query)[-self.layout.segment_capacity :])
+            push(core, window, search_prompt(self.tokenizer, query)[-self.layout.segment_capacity :])
         return window.queries or [], window.scale
 
-    def window(self, recall: Recall | None, *, collect: bool = False, until: int | None = None) -> Window:
+    def window(self, recall: Recall | None, *, collect: bool = False) -> Window:
         """An empty local window; see `Window`."""
-        core = self.core
-        shape = (core.layers, core.kv_heads, core.head_dim)
-        return Window(core.layout, core.rope, shape, core.dtype, recall, collect=collect, until=until)
+        return _window(self.core, recall, collect=collect)
+
+
+def _window(core: LandmarkCore, recall: Recall | None, *, collect: bool = False, until: int | None = None) -> Window:
+    shape = (core.layers, core.kv_heads, core.head_dim)
+    return Window(core.layout, core.rope, shape, core.dtype, recall, collect=collect, until=until)
 
 
 def _list(value: Any) -> list[Any]:

@@ -43,6 +43,8 @@ def spec_text(spec: KVSpec) -> str:
     if spec.keep == "all":
         # as databases were written before there was a choice
         del fields["keep"], fields["kept"]
+    if not spec.search:
+        del fields["search"]
     return json.dumps(fields, sort_keys=True)
 
 

@@ -26,9 +26,9 @@ from hierlandmark.store.protocol import (
 from hierlandmark.store.records import (
     MessageRow,
     check_k,
-    check_layer,
     check_namespace,
     check_segment,
+    check_slot,
     id_key,
     message_rows,
     missing,
@@ -60,12 +60,12 @@ class _Namespace:
         """Drop keys and values of the oldest segments until the rest holds no more than that; None keeps all."""
         if budget is None:
             return
-        held = [(i, segment.kv.nbytes) for i, segment in self.segments.items() if segment.kv is not None]
+        held = [(i, segment.kv_bytes) for i, segment in self.segments.items() if segment.kv is not None]
         over = sum(size for _, size in held) - budget
         for segment_id, size in held:
             if over <= 0:
                 return
-            self.segments[segment_id] = replace(self.segments[segment_id], kv=None)
+            self.segments[segment_id] = replace(self.segments[segment_id], kv=None, search_kv=None)
             over -= size
 
 
@@ -191,7 +191,7 @@ class InMemoryStore:
         return np.array(list(held.segments), np.int64), self._gates(held)
 
     def _gates(self, held: _Namespace, ids: Sequence[SegmentId] | None = None) -> np.ndarray:
-        shape = (self.spec.layers, self.spec.kv_heads, self.spec.head_dim)
+        shape = (self.spec.slots, self.spec.kv_heads, self.spec.head_dim)
         wanted = list(held.segments) if ids is None else ids
         gates = np.empty((len(wanted), *shape), self.spec.numpy_dtype)
         for i, segment_id in enumerate(wanted):
@@ -230,19 +230,17 @@ class InMemoryStore:
         wanted: Sequence[int | None] = [None] * len(segment_ids) if versions is None else versions
         return [self._anywhere(*pair).landmark_keys.copy() for pair in zip(segment_ids, wanted, strict=True)]
 
-    def read_blocks(
-        self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def read_blocks(self, slot: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None) -> np.ndarray:
         """See `BlockStore.read_blocks`."""
-        check_layer(self.spec, layer)
-        shape = (self.spec.parts, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
+        check_slot(self.spec, slot)
+        shape = (self.spec.parts_of(slot), self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
         out = np.empty((len(block_ids), *shape), self.spec.numpy_dtype)
         for i, block_id in enumerate(block_ids):
             segment_id, n = divmod(int(block_id), self.spec.blocks_per_segment)
             segment = self._anywhere(segment_id, None if versions is None else versions[i])
             if segment.kv is None or n >= len(segment.kv):
                 raise KeyError(f"block {block_id} is unknown, or its keys and values were dropped: encode it again")
-            out[i] = segment.kv[n, layer]
+            out[i] = segment.row(n, slot)
         return out
 
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:
@@ -250,7 +248,7 @@ class InMemoryStore:
         with self._transaction():
             state = self._named(namespace).copy()
             for segment_id in segment_ids:
-                state.segments[segment_id] = replace(_require(state, segment_id), kv=None)
+                state.segments[segment_id] = replace(_require(state, segment_id), kv=None, search_kv=None)
             self._namespaces = {**self._namespaces, namespace: state}
 
     def matching(self, namespace: str, where: Filter) -> list[MessageId]:
@@ -302,7 +300,7 @@ class InMemoryStore:
             segments=len(held.segments),
             blocks=sum(len(s.block_content) for s in segments),
             tokens=sum(len(s.tokens) for s in segments),
-            kv_bytes=sum(s.kv.nbytes for s in segments if s.kv is not None),
+            kv_bytes=sum(s.kv_bytes for s in segments),
             key_bytes=sum(s.gate_key.nbytes + s.landmark_keys.nbytes for s in segments),
             text_bytes=sum(row.text_bytes for row in held.messages.values()),
         )
@@ -372,6 +370,7 @@ class InMemoryStore:
             gate_key=segment.gate_key.copy(),
             landmark_keys=segment.landmark_keys.copy(),
             kv=None if segment.kv is None else segment.kv.copy(),
+            search_kv=None if segment.search_kv is None else segment.search_kv.copy(),
         )
 
 

@@ -1,12 +1,14 @@
 """What a store of blocks does. Numpy in, numpy out; no model, no torch.
 
 Words: docs/design.md, section 2. Shapes: N blocks of one segment, L layers that are kept, C parts of a block's arrays
-(2, keys and values; 1, keys alone, where `KVSpec.keep` is "search"), H_kv key-value heads, D head width, P positions of
-a block (`block_size`). Arrays that hold bfloat16 are uint16 bit patterns; `KVSpec.dtype` says which.
+(2, keys and values; 1, keys alone, where `KVSpec.keep` is "search"), S layers of a model's search part, kept behind
+those and with keys alone (`KVSpec.search`; none where search and attention share their keys), H_kv key-value heads, D
+head width, P positions of a block (`block_size`). Arrays that hold bfloat16 are uint16 bit patterns; `KVSpec.dtype`
+says which.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -37,14 +39,19 @@ class KVSpec:
     keep: Keep = "all"
     # which of the model's layers these are, lowest first; none named: all of them
     kept: tuple[int, ...] = ()
+    # with "all": layers of which search has keys of its own, by weights of its own, lowest first
+    search: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        # a list where it was read from a database
+        # lists where it was read from a database
         object.__setattr__(self, "kept", tuple(self.kept))
+        object.__setattr__(self, "search", tuple(self.search))
         if self.keep not in ("all", "search") or (self.keep == "search") != bool(self.kept):
             raise InvalidArgument(f"expected layers to be named with keep 'search' only, got {self.kept!r}")
         if self.kept and (len(self.kept) != self.layers or list(self.kept) != sorted(set(self.kept))):
             raise InvalidArgument(f"expected {self.layers} layers in order, got {self.kept!r}")
+        if self.search and (self.keep == "search" or list(self.search) != sorted(set(self.search))):
+            raise InvalidArgument(f"expected layers of search in order, with keep 'all' only, got {self.search!r}")
 
     @property
     def model_layers(self) -> tuple[int, ...]:
@@ -55,6 +62,30 @@ class KVSpec:
     def parts(self) -> int:
         """Keys and values, or keys alone."""
         return 1 if self.keep == "search" else 2
+
+    @property
+    def slots(self) -> int:
+        """L + S: layers in the arrays of gates and landmarks, and rows of a block."""
+        return self.layers + len(self.search)
+
+    def parts_of(self, slot: int) -> int:
+        """Parts of a block in one of its rows."""
+        return self.parts if slot < self.layers else 1
+
+    def reading(self) -> "KVSpec":
+        """What attention reads: the first L slots of the arrays."""
+        return replace(self, search=()) if self.search else self
+
+    def searching(self) -> "KVSpec":
+        """What search reads: where it has keys of its own, those of a store kept for it alone, behind L other slots."""
+        if not self.search:
+            return self
+        return replace(self, layers=len(self.search), keep="search", kept=self.search, search=())
+
+    def search_slots(self) -> dict[int, int]:
+        """Where in the arrays search finds each layer."""
+        first = self.layers if self.search else 0
+        return {layer: first + slot for slot, layer in enumerate(self.searching().model_layers)}
 
     @property
     def numpy_dtype(self) -> np.dtype:
@@ -78,9 +109,23 @@ class EncodedSegment:
     runs: tuple[MessageRun, ...]  # sum of n_tokens == n_content
     block_content: tuple[int, ...]  # content tokens of each block, N entries
     closed: bool  # False for the open tail: the next append replaces it
-    gate_key: np.ndarray  # (L, H_kv, D), unrotated
-    landmark_keys: np.ndarray  # (N, L, H_kv, D), unrotated
+    gate_key: np.ndarray  # (L + S, H_kv, D), unrotated
+    landmark_keys: np.ndarray  # (N, L + S, H_kv, D), unrotated
     kv: np.ndarray | None  # (N, L, C, H_kv, P, D), keys [.., 0] unrotated, values [.., 1]; zero where not content
+    search_kv: np.ndarray | None = None  # (N, S, 1, H_kv, P, D), the keys of search; None with kv, or without a S
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of both."""
+        return sum(array.nbytes for array in (self.kv, self.search_kv) if array is not None)
+
+    def row(self, block: int, slot: int) -> np.ndarray:
+        """Of one block in one slot: (C, H_kv, P, D), or (1, H_kv, P, D) of the keys of search."""
+        kv, search = self.kv, self.search_kv
+        assert kv is not None
+        if search is None or slot < kv.shape[1]:
+            return kv[block, slot]  # type: ignore[no-any-return]
+        return search[block, slot - kv.shape[1]]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +225,10 @@ class BlockStore(Protocol):
         """The last segment when it is open, else None; None also for an unknown namespace."""
 
     def gate_keys(self, namespace: str) -> tuple[np.ndarray, np.ndarray]:
-        """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D)."""
+        """Segment ids (G,) int64 in text order, and gate keys (G, L + S, H_kv, D)."""
 
     def index(self, namespace: str, ids: Sequence[SegmentId] | None = None) -> tuple[list[SegmentRecord], np.ndarray]:
-        """Segments in text order, or those named, in the order named, and their gate keys (G, L, H_kv, D).
+        """Segments in text order, or those named, in the order named, and their gate keys (G, L + S, H_kv, D).
 
         All as they are at one moment. Raises `KeyError` for an id that is not in the namespace.
         """
@@ -200,15 +245,15 @@ class BlockStore(Protocol):
     def landmark_keys(
         self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
     ) -> list[np.ndarray]:
-        """For each segment (N, L, H_kv, D).
+        """For each segment (N, L + S, H_kv, D).
 
         Raises `KeyError` when one is unknown or, with `versions`, was rewritten since it had that one.
         """
 
-    def read_blocks(
-        self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def read_blocks(self, slot: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None) -> np.ndarray:
         """Keys and values (n, C, H_kv, P, D) of one of the kept layers, in the order asked; writable memory of its own.
+
+        Slots from L on are those of search, (n, 1, H_kv, P, D).
 
         Raises `StoreCorrupt` when a checksum fails, `KeyError` when a block is unknown, its KV was dropped or, with
         `versions` (of each block's segment), its segment was rewritten since it had that one.

@@ -91,10 +91,10 @@ def check_k(k: int) -> None:
         raise InvalidArgument(f"k must be at least 1, came {k!r}")
 
 
-def check_layer(spec: KVSpec, layer: int) -> None:
-    """Raise `InvalidArgument` unless the model has this layer."""
-    if not 0 <= layer < spec.layers:
-        raise InvalidArgument(f"layer must be in 0..{spec.layers - 1}, came {layer!r}")
+def check_slot(spec: KVSpec, slot: int) -> None:
+    """Raise `InvalidArgument` unless so many layers are kept."""
+    if not 0 <= slot < spec.slots:
+        raise InvalidArgument(f"layer must be in 0..{spec.slots - 1}, came {slot!r}")
 
 
 def check_segment(spec: KVSpec, segment: EncodedSegment) -> None:
@@ -110,11 +110,15 @@ def check_segment(spec: KVSpec, segment: EncodedSegment) -> None:
             raise InvalidArgument(f"{what} must sum to the {n_content} tokens of the segment, came {total}")
     heads = (spec.kv_heads, spec.head_dim)
     _check_array("tokens", segment.tokens, np.dtype(np.int32), (n_content,))
-    _check_array("gate_key", segment.gate_key, spec.numpy_dtype, (spec.layers, *heads))
-    _check_array("landmark_keys", segment.landmark_keys, spec.numpy_dtype, (n, spec.layers, *heads))
+    _check_array("gate_key", segment.gate_key, spec.numpy_dtype, (spec.slots, *heads))
+    _check_array("landmark_keys", segment.landmark_keys, spec.numpy_dtype, (n, spec.slots, *heads))
+    if (segment.search_kv is not None) != (segment.kv is not None and bool(spec.search)):
+        raise InvalidArgument(f"search_kv must come with kv, and for the layers of search {spec.search!r} only")
+    block = (spec.kv_heads, spec.block_size, spec.head_dim)
     if segment.kv is not None:
-        shape = (n, spec.layers, spec.parts, spec.kv_heads, spec.block_size, spec.head_dim)
-        _check_array("kv", segment.kv, spec.numpy_dtype, shape)
+        _check_array("kv", segment.kv, spec.numpy_dtype, (n, spec.layers, spec.parts, *block))
+    if segment.search_kv is not None:
+        _check_array("search_kv", segment.search_kv, spec.numpy_dtype, (n, len(spec.search), 1, *block))
 
 
 def _check_array(what: str, array: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> None:

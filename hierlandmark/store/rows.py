@@ -92,7 +92,7 @@ def insert_segment(
     """Write one segment, under the id `at` or the next one; `InvalidArgument` when it does not fit."""
     check_segment(spec, segment)
     tokens = to_little_endian(segment.tokens)
-    kv_bytes = 0 if segment.kv is None else segment.kv.nbytes
+    kv_bytes = segment.kv_bytes
     key_bytes = segment.gate_key.nbytes + segment.landmark_keys.nbytes
     inserted = conn.execute(
         "INSERT INTO segments (id, namespace_id, closed, n_tokens, n_blocks, kv_bytes, key_bytes, block_content, crc,"
@@ -122,12 +122,12 @@ def insert_segment(
     write_arrays(conn, "gates", page_size, [(segment_id, segment.gate_key)])
     write_arrays(conn, "landmarks", page_size, [(segment_id, segment.landmark_keys)])
     if segment.kv is not None:
-        first, layers = segment_id * spec.blocks_per_segment * spec.layers, spec.layers
-        # (N, L, C, H_kv, P, D): one row per block and layer
+        first = segment_id * spec.blocks_per_segment * spec.slots
+        # one row per block and layer
         rows = (
-            (first + n * layers + layer, segment.kv[n, layer])
+            (first + n * spec.slots + slot, segment.row(n, slot))
             for n in range(len(segment.block_content))
-            for layer in range(layers)
+            for slot in range(spec.slots)
         )
         write_arrays(conn, "kv", page_size, rows)
     return segment_id
@@ -147,7 +147,7 @@ def write_arrays(conn: Conn, table: str, page_size: int, arrays: Iterable[tuple[
 
 def delete_kv(conn: Conn, spec: KVSpec, segment_id: SegmentId) -> None:
     """Remove keys and values of all blocks of one segment."""
-    rows = spec.blocks_per_segment * spec.layers
+    rows = spec.blocks_per_segment * spec.slots
     conn.execute("DELETE FROM kv WHERE id >= ? AND id < ?", (segment_id * rows, (segment_id + 1) * rows))
     conn.execute("UPDATE segments SET kv_bytes = 0 WHERE id = ?", (segment_id,))
 
@@ -251,8 +251,8 @@ def segment_records(
 def gate_keys(
     conn: Conn, spec: KVSpec, namespace: int, where: str = "", parameters: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Segment ids (G,) int64 in text order, and gate keys (G, L, H_kv, D); `where` as in `segment_records`."""
-    shape = (spec.layers, spec.kv_heads, spec.head_dim)
+    """Segment ids (G,) int64 in text order, and gate keys (G, L + S, H_kv, D); `where` as in `segment_records`."""
+    shape = (spec.slots, spec.kv_heads, spec.head_dim)
     query = f"SELECT count(*) FROM segments WHERE namespace_id = ? {where}"
     count = conn.execute(query, (namespace, *parameters)).fetchone()[0]
     ids = np.empty(count, np.int64)

@@ -25,7 +25,7 @@ from hierlandmark.store.protocol import (
     SegmentRecord,
     StoreStats,
 )
-from hierlandmark.store.records import check_k, check_layer, check_namespace, id_key, message_rows, missing, to_message
+from hierlandmark.store.records import check_k, check_namespace, check_slot, id_key, message_rows, missing, to_message
 from hierlandmark.store.tensors import from_bytes
 
 _MESSAGE = "SELECT message_id, role, content, time, metadata FROM messages"
@@ -271,20 +271,18 @@ class SQLiteStore:
         with self._reading() as conn:
             for segment_id, version in zip(segment_ids, wanted, strict=True):
                 n_blocks = rows.require_segment(conn, segment_id, version=version)
-                shape = (n_blocks, spec.layers, spec.kv_heads, spec.head_dim)
+                shape = (n_blocks, spec.slots, spec.kv_heads, spec.head_dim)
                 query = "SELECT crc, data FROM landmarks WHERE id = ?"
                 crc, data = conn.execute(query, (int(segment_id),)).fetchone() or (0, b"")
                 what = f"landmark keys of segment {segment_id}"
                 found.append(from_bytes(data, crc, spec.numpy_dtype, shape, what).astype(spec.numpy_dtype))
         return found
 
-    def read_blocks(
-        self, layer: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def read_blocks(self, slot: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None) -> np.ndarray:
         """See `BlockStore.read_blocks`."""
-        check_layer(self.spec, layer)
+        check_slot(self.spec, slot)
         spec = self.spec
-        shape = (spec.parts, spec.kv_heads, spec.block_size, spec.head_dim)
+        shape = (spec.parts_of(slot), spec.kv_heads, spec.block_size, spec.head_dim)
         out = np.empty((len(block_ids), *shape), spec.numpy_dtype)
         with self._reading() as conn:
             if versions is not None:
@@ -292,7 +290,7 @@ class SQLiteStore:
                 rows.require_versions(conn, dict(zip(segments, versions, strict=True)))
             for start in range(0, len(block_ids), rows.AT_ONCE):
                 part = block_ids[start : start + rows.AT_ONCE]
-                row_ids = [int(block_id) * spec.layers + layer for block_id in part]
+                row_ids = [int(block_id) * spec.slots + slot for block_id in part]
                 found = rows.kv_rows(conn, row_ids)
                 for i, (block_id, row_id) in enumerate(zip(part, row_ids, strict=True), start):
                     if row_id not in found:
@@ -300,7 +298,7 @@ class SQLiteStore:
                             f"block {block_id} is unknown, or its keys and values were dropped: encode it again"
                         )
                     crc, data = found[row_id]
-                    out[i] = from_bytes(data, crc, out.dtype, shape, f"layer {layer} of block {block_id}")
+                    out[i] = from_bytes(data, crc, out.dtype, shape, f"layer {slot} of block {block_id}")
         return out
 
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:

@@ -270,9 +270,14 @@ def calibrate(
         Heads before and after, figures of both on chats held out, and whether they were written.
 
     Raises:
-        InvalidArgument: chats too few to hold some out, or without anything to ask for.
+        InvalidArgument: chats too few to hold some out, or without anything to ask for; or search has its own weights.
     """
     model = LandmarkModel.from_pretrained(base, adapter=adapter, device=device, dtype=dtype)
+    if model.searcher is not None:
+        raise InvalidArgument(
+            f"the adapter at {str(adapter)!r} has weights of search, trained with the heads that it names: train these "
+            "on (`hierlandmark train --search-share 1`) instead"
+        )
     _, talks = read_tokens(model.tokenizer, [], chats)
     corpus = build_corpus({}, model.tokenizer, model.ask_prompt, talks)
     rng = np.random.default_rng(seed)

@@ -137,7 +137,7 @@ def main() -> None:
         torch.manual_seed(0)
         core, tokenizer, _ = load_trainable(where, layout, 16, device)
         if start:
-            start_from(core, start)
+            start_from(core, start.weights)
         return core.train(), tokenizer
 
     core, tokenizer = load(given.device)

@@ -1,5 +1,7 @@
-"""`python -m hierlandmark.train.merge`: one adapter out of two, the second trained on from the first.
+"""`python -m hierlandmark.train.merge`: one adapter out of two.
 
+With `--search` the first reads and answers and the second searches, each with weights of its own: what a run teaches
+the search then costs the language nothing. Otherwise the second was trained on from the first, and both are averaged.
 Weights of a network and of what was trained on from it can be averaged (Wortsman et al. 2022, arXiv 2203.05482), and
 what one run taught the lower layers can stand below what the upper ones keep: a search reads nothing above its highest
 layer, so there the mean changes no search.
@@ -7,12 +9,12 @@ layer, so there the mean changes no search.
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hierlandmark.errors import AdapterInvalid, InvalidArgument
-from hierlandmark.model.adapter import LORA_CONFIG, Adapter, save_adapter
+from hierlandmark.model.adapter import LORA_CONFIG, Adapter, SearchMeta, layer_of, save_adapter
 
 
 def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, above: float, layer: int) -> Path:
@@ -30,34 +32,77 @@ def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, 
     if not (0 <= below <= 1 and 0 <= above <= 1):
         raise InvalidArgument(f"expected shares from 0 to 1, got {below!r} and {above!r}")
     one, other = Adapter.load(first), Adapter.load(second)
-    same = all(getattr(one.meta, name) == getattr(other.meta, name) for name in ("base", "layout", "attention"))
-    shapes = [{name: tensor.shape for name, tensor in adapter.lora.items()} for adapter in (one, other)]
-    if not same or shapes[0] != shapes[1] or one.scale != other.scale:
-        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in base, layout, attention, rank or alpha")
+    _check_alike(first, one, second, other)
+    first_w, second_w = one.weights, other.weights
+    shapes = [{name: tensor.shape for name, tensor in weights.lora.items()} for weights in (first_w, second_w)]
+    if shapes[0] != shapes[1] or first_w.scale != second_w.scale:
+        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in rank or alpha")
+    if one.search or other.search:
+        raise AdapterInvalid(f"{str(first if one.search else second)!r} has weights of search beside the others")
     tensors = {}
-    for name, tensor in one.lora.items():
-        found = re.search(r"\.layers\.(\d+)\.", name)
-        share = above if found and int(found[1]) >= layer else below
-        tensors[name] = tensor.float().lerp(other.lora[name].float(), share)
-    tensors["landmark_rows"] = one.rows.float().lerp(other.rows.float(), below)
+    for name, tensor in first_w.lora.items():
+        share = above if layer_of(name) >= layer else below
+        tensors[name] = tensor.float().lerp(second_w.lora[name].float(), share)
+    tensors["landmark_rows"] = first_w.rows.float().lerp(second_w.rows.float(), below)
     merged = {"first": one.digest, "second": other.digest, "below": below, "above": above, "layer": layer}
     meta = other.meta.model_copy(update={"training": {**other.meta.training, "merged": merged}})
-    config = json.loads((second / LORA_CONFIG).read_text())
-    name, rank, alpha = (config[key] for key in ("base_model_name_or_path", "r", "lora_alpha"))
-    save_adapter(out, tensors, meta, base_name=name, rank=rank, alpha=alpha)
+    save_adapter(out, tensors, meta, **_lora_config(second))
     return out
 
 
+def with_search(first: Path, second: Path, out: Path) -> Path:
+    """Write the adapter that reads and answers as the first does, and searches as the second: heads, ranking, weights.
+
+    Of the second only the layers that a search runs through are kept; its own weights of search, where it has some.
+
+    Raises:
+        AdapterInvalid: a folder cannot be read, they are of different bases or layouts, or nothing of the second
+            searches.
+    """
+    one, other = Adapter.load(first), Adapter.load(second)
+    _check_alike(first, one, second, other)
+    if not other.meta.retrieval:
+        raise AdapterInvalid(f"{str(second)!r} names no heads that search")
+    weights = other.search or other.weights
+    search = {name: tensor for name, tensor in weights.lora.items() if layer_of(name) < other.search_depth}
+    history = other.meta.search.training if other.meta.search else other.meta.training
+    part = SearchMeta(scale=weights.scale, training=history)
+    taken = {"retrieval": other.meta.retrieval, "ranking": other.meta.ranking, "search": part}
+    meta = one.meta.model_copy(update=taken)
+    tensors = one.weights.lora | {"landmark_rows": one.weights.rows}
+    save_adapter(out, tensors, meta, **_lora_config(first), search=search | {"landmark_rows": weights.rows})
+    return out
+
+
+def _check_alike(first: Path, one: Adapter, second: Path, other: Adapter) -> None:
+    if any(getattr(one.meta, name) != getattr(other.meta, name) for name in ("base", "layout", "attention")):
+        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in base, layout or attention")
+
+
+def _lora_config(folder: Path) -> dict[str, Any]:
+    """What `save_adapter` is to be told again."""
+    config = json.loads((folder / LORA_CONFIG).read_text())
+    return {"base_name": config["base_model_name_or_path"], "rank": config["r"], "alpha": config["lora_alpha"]}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """One adapter out of two, the second trained on from the first."""
+    """One adapter out of two."""
     parser = argparse.ArgumentParser(prog="python -m hierlandmark.train.merge", description=main.__doc__)
     parser.add_argument("first", type=Path, help="adapter folder")
     parser.add_argument("second", type=Path, help="adapter folder; its heads search")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--layer", type=int, required=True, help="the first of the upper layers")
+    parser.add_argument("--search", action="store_true", help="the second only searches, beside the first")
+    parser.add_argument("--layer", type=int, help="the first of the upper layers; with --above")
     parser.add_argument("--below", type=float, default=1.0, help="share of the second under it, and in the rows")
-    parser.add_argument("--above", type=float, required=True, help="share of the second from it on")
+    parser.add_argument("--above", type=float, help="share of the second from it on; with --layer")
     args = parser.parse_args(argv)
+    if args.search != (args.layer is None and args.above is None):
+        parser.error("expected either --search, or --layer and --above")
+    if args.search:
+        print(with_search(args.first, args.second, args.out))
+        return
+    if args.layer is None or args.above is None:
+        parser.error("expected --layer and --above together")
     print(merge_adapters(args.first, args.second, args.out, below=args.below, above=args.above, layer=args.layer))
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from hierlandmark import minilm
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
-from hierlandmark.model.adapter import Adapter, AdapterMeta, Ranking, RetrievalHead, save_adapter
+from hierlandmark.model.adapter import Adapter, AdapterMeta, Ranking, RetrievalHead, Weights, layer_of, save_adapter
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
@@ -73,7 +73,9 @@ def train_adapter(
         layout: by default that of the run to resume, else that of the adapter to start from.
         resume: go on from the checkpoint in `folder`; `run_config` gives its own configuration.
         init: adapter folder whose weights a new run starts from; its layout is kept, and with `freeze_below` the heads
-            that search, all of which must lie below.
+            that search, all of which must lie below. Of one whose search has weights of its own a run that only trains
+            the search (`search_share` 1) starts from those, to be put beside others again (`train.merge --search`); any
+            other run starts from the rest and leaves them as they are.
 
     Raises:
         MissingExtra: peft is not installed.
@@ -101,11 +103,21 @@ def train_adapter(
         )
     if config.freeze_below and not resume:
         _check_frozen(config, start)
+    if start is not None and start.search and 0 < config.search_share < 1:
+        raise InvalidArgument(
+            f"expected search_share 0 or 1 to start from an adapter with weights of search, got {config.search_share!r}"
+        )
     # lengths that do not fit are told before anything is loaded
     shape_of(config, layout, 0.0, np.random.default_rng(0))
     started = {"adapter": start.digest, "training": start.meta.training} if start is not None else None
+    # weights of search that stay beside what is trained
+    beside = start.search if start is not None and not config.search_share else None
+    if start is not None and start.search:
+        started = {**(started or {}), "search": "beside" if beside else "trained"}
     if state is not None:
         started = _started(folder, state, started)
+        if beside is None and (started or {}).get("search") == "beside":
+            raise InvalidArgument(f"the run in {str(folder)!r} keeps weights of search of its --init; give it again")
     where = str(base) if base is not None else str(default_base())
     torch.manual_seed(config.seed)
     core, tokenizer, name = load_trainable(where, layout, config.rank, device)
@@ -115,7 +127,7 @@ def train_adapter(
         _check_same(folder, state, {"rank": config.rank, "freeze_below": config.freeze_below, **bound})
     elif start is not None:
         start.check_base(digest, where)
-        start_from(core, start)
+        start_from(core, start.weights if beside or start.search is None else start.search)
     if config.freeze_below:
         freeze(core, config.freeze_below)
     read, talks = read_tokens(tokenizer, texts, chats)
@@ -127,7 +139,8 @@ def train_adapter(
     tokenizer_of_teacher, searching = _searching(core, config)
     source = BatchSource(corpus, config, layout, sink_id=core.sink_id, teacher=tokenizer_of_teacher)
     # of the adapter that it started from, where they stay
-    kept = state.get("searches") if state else _searches(start) if start and config.freeze_below else None
+    stays = config.freeze_below or beside is not None
+    kept = state.get("searches") if state else _searches(start) if start and stays else None
     rows = train(
         core, source, folder, resume=resume, workers=workers, on_step=on_step,
         note={**bound, "init": started, "searches": kept}, searching=searching,
@@ -159,6 +172,7 @@ def train_adapter(
     if started is not None:
         training["init"] = started
     meta = AdapterMeta(
+        search=start.meta.search if start and beside else None,
         layout=layout,
         base=digest,
         retrieval=heads,
@@ -170,7 +184,10 @@ def train_adapter(
     out = folder / "adapter"
     # a folder by its name only: the rest of the path is this machine's
     name = Path(name).name if Path(name).is_dir() else name
-    save_adapter(out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=2 * config.rank)
+    other = beside.lora | {"landmark_rows": beside.rows} if beside else None
+    save_adapter(
+        out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=2 * config.rank, search=other
+    )
     return out
 
 
@@ -244,11 +261,17 @@ def layout_config(given: dict[str, Any]) -> LayoutConfig | None:
         raise InvalidArgument(f"no such layout: {error.errors(include_url=False)[0]['msg']}, got {given!r}") from error
 
 
-def start_from(core: LandmarkCore, adapter: Adapter) -> None:
-    """Put an adapter's weights in place of fresh ones. Raises `InvalidArgument` where names or shapes differ."""
-    given = adapter.lora | {"landmark_rows": adapter.rows}
+def start_from(core: LandmarkCore, weights: Weights) -> None:
+    """Put an adapter's weights in place of fresh ones. Raises `InvalidArgument` where names or shapes differ.
+
+    Layers above its highest stay fresh, as those above the layers that search do.
+    """
+    given = weights.lora | {"landmark_rows": weights.rows}
+    highest = max(map(layer_of, given))
     for name, parameter in trained_tensors(core).items():
         found = given.get(name)
+        if found is None and layer_of(name) > highest:
+            continue
         if found is None or found.shape != parameter.shape:
             shape = None if found is None else tuple(found.shape)
             raise InvalidArgument(

@@ -47,11 +47,11 @@ def save(folder, base=None, seed=0, **changes):
 
 def test_what_is_saved_is_what_is_loaded(base, tmp_path):
     adapter = Adapter.load(save(tmp_path / "a", base))
-    assert adapter.scale == ALPHA / RANK
+    assert adapter.weights.scale == ALPHA / RANK
     assert adapter.meta.layout == SMALL
     assert adapter.meta.training == {"steps": 3}
     rows = tensors().pop("landmark_rows")
-    torch.testing.assert_close(adapter.rows, rows.bfloat16())
+    torch.testing.assert_close(adapter.weights.rows, rows.bfloat16())
 
 
 def test_a_loaded_model_has_the_adapter_in_its_weights(base, tmp_path):

@@ -16,6 +16,8 @@ OTHER = KVSpec(
 )
 # of the same model, made for search only
 SEARCH = replace(SPEC, layers=2, keep="search", kept=(1, 4))
+# of a model whose search has keys of its own
+BOTH = replace(SPEC, search=(1, 4))
 
 
 def message(id: MessageId, content: str = "the quick brown fox", **fields: object) -> Message:
@@ -33,15 +35,16 @@ def segment(
             return rng.integers(0, 2**16, shape, dtype=np.uint16)
         return rng.standard_normal(shape).astype(spec.numpy_dtype)
 
-    heads = (spec.kv_heads, spec.head_dim)
+    heads, block = (spec.kv_heads, spec.head_dim), (spec.kv_heads, spec.block_size, spec.head_dim)
     return EncodedSegment(
         tokens=rng.integers(0, 2**31, len(ids) * blocks, dtype=np.int32),
         runs=tuple(MessageRun(i, blocks) for i in ids),
         block_content=(len(ids),) * blocks,
         closed=closed,
-        gate_key=random(spec.layers, *heads),
-        landmark_keys=random(blocks, spec.layers, *heads),
-        kv=random(blocks, spec.layers, spec.parts, spec.kv_heads, spec.block_size, spec.head_dim) if kv else None,
+        gate_key=random(spec.slots, *heads),
+        landmark_keys=random(blocks, spec.slots, *heads),
+        kv=random(blocks, spec.layers, spec.parts, *block) if kv else None,
+        search_kv=random(blocks, len(spec.search), 1, *block) if kv and spec.search else None,
     )
 
 

@@ -25,9 +25,9 @@ def test_each_depth_has_its_share_and_the_second_searches(tmp_path, capsys):
     main([str(first), str(second), "--out", str(tmp_path / "out"), "--layer", "1", "--above", "0.25"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     made = Adapter.load(tmp_path / "out")
-    assert {float(x) for x in made.lora[NAME.format(0, "A")].flatten()} == {3.0}
-    assert {float(x) for x in made.lora[NAME.format(11, "B")].flatten()} == {1.5}
-    assert (made.rows == 3.0).all() and made.meta.retrieval == heads and made.scale == 2.0
+    assert {float(x) for x in made.weights.lora[NAME.format(0, "A")].flatten()} == {3.0}
+    assert {float(x) for x in made.weights.lora[NAME.format(11, "B")].flatten()} == {1.5}
+    assert (made.weights.rows == 3.0).all() and made.meta.retrieval == heads and made.weights.scale == 2.0
     wanted = {"first": Adapter.load(first).digest, "second": Adapter.load(second).digest}
     assert made.meta.training["merged"] == {**wanted, "below": 1.0, "above": 0.25, "layer": 1}
     assert made.meta.training["seed"] == 3

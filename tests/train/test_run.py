@@ -247,9 +247,9 @@ def test_lower_layers_stay_and_search_as_they_did(base_folder, texts, tmp_path):
         after = run(base_folder, texts, tmp_path / "second", replace(config, steps=steps), **words)
         was, now = Adapter.load(first), Adapter.load(after)
         assert json.loads((after / "hierlandmark.json").read_text())["training"]["steps"] == steps
-        assert was.lora.keys() == now.lora.keys() and torch.equal(was.rows, now.rows)
-        same = {name for name in was.lora if torch.equal(was.lora[name], now.lora[name])}
-        assert same == {name for name in was.lora if ".layers.0." in name}
+        assert was.weights.lora.keys() == now.weights.lora.keys() and torch.equal(was.weights.rows, now.weights.rows)
+        same = {name for name in was.weights.lora if torch.equal(was.weights.lora[name], now.weights.lora[name])}
+        assert same == {name for name in was.weights.lora if ".layers.0." in name}
         assert now.meta.retrieval == was.meta.retrieval and now.meta.ranking == "sum"
     log = (tmp_path / "second" / "log.jsonl").read_text().splitlines()
     assert json.loads(log[0])["layers"].keys() == {"1"}
