@@ -60,8 +60,8 @@ def test_a_budget_counts_both(both_store):
 def test_one_part_does_not_come_alone(both_store, change):
     with pytest.raises(InvalidArgument, match="search_kv must come with kv"):
         both_store.append("n", [message("a")], [replace(segment("a", spec=BOTH), **change)])
+    wrong = segment("a", spec=BOTH).search_kv[:, :1]
     with pytest.raises(InvalidArgument, match="search_kv must be"):
-        wrong = segment("a", spec=BOTH).search_kv[:, :1]
         both_store.append("n", [message("a")], [replace(segment("a", spec=BOTH), search_kv=wrong)])
     assert both_store.namespaces() == []
 

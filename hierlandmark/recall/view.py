@@ -6,10 +6,8 @@ query's own segment, each block at its own offset there. Blocks share the slot s
 Shapes: H query heads in H_kv groups, T query positions, G segments, N blocks a segment, P positions a block, D width.
 """
 
-import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +16,8 @@ from torch import Tensor
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
+from hierlandmark.recall.held import Buffers, Cache, Restored
+from hierlandmark.recall.tensors import to_tensor
 from hierlandmark.results import Cost
 from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, SegmentRecord
@@ -69,98 +69,6 @@ class Source:
     scratch: bool = False
 
 
-@dataclass
-class _Cache:
-    """Blocks of one layer, least recently used first: block -> slot."""
-
-    slots: OrderedDict[int, int] = field(default_factory=OrderedDict)
-
-
-class _Restored:
-    """Segments encoded again because the store no longer has them as they were listed, up to a number of bytes.
-
-    What a query has used stays until it ends: every layer looks again, and would find the first ones pushed out.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        # place of the segment -> itself, least recently used first
-        self._held: OrderedDict[int, EncodedSegment] = OrderedDict()
-        self._bytes = 0
-        self._used: set[int] = set()
-
-    def begin(self) -> None:
-        """Another query."""
-        self._used.clear()
-
-    def get(self, segment: int, make: Callable[[], EncodedSegment]) -> EncodedSegment:
-        """The one held, or a new one, which is held if it fits beside those that this query used."""
-        found = self._held.get(segment)
-        if found is None:
-            found = make()
-            size = _bytes(found)
-            for other in [s for s in self._held if s not in self._used]:
-                if self._bytes + size <= self.limit:
-                    break
-                self._bytes -= _bytes(self._held.pop(other))
-            if self._bytes + size > self.limit:
-                return found
-            self._held[segment] = found
-            self._bytes += size
-        self._held.move_to_end(segment)
-        self._used.add(segment)
-        return found
-
-
-class _Buffers:
-    """Memory that every layer and token uses again, by name: fresh pages cost more than what is done in them.
-
-    Args:
-        limit: bytes that are held of each name; what is larger is made anew each time.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held: dict[str, Tensor] = {}
-
-    def get(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
-        """Of any content, and another's as soon as this name is asked for again."""
-        size = math.prod(shape)
-        if size * dtype.itemsize > self.limit:
-            return torch.empty(shape, dtype=dtype)
-        if (held := self._held.get(name)) is None or held.numel() < size or held.dtype != dtype:
-            # the one before goes first
-            self._held.pop(name, None)
-            del held
-            # what is made in inference mode cannot be written to outside of it
-            with torch.inference_mode(False):
-                held = self._held[name] = torch.empty(size, dtype=dtype)
-        return held[:size].view(shape)
-
-    def picked(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
-        """Rows of a table in fp32: (n, W) and (m,) -> (m, W)."""
-        shape = (len(rows), table.shape[1])
-        narrow = self.get("narrow", table.dtype, *shape)
-        torch.index_select(table, 0, rows, out=narrow)
-        return self.get(name, torch.float32, *shape).copy_(narrow)
-
-
-def _bytes(segment: EncodedSegment) -> int:
-    return segment.landmark_keys.nbytes + (0 if segment.kv is None else segment.kv.nbytes)
-
-
-def to_tensor(array: np.ndarray, spec: KVSpec) -> Tensor:
-    """Stored numbers as a tensor: bfloat16 travels as uint16 bits."""
-    tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if spec.dtype == "bfloat16" else tensor
-
-
-def to_array(tensor: Tensor) -> np.ndarray:
-    """The reverse of `to_tensor`."""
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-
-
 class Recall:
     """Looks into the segments of some sources as they were listed, whatever others write meanwhile.
 
@@ -199,16 +107,16 @@ class Recall:
         self.attended: Attended | None = None
         self.sources = list(sources)
         self._restore = restore
-        self._restored = _Restored(config.restored_bytes)
+        self._restored = Restored(config.restored_bytes)
         # places of segments that the stores do not have as they were listed
         self._gone: set[int] = set()
         self._where: list[tuple[Source, SegmentRecord]] = []
         self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
         self._opened: set[int] = set()
         self._contents: dict[tuple[int, ...], Tensor] = {}
-        self._caches = [_Cache() for _ in range(spec.layers)]
+        self._caches = [Cache() for _ in range(spec.layers)]
         self._pool: Tensor | None = None
-        self._buffers = _Buffers(_HELD)
+        self._buffers = Buffers(_HELD)
         # of each place in a segment: (N, 1, P, D / 2) twice a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, 1, layout.block_size)
         self._turns = [turns(places, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]

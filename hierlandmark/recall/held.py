@@ -1,0 +1,91 @@
+"""What a recall holds between layers and tokens: blocks last read, segments encoded again, memory used over and over."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hierlandmark.store.protocol import EncodedSegment
+
+
+@dataclass
+class Cache:
+    """Blocks of one layer, least recently used first: block -> slot."""
+
+    slots: OrderedDict[int, int] = field(default_factory=OrderedDict)
+
+
+class Restored:
+    """Segments encoded again because the store no longer has them as they were listed, up to a number of bytes.
+
+    What a query has used stays until it ends: every layer looks again, and would find the first ones pushed out.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        # place of the segment -> itself, least recently used first
+        self._held: OrderedDict[int, EncodedSegment] = OrderedDict()
+        self._bytes = 0
+        self._used: set[int] = set()
+
+    def begin(self) -> None:
+        """Another query."""
+        self._used.clear()
+
+    def get(self, segment: int, make: Callable[[], EncodedSegment]) -> EncodedSegment:
+        """The one held, or a new one, which is held if it fits beside those that this query used."""
+        found = self._held.get(segment)
+        if found is None:
+            found = make()
+            size = _bytes(found)
+            for other in [s for s in self._held if s not in self._used]:
+                if self._bytes + size <= self.limit:
+                    break
+                self._bytes -= _bytes(self._held.pop(other))
+            if self._bytes + size > self.limit:
+                return found
+            self._held[segment] = found
+            self._bytes += size
+        self._held.move_to_end(segment)
+        self._used.add(segment)
+        return found
+
+
+def _bytes(segment: EncodedSegment) -> int:
+    return segment.landmark_keys.nbytes + segment.kv_bytes
+
+
+class Buffers:
+    """Memory that every layer and token uses again, by name: fresh pages cost more than what is done in them.
+
+    Args:
+        limit: bytes that are held of each name; what is larger is made anew each time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held: dict[str, Tensor] = {}
+
+    def get(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
+        """Of any content, and another's as soon as this name is asked for again."""
+        size = math.prod(shape)
+        if size * dtype.itemsize > self.limit:
+            return torch.empty(shape, dtype=dtype)
+        if (held := self._held.get(name)) is None or held.numel() < size or held.dtype != dtype:
+            # the one before goes first
+            self._held.pop(name, None)
+            del held
+            # what is made in inference mode cannot be written to outside of it
+            with torch.inference_mode(False):
+                held = self._held[name] = torch.empty(size, dtype=dtype)
+        return held[:size].view(shape)
+
+    def picked(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
+        """Rows of a table in fp32: (n, W) and (m,) -> (m, W)."""
+        shape = (len(rows), table.shape[1])
+        narrow = self.get("narrow", table.dtype, *shape)
+        torch.index_select(table, 0, rows, out=narrow)
+        return self.get(name, torch.float32, *shape).copy_(narrow)
