@@ -1,4 +1,4 @@
-"""What a recall holds between layers and tokens: blocks last read, segments encoded again, memory used over and over."""
+"""What a recall holds: blocks last read, segments encoded again, memory that is used over and over."""
 
 import math
 from collections import OrderedDict
