@@ -23,8 +23,9 @@ def fill(path: Path, model: LandmarkModel, segments: int) -> None:
     """A database of full segments: eight are encoded, the rest are copies of them, which read alike."""
     capacity = model.layout.segment_capacity
     tokens = np.asarray((model.tokenize(text_of(model, 9 * capacity, None)) * 2)[: 8 * capacity], dtype=np.int32)
-    made = list(model.encode(tokens, [MessageRun(0, len(tokens))]))
-    with SQLiteStore(path, model.kv_spec) as store:
+    spec = model.spec("all")
+    made = list(model.encode(tokens, [MessageRun(0, len(tokens))], spec=spec))
+    with SQLiteStore(path, spec) as store:
         for i in range(segments):
             message = Message(id=i, role="document", content=model.decode(made[i % 8].tokens.tolist()))
             store.append("default", [message], [replace(made[i % 8], runs=(MessageRun(i, capacity),))])

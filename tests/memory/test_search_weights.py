@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hierlandmark import Memory
+from hierlandmark.bench.footprint import fill
 from hierlandmark.config import MemoryConfig, RecallConfig
 from hierlandmark.memory.vectors import LandmarkVectors
 from hierlandmark.messages import Message
@@ -172,6 +173,13 @@ def test_a_search_runs_no_more_than_its_layers():
         ran.clear()
         memory.search("word7")
         assert not ran
+
+
+def test_a_database_made_to_measure_peak_memory_is_one_of_the_model(tmp_path):
+    model = two_part("both")
+    fill(tmp_path / "m.db", model, 10)
+    with Memory.open(tmp_path / "m.db", model=model) as memory:
+        assert len(memory.search("word", 3).hits) == 3 and memory.ask("who?", max_new_tokens=2).cost.blocks_read
 
 
 def test_what_is_above_or_beside_the_lower_layers_is_shared():
