@@ -12,6 +12,8 @@ Granularity = Literal["head_token", "head", "token", "shared"]
 Encode = Literal["segment"]
 # what a database stores of its text: keys and values of all layers, or only the keys that a search looks at
 Keep = Literal["all", "search"]
+# which of a memory's keys: those that attention reads, or those that a search looks at
+Use = Literal["read", "search"]
 
 
 class LayoutConfig(BaseModel):

@@ -82,7 +82,10 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of data and weights.")] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes that make batches.")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cuda or cpu; the best there is if not given.")] = None,
-    init: Annotated[Path | None, typer.Option("--init", help="Adapter folder to start from.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="Adapter folder to start from; with --search-share 1 from its weights of search."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its options.")] = False,
 ) -> None:
     """Train an adapter, so that a base model's landmarks and gates mean something."""

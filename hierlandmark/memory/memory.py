@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode
+from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode, Use
 from hierlandmark.errors import (
     InvalidArgument,
     KeepMismatch,
@@ -30,7 +30,6 @@ from hierlandmark.memory.text import check_text, checked
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
-from hierlandmark.model.landmark_model import Use
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
@@ -63,8 +62,8 @@ class Memory(IndexVerbs, AsyncVerbs):
         # each held for as long as it says; loading comes within opening where a file is new
         self._opening, self._loading = threading.RLock(), threading.RLock()
         self._store: BlockStore | None = None
-        # of each mode and use: the state of the store and that of the namespace, and a view of it
-        self._recalls: dict[tuple[Mode, Use], tuple[tuple[int, object], Recall]] = {}
+        # of each use: its mode, the state of the store and that of the namespace, and a view of it
+        self._recalls: dict[Use, tuple[Mode, int, object, Recall]] = {}
         self._index: IndexSearch | None = None
         # state of the store in which all text was found encoded
         self._ready_at: int | None = None
@@ -144,11 +143,12 @@ class Memory(IndexVerbs, AsyncVerbs):
 
     def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
         store = self._open_store()
-        if store.spec != self.model.spec(store.spec.keep):
+        if store.spec != (wanted := self.model.spec(store.spec.keep)):
+            same = store.spec.fingerprint == wanted.fingerprint
             raise ModelMismatch(
                 f"the database at {str(self.path)!r} was written by model {store.spec.fingerprint[:12]}, this one is "
-                f"{self.model.kv_spec.fingerprint[:12]}; open it with that model, or take its text to this one with "
-                f"`hierlandmark reencode --db {self.path}`"
+                f"{'the same, but searches in other layers' if same else wanted.fingerprint[:12]}; open it with that "
+                f"model, or take its text to this one with `hierlandmark reencode --db {self.path}`"
             )
         return self.model, store
 
@@ -440,17 +440,19 @@ class Memory(IndexVerbs, AsyncVerbs):
         """A view of the namespace as it is now; blocks read for the last query stay cached while it is the same."""
         mode = mode or self.config.recall.mode
         # a search and an answer look at the same keys, unless search has its own
-        name = mode, use if store.spec.search else "read"
-        kept, changes = self._recalls.get(name), store.changes()
-        # listed again only where somebody wrote, to this namespace or another
-        if kept is not None and (kept[0][0] == changes or kept[0][1] == _mark(store.segments(self.namespace))):
-            self._recalls[name] = ((changes, kept[0][1]), kept[1])
-            kept[1].begin()
-            return kept[1]
+        use = use if store.spec.search else "read"
+        kept, changes = self._recalls.get(use), store.changes()
+        if kept is not None and kept[0] == mode:
+            _, seen, mark, recall = kept
+            # listed again only where somebody wrote, to this namespace or another
+            if seen == changes or mark == _mark(store.segments(self.namespace)):
+                self._recalls[use] = (mode, changes, mark, recall)
+                recall.begin()
+                return recall
         records, gates = store.index(self.namespace)
         recall = self._build(model, [Source(store, records, gates)], mode, use)
-        # one view at a time: its cache is most of the memory a query takes
-        self._recalls = {name: ((changes, _mark(records)), recall)}
+        # one view of a use at a time: its cache is most of the memory a query takes
+        self._recalls[use] = (mode, changes, _mark(records), recall)
         return recall
 
     def _build(self, model: LandmarkModel, sources: Sequence[Source], mode: Mode, use: Use) -> Recall:

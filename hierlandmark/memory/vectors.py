@@ -54,12 +54,12 @@ class Voters:
         return head.layer, head.head // self._group
 
     def gates(self, records: Sequence[SegmentRecord], keys: np.ndarray) -> Tensor:
-        """Stored gate keys as vectors: (G, L, H_kv, D) -> (G, V)."""
+        """Gate keys as vectors, of the layers of `spec`: (G, L + S, H_kv, D) -> (G, V)."""
         where = torch.tensor([gate_position(record.block_content, self._model.layout) for record in records])
         return self._rotated(keys, where)
 
     def landmarks(self, record: SegmentRecord, keys: np.ndarray) -> Tensor:
-        """Stored landmark keys of one segment as vectors: (n, L, H_kv, D) -> (n, V)."""
+        """Landmark keys of one segment as vectors, likewise: (n, L + S, H_kv, D) -> (n, V)."""
         return self._rotated(keys, torch.from_numpy(landmark_positions(record.block_content, self._model.layout)))
 
     def _rotated(self, keys: np.ndarray, positions: Tensor) -> Tensor:

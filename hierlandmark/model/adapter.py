@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ class Weights:
                 b = self.lora[key.replace("lora_A", "lora_B")]
                 weight: Any = model.get_submodule(name).weight
                 delta = (b.float() @ a.float()) * self.scale
+                if delta.shape != weight.shape:
+                    raise RuntimeError(f"a product of shape {tuple(delta.shape)} for {tuple(weight.shape)}")
                 weight.data.copy_((weight.data.float() + delta).to(weight.dtype))
             except (AttributeError, KeyError, RuntimeError) as error:
                 raise AdapterInvalid(f"the adapter's {name!r} does not fit the base model: {error}") from error
@@ -109,6 +112,21 @@ class Adapter:
 
     def __init__(self, meta: AdapterMeta, weights: Weights, digest: str, search: Weights | None = None) -> None:
         self.meta, self.weights, self.digest, self.search = meta, weights, digest, search
+        if search is not None:
+            self._check_search(search)
+
+    def _check_search(self, search: Weights) -> None:
+        """Raise `ValueError` unless the part holds what a search runs through, neither more nor less."""
+        if not self.meta.retrieval:
+            raise ValueError("weights of search without heads that search")
+        if not (math.isfinite(search.scale) and search.scale > 0):
+            raise ValueError(f"expected a scale of search over 0, got {search.scale!r}")
+        wanted = {name for name in self.weights.lora if 0 <= layer_of(name) < self.search_depth}
+        if not wanted or wanted != search.lora.keys():
+            raise ValueError(
+                f"expected weights of search for the layers under {self.search_depth}, as the heads that search say, "
+                f"got those of {sorted({layer_of(name) for name in search.lora})}"
+            )
 
     @property
     def search_depth(self) -> int:
@@ -127,22 +145,31 @@ class Adapter:
             config = json.loads((folder / LORA_CONFIG).read_text())
             lora = load_file(folder / LORA_FILE)
             weights = Weights(lora, config["lora_alpha"] / config["r"], load_file(folder / ROWS_FILE)[_ROWS])
-            search, files = None, [LORA_FILE, ROWS_FILE]
+            digest = hashlib.sha256()
+            for name in (LORA_FILE, ROWS_FILE):
+                digest.update((folder / name).read_bytes())
+            search = None
             if meta.search is not None:
-                if not meta.retrieval:
-                    raise ValueError("weights of search without heads that search")
-                files.append(SEARCH_FILE)
                 lora = load_file(folder / SEARCH_FILE)
                 search = Weights(lora, meta.search.scale, lora.pop(_ROWS))
-            digest = hashlib.sha256()
-            for name in files:
-                digest.update((folder / name).read_bytes())
+                digest.update((folder / SEARCH_FILE).read_bytes() + repr(search.scale).encode())
+            elif (folder / SEARCH_FILE).exists():
+                raise ValueError(f"{META_FILE} says nothing of {SEARCH_FILE}")
             return cls(meta, weights, digest.hexdigest(), search)
         except (OSError, ArithmeticError, TypeError, ValueError, KeyError, SafetensorError) as error:
             raise AdapterInvalid(
-                f"expected an adapter folder with {LORA_FILE}, {LORA_CONFIG}, {ROWS_FILE} and {META_FILE} "
-                f"at {str(folder)!r}: {error}"
+                f"expected an adapter folder with {LORA_FILE}, {LORA_CONFIG}, {ROWS_FILE} and {META_FILE}, and "
+                f"{SEARCH_FILE} where that says so, at {str(folder)!r}: {error}"
             ) from error
+
+    def check_heads(self, layers: int, heads: int) -> None:
+        """Raises `AdapterInvalid` when it names heads that search which the base model does not have."""
+        for head in self.meta.retrieval:
+            if not (0 <= head.layer < layers and 0 <= head.head < heads):
+                raise AdapterInvalid(
+                    f"the adapter searches with head {head.head} of layer {head.layer}, the base model has {layers} "
+                    f"layers of {heads} heads"
+                )
 
     def check_base(self, digest: str, name: str) -> None:
         """Raises `ModelMismatch` when the adapter was trained on other weights."""
@@ -167,8 +194,15 @@ def save_adapter(
 
     Args:
         search: weights of search, named likewise; with `meta.search`, and not without.
+
+    Raises:
+        ValueError: one of both without the other.
     """
+    if (search is None) != (meta.search is None):
+        raise ValueError("expected weights of search with what is said of them, and not without")
     folder.mkdir(parents=True, exist_ok=True)
+    # of an adapter that was here
+    (folder / SEARCH_FILE).unlink(missing_ok=True)
     half = _in_half(tensors)
     files = {ROWS_FILE: {_ROWS: half.pop(_ROWS)}, LORA_FILE: half}
     if search is not None:

@@ -14,11 +14,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hierlandmark.config import Keep, LayoutConfig, RecallConfig
+from hierlandmark.config import Keep, LayoutConfig, RecallConfig, Use
 from hierlandmark.errors import AdapterInvalid, InvalidArgument, ModelUnavailable
 from hierlandmark.model.adapter import Adapter, Attention, Ranking, RetrievalHead
 from hierlandmark.model.base import base_folder, checked_device, default_base
-from hierlandmark.model.binding import Enough
+from hierlandmark.model.binding import Enough, head_shape
 from hierlandmark.model.check import check_base
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.encode import encode_runs
@@ -34,8 +34,6 @@ from hierlandmark.recall import Recall, Source
 from hierlandmark.results import Answer
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun, SegmentRecord
 
-# of a memory's keys: those that attention reads, or those that a search looks at
-Use = Literal["read", "search"]
 SHIPPED = Path(__file__).parent.parent / "adapters" / "smollm2-135m-instruct"
 
 
@@ -138,6 +136,7 @@ class LandmarkModel:
         searcher = None
         if loaded:
             loaded.check_base(base_digest, name)
+            loaded.check_heads(*head_shape(network.config.get_text_config())[:2])
             if loaded.search:
                 searcher = LandmarkCore(lower_layers(network, loaded.search_depth), layout, sink)
                 loaded.search.merge_into(searcher.base)
@@ -291,7 +290,9 @@ class LandmarkModel:
         """A view of some stores' segments for this model's queries: of what attention reads, or what search does."""
         rope, stored = self.core.rope, sources[0].store.spec if sources else self.kv_spec
         spec = stored.searching() if use == "search" else stored.reading()
-        first = stored.layers if spec.keep != stored.keep else 0
+        if use == "search" and self.searcher is not None and stored.keep == "all" and not stored.search:
+            raise InvalidArgument("expected a store with keys of search (`LandmarkModel.spec`), got one to read only")
+        first = stored.layers if use == "search" and stored.search else 0
         again = self._encode_again if spec.keep == "all" else partial(self._encode_again, spec=spec)
         return Recall(sources, spec, self.layout, rope.inv_freq, rope.scaling, config, again, first)
 

@@ -112,7 +112,7 @@ class EncodedSegment:
     gate_key: np.ndarray  # (L + S, H_kv, D), unrotated
     landmark_keys: np.ndarray  # (N, L + S, H_kv, D), unrotated
     kv: np.ndarray | None  # (N, L, C, H_kv, P, D), keys [.., 0] unrotated, values [.., 1]; zero where not content
-    search_kv: np.ndarray | None = None  # (N, S, 1, H_kv, P, D), the keys of search; None with kv, or without a S
+    search_kv: np.ndarray | None = None  # (N, S, 1, H_kv, P, D), the keys of search; None with kv, or where S is 0
 
     @property
     def kv_bytes(self) -> int:

@@ -94,7 +94,7 @@ def check_k(k: int) -> None:
 def check_slot(spec: KVSpec, slot: int) -> None:
     """Raise `InvalidArgument` unless so many layers are kept."""
     if not 0 <= slot < spec.slots:
-        raise InvalidArgument(f"layer must be in 0..{spec.slots - 1}, came {slot!r}")
+        raise InvalidArgument(f"slot of a layer must be in 0..{spec.slots - 1}, came {slot!r}")
 
 
 def check_segment(spec: KVSpec, segment: EncodedSegment) -> None:

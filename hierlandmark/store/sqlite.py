@@ -298,7 +298,7 @@ class SQLiteStore:
                             f"block {block_id} is unknown, or its keys and values were dropped: encode it again"
                         )
                     crc, data = found[row_id]
-                    out[i] = from_bytes(data, crc, out.dtype, shape, f"layer {slot} of block {block_id}")
+                    out[i] = from_bytes(data, crc, out.dtype, shape, f"slot {slot} of block {block_id}")
         return out
 
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:

@@ -64,7 +64,7 @@ def with_search(first: Path, second: Path, out: Path) -> Path:
     if not other.meta.retrieval:
         raise AdapterInvalid(f"{str(second)!r} names no heads that search")
     weights = other.search or other.weights
-    search = {name: tensor for name, tensor in weights.lora.items() if layer_of(name) < other.search_depth}
+    search = {name: tensor for name, tensor in weights.lora.items() if 0 <= layer_of(name) < other.search_depth}
     history = other.meta.search.training if other.meta.search else other.meta.training
     part = SearchMeta(scale=weights.scale, training=history)
     taken = {"retrieval": other.meta.retrieval, "ranking": other.meta.ranking, "search": part}
@@ -93,17 +93,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--search", action="store_true", help="the second only searches, beside the first")
     parser.add_argument("--layer", type=int, help="the first of the upper layers; with --above")
-    parser.add_argument("--below", type=float, default=1.0, help="share of the second under it, and in the rows")
+    parser.add_argument("--below", type=float, help="share of the second under it, and in the rows; 1 if not given")
     parser.add_argument("--above", type=float, help="share of the second from it on; with --layer")
     args = parser.parse_args(argv)
-    if args.search != (args.layer is None and args.above is None):
-        parser.error("expected either --search, or --layer and --above")
+    if args.search != (args.layer is None and args.above is None and args.below is None):
+        parser.error("expected either --search alone, or --layer and --above")
     if args.search:
         print(with_search(args.first, args.second, args.out))
         return
     if args.layer is None or args.above is None:
         parser.error("expected --layer and --above together")
-    print(merge_adapters(args.first, args.second, args.out, below=args.below, above=args.above, layer=args.layer))
+    print(
+        merge_adapters(
+            args.first,
+            args.second,
+            args.out,
+            below=1.0 if args.below is None else args.below,
+            above=args.above,
+            layer=args.layer,
+        )
+    )
 
 
 if __name__ == "__main__":

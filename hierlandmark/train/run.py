@@ -45,6 +45,8 @@ LOGGED = (
     "found_gates",
 )
 
+# factor on the low-rank products: alpha over rank
+_SCALE = 2
 # steps of a run that its seconds end
 UNENDING = 1_000_000_000
 
@@ -110,10 +112,15 @@ def train_adapter(
     # lengths that do not fit are told before anything is loaded
     shape_of(config, layout, 0.0, np.random.default_rng(0))
     started = {"adapter": start.digest, "training": start.meta.training} if start is not None else None
-    # weights of search that stay beside what is trained
-    beside = start.search if start is not None and not config.search_share else None
+    # weights of search that stay beside what is trained, where that has landmarks at all
+    stays = start is not None and not config.search_share and config.attention == "landmark"
+    beside = start.search if start is not None and stays else None
     if start is not None and start.search:
-        started = {**(started or {}), "search": "beside" if beside else "trained"}
+        if start.search.scale != _SCALE:
+            raise InvalidArgument(
+                f"expected weights of search of scale {_SCALE} to go on from, got {start.search.scale!r}"
+            )
+        started = {**(started or {}), "search": "trained" if config.search_share else "beside"}
     if state is not None:
         started = _started(folder, state, started)
         if beside is None and (started or {}).get("search") == "beside":
@@ -127,7 +134,10 @@ def train_adapter(
         _check_same(folder, state, {"rank": config.rank, "freeze_below": config.freeze_below, **bound})
     elif start is not None:
         start.check_base(digest, where)
-        start_from(core, start.weights if beside or start.search is None else start.search)
+        if start.search is not None and config.search_share:
+            start_from(core, start.search, below=start.search_depth)
+        else:
+            start_from(core, start.weights)
     if config.freeze_below:
         freeze(core, config.freeze_below)
     read, talks = read_tokens(tokenizer, texts, chats)
@@ -139,8 +149,8 @@ def train_adapter(
     tokenizer_of_teacher, searching = _searching(core, config)
     source = BatchSource(corpus, config, layout, sink_id=core.sink_id, teacher=tokenizer_of_teacher)
     # of the adapter that it started from, where they stay
-    stays = config.freeze_below or beside is not None
-    kept = state.get("searches") if state else _searches(start) if start and stays else None
+    kept_heads = config.freeze_below or beside is not None
+    kept = state.get("searches") if state else _searches(start) if start and kept_heads else None
     rows = train(
         core, source, folder, resume=resume, workers=workers, on_step=on_step,
         note={**bound, "init": started, "searches": kept}, searching=searching,
@@ -186,7 +196,7 @@ def train_adapter(
     name = Path(name).name if Path(name).is_dir() else name
     other = beside.lora | {"landmark_rows": beside.rows} if beside else None
     save_adapter(
-        out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=2 * config.rank, search=other
+        out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=_SCALE * config.rank, search=other
     )
     return out
 
@@ -261,17 +271,17 @@ def layout_config(given: dict[str, Any]) -> LayoutConfig | None:
         raise InvalidArgument(f"no such layout: {error.errors(include_url=False)[0]['msg']}, got {given!r}") from error
 
 
-def start_from(core: LandmarkCore, weights: Weights) -> None:
+def start_from(core: LandmarkCore, weights: Weights, *, below: int | None = None) -> None:
     """Put an adapter's weights in place of fresh ones. Raises `InvalidArgument` where names or shapes differ.
 
-    Layers above its highest stay fresh, as those above the layers that search do.
+    Args:
+        below: only layers under this one, and the rows: weights of search have no others.
     """
     given = weights.lora | {"landmark_rows": weights.rows}
-    highest = max(map(layer_of, given))
     for name, parameter in trained_tensors(core).items():
-        found = given.get(name)
-        if found is None and layer_of(name) > highest:
+        if below is not None and layer_of(name) >= below:
             continue
+        found = given.get(name)
         if found is None or found.shape != parameter.shape:
             shape = None if found is None else tuple(found.shape)
             raise InvalidArgument(
@@ -303,6 +313,10 @@ def _started(folder: Path, state: dict[str, Any], given: dict[str, Any] | None) 
     found: dict[str, Any] | None = state.get("init", given)
     if given is not None and (found or {}).get("adapter") != given["adapter"]:
         raise InvalidArgument(f"the run in {str(folder)!r} did not start from this adapter; resume it without --init")
+    if given is not None and (found or {}).get("search") != given.get("search"):
+        raise InvalidArgument(
+            f"the run in {str(folder)!r} trained the other part of this adapter; resume it with its own search_share"
+        )
     return found
 
 
@@ -344,7 +358,7 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
             f"no base model at {where!r}, neither a folder nor a reachable hub id: {error}"
         ) from error
     sink = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id or 0
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", bias="none")
+    lora = LoraConfig(r=rank, lora_alpha=_SCALE * rank, target_modules="all-linear", bias="none")
     wrapped = get_peft_model(base, lora)
     for name, module in wrapped.named_modules():
         if hasattr(module, "cast_input_dtype_enabled"):

@@ -3,19 +3,26 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from hierlandmark import Memory
 from hierlandmark.bench.footprint import fill
 from hierlandmark.config import MemoryConfig, RecallConfig
+from hierlandmark.errors import InvalidArgument, ModelMismatch
 from hierlandmark.memory.vectors import LandmarkVectors
 from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel, RetrievalHead
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.encode import encode_segments
 from hierlandmark.model.lower import lower_layers
+from hierlandmark.recall import Source
+from hierlandmark.store import InMemoryStore
+from hierlandmark.store.protocol import MessageRun
 from hierlandmark.testing import tiny_base, tiny_model
 
 HEADS = {
@@ -131,6 +138,60 @@ def test_keys_that_were_dropped_are_made_again_by_the_weights_they_came_from(tmp
         assert again.kv.shape[1:3] == (2, 1) and again.search_kv is None
         kept = other._store.landmark_keys([other._store.segments("default")[0].id])[0]
         torch.testing.assert_close(torch.from_numpy(again.landmark_keys), torch.from_numpy(kept))
+
+
+def test_a_search_and_an_answer_in_turn_list_segments_once(monkeypatch):
+    with Memory.open(":memory:", model=two_part("both"), config=CONFIG) as memory:
+        memory.add(CHAT)
+        listed = []
+        index = memory._store.index
+        monkeypatch.setattr(memory._store, "index", lambda *args: listed.append(args) or index(*args))
+        costs = []
+        for _ in range(3):
+            memory.search("word7")
+            costs.append(memory.search("word7").cost.bytes_read)
+            costs.append(memory.ask("word7?", max_new_tokens=2).cost.blocks_read > 0)
+        # once for each part
+        assert len(listed) == 2 and costs == [0, True] * 3
+
+
+def test_a_store_without_keys_of_search_is_not_searched():
+    model = two_part("both")
+    store = InMemoryStore(model.kv_spec)
+    store.append("n", CHAT[:1], model.encode(np.arange(6, dtype=np.int32), [MessageRun(0, 6)]))
+    source = Source(store, *store.index("n"))
+    assert model.recall([source], CONFIG.recall).n_segments == 1
+    with pytest.raises(InvalidArgument, match="keys of search"):
+        model.recall([source], CONFIG.recall, "search")
+
+
+def test_a_model_that_searches_elsewhere_is_another(tmp_path):
+    with Memory.open(tmp_path / "m.db", model=two_part("both"), config=CONFIG) as memory:
+        memory.add(CHAT)
+    low = two_part("low")
+    low._digest = "two both"
+    with pytest.raises(ModelMismatch, match=r"search"):
+        Memory.open(tmp_path / "m.db", model=low, config=CONFIG).search("word7")
+    Memory.reencode(tmp_path / "m.db", model=low)
+    with Memory.open(tmp_path / "m.db", model=low, config=CONFIG) as memory:
+        hits = [hit[:2] for hit in found(memory)]
+        assert memory.messages() == CHAT
+    Memory.reencode(tmp_path / "m.db", model=plain("low", 1))
+    with Memory.open(tmp_path / "m.db", model=plain("low", 1), config=CONFIG) as memory:
+        assert [hit[:2] for hit in found(memory)] == hits
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3", "gemma3_text"])
+def test_the_lower_layers_of_other_families_give_the_same_keys(family):
+    whole = tiny_model(family)
+    lower = LandmarkCore(lower_layers(tiny_base(family), 1), whole.layout, whole.core.sink_id)
+    with torch.no_grad():
+        lower.rows.copy_(whole.core.rows)
+    spec = replace(whole.kv_spec, layers=1, keep="search", kept=(0,))
+    text = [np.arange(25, dtype=np.int32)]
+    (one,), (other,) = encode_segments(whole.core, text, spec), encode_segments(lower, text, spec)
+    for a, b in zip(one[:3], other[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_long_prompt_is_remembered_for_the_answer_alone():

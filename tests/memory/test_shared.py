@@ -118,9 +118,7 @@ def test_dropped_by_somebody_else_is_encoded_again(two, model):
     store = one._open_store()
     other._open_store().drop_kv("default", [record.id for record in store.segments("default")])
     # the view that is kept between questions does not know it
-    one._recalls["hierarchical", "read"][1]._caches = [
-        type(c)() for c in one._recalls["hierarchical", "read"][1]._caches
-    ]
+    one._recalls["read"][-1]._caches = [type(c)() for c in one._recalls["read"][-1]._caches]
     assert one.ask("who?", max_new_tokens=4).tokens == wanted.tokens
 
 

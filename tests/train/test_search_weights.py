@@ -1,14 +1,16 @@
 """Adapters whose search has weights of its own: how they are put together, and what a run leaves as it was."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hierlandmark import LandmarkModel, LayoutConfig, Memory, Message
 from hierlandmark.errors import AdapterInvalid, InvalidArgument
-from hierlandmark.model.adapter import SEARCH_FILE, Adapter, layer_of
+from hierlandmark.model.adapter import LORA_FILE, SEARCH_FILE, Adapter, layer_of, save_adapter
 from hierlandmark.train.calibrate import calibrate
 from hierlandmark.train.loop import TrainConfig
 from hierlandmark.train.merge import main, merge_adapters, with_search
@@ -120,7 +122,7 @@ def test_what_cannot_be_put_together(folders, texts, tmp_path, capsys):
     main([str(reads), str(searches), "--out", str(tmp_path / "out"), "--search"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     assert Adapter.load(tmp_path / "out").digest == Adapter.load(both).digest
-    for options in (["--search", "--layer", "1", "--above", "0.5"], ["--layer", "1"], []):
+    for options in (["--search", "--layer", "1", "--above", "0.5"], ["--search", "--below", "1"], ["--layer", "1"], []):
         with pytest.raises(SystemExit):
             main([str(reads), str(searches), "--out", str(tmp_path / "no"), *options])
     assert not (tmp_path / "no").exists()
@@ -131,17 +133,96 @@ def test_heads_of_weights_of_their_own_are_not_chosen_anew(folders, base_folder,
         calibrate(folders[2], [texts[1]], base=str(base_folder))
 
 
-@pytest.mark.parametrize("damage", ["absent", "rubbish", "no heads"])
+@pytest.mark.parametrize("damage", ["absent", "rubbish"])
 def test_a_damaged_part_is_named(folders, tmp_path, damage):
     made = with_search(folders[0], folders[2], tmp_path / "a")
-    if damage == "no heads":
-        text = (made / "hierlandmark.json").read_text()
-        meta = Adapter.load(made).meta.model_copy(update={"retrieval": ()})
-        assert text != meta.model_dump_json()
-        (made / "hierlandmark.json").write_text(meta.model_dump_json())
-    elif damage == "absent":
+    if damage == "absent":
         (made / SEARCH_FILE).unlink()
     else:
         (made / SEARCH_FILE).write_bytes(b"\xff{}" * 20)
     with pytest.raises(AdapterInvalid, match="adapter"):
         Adapter.load(made)
+
+
+CONTRADICTIONS = {
+    "no heads": {"retrieval": []},
+    "heads above the part": {"retrieval": [{"layer": 0, "head": 1}, {"layer": 1, "head": 1}]},
+    "no such layer": {"retrieval": [{"layer": 99, "head": 1}]},
+    "no such head": {"retrieval": [{"layer": 0, "head": 77}]},
+    "a layer below the first": {"retrieval": [{"layer": -1, "head": 0}]},
+    "no scale": {"search": {"scale": 0.0}},
+    "nothing said of the part": {"search": None},
+}
+
+
+@pytest.mark.parametrize("change", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_part_that_contradicts_its_folder_is_named(folders, base_folder, tmp_path, change):
+    made = with_search(folders[0], folders[2], tmp_path / "a")
+    meta = json.loads((made / "hierlandmark.json").read_text())
+    (made / "hierlandmark.json").write_text(json.dumps(meta | change))
+    with pytest.raises(AdapterInvalid, match=r"search|layer"):
+        LandmarkModel.from_pretrained(base_folder, adapter=made)
+
+
+@pytest.mark.parametrize("change", ["one less", "one of another layer", "one outside the layers", "one row"])
+def test_a_part_of_other_tensors_is_named(folders, base_folder, tmp_path, change):
+    made = with_search(folders[0], folders[2], tmp_path / "a")
+    tensors = load_file(made / SEARCH_FILE)
+    name = next(name for name in tensors if name.endswith("q_proj.lora_B.weight"))
+    if change == "one less":
+        del tensors[name]
+    elif change == "one row":
+        tensors[name] = tensors[name][:1].clone()
+    else:
+        other = {"one of another layer": name.replace(".0.", ".1."), "one outside the layers": "lm_head.lora_B.weight"}
+        tensors[other[change]] = tensors[name].clone()
+    save_file(tensors, made / SEARCH_FILE)
+    with pytest.raises(AdapterInvalid, match="adapter"):
+        LandmarkModel.from_pretrained(base_folder, adapter=made)
+
+
+def test_what_is_not_of_a_layer_is_not_of_the_search(folders, tmp_path):
+    reads, searches, _ = folders
+    other = tmp_path / "searches"
+    shutil.copytree(searches, other)
+    tensors = load_file(other / LORA_FILE)
+    save_file(tensors | {"base_model.model.lm_head.lora_A.weight": torch.ones(2, 32)}, other / LORA_FILE)
+    assert all(layer_of(n) == 0 for n in Adapter.load(with_search(reads, other, tmp_path / "out")).search.lora)
+
+
+def test_a_run_is_resumed_with_the_part_that_it_trains(folders, base_folder, texts, tmp_path):
+    run(base_folder, texts, tmp_path / "on", SEARCHES, init=folders[2])
+    with pytest.raises(InvalidArgument, match="search_share"):
+        run(base_folder, texts, tmp_path / "on", replace(READS, steps=4), init=folders[2], resume=True)
+
+
+def test_a_peer_has_no_search(folders, base_folder, texts, tmp_path):
+    made = Adapter.load(run(base_folder, texts, tmp_path / "on", replace(READS, attention="full"), init=folders[2]))
+    assert made.search is None and made.meta.search is None and not made.meta.retrieval
+
+
+def test_half_an_adapter_is_not_started_from(folders, base_folder, texts, tmp_path):
+    other = tmp_path / "half"
+    shutil.copytree(folders[0], other)
+    save_file({n: t for n, t in load_file(other / LORA_FILE).items() if layer_of(n) < 1}, other / LORA_FILE)
+    with pytest.raises(InvalidArgument, match="the adapter to start from has None"):
+        run(base_folder, texts, tmp_path / "on", READS, init=other)
+
+
+def test_one_part_written_over_two_leaves_one(folders, tmp_path):
+    reads, _, both = folders
+    shutil.copytree(both, tmp_path / "out")
+    made = Adapter.load(merge_adapters(reads, reads, tmp_path / "out", above=0.5, layer=1))
+    assert made.search is None and not (tmp_path / "out" / SEARCH_FILE).exists()
+    with pytest.raises(ValueError, match="and not without"):
+        save_adapter(tmp_path / "out", {}, Adapter.load(both).meta, base_name="b", rank=2, alpha=4)
+
+
+def test_a_scale_is_part_of_what_a_database_is_bound_to(folders, base_folder, texts, tmp_path):
+    made = with_search(folders[0], folders[2], tmp_path / "a")
+    meta = json.loads((made / "hierlandmark.json").read_text())
+    meta["search"]["scale"] = 8.0
+    (made / "hierlandmark.json").write_text(json.dumps(meta))
+    assert Adapter.load(made).digest != Adapter.load(folders[2]).digest
+    with pytest.raises(InvalidArgument, match="scale"):
+        run(base_folder, texts, tmp_path / "on", SEARCHES, init=made)
