@@ -6,7 +6,7 @@ import torch
 from hierlandmark.config import Granularity, Mode, RecallConfig
 from hierlandmark.layout import Kind
 from hierlandmark.ops import landmark_attention
-from hierlandmark.ops.selected import Counts, selected_attention
+from hierlandmark.ops.selected import Counts, _by_kernels, selected_attention
 from tests.ops.cases import CASES, Case, Tensors, at, padding, random_tensors, run, selecting
 from tests.ops.compare import assert_all_near, assert_near
 
@@ -128,3 +128,22 @@ def test_without_a_reader_it_is_the_dense_form() -> None:
     (q, q_far, k, v), _ = random_tensors(case)
     out = selected_attention(q, k, v, case.layout, RecallConfig(), q_far=q_far)
     assert_near("out", out, landmark_attention(q, k, v, case.layout, q_far=q_far))
+
+
+@pytest.mark.parametrize(
+    ("case", "by_kernels"),
+    [
+        (Case(lengths=((28, 28),), block_size=16, blocks=2, width=16), True),
+        # a width, a block size and a number of blocks that they do not take, and nothing to read
+        (Case(lengths=((28, 28),), block_size=16, blocks=2, width=8), False),
+        (Case(lengths=((26, 26),), width=16), False),
+        (Case(lengths=((478, 28),), block_size=16, blocks=32, width=16), False),
+        (Case(lengths=((28, 28),), block_size=16, blocks=2, width=16, reads=((0, 0), (0, 0))), False),
+    ],
+    ids=["taken", "width", "block", "blocks", "alone"],
+)
+def test_what_the_kernels_take_they_get(case: Case, by_kernels: bool) -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    v = random_tensors(case, torch.float32)[0].v
+    assert _by_kernels(v, case.layout, "fused") == by_kernels
+    assert not _by_kernels(v, case.layout, "blockwise") and not _by_kernels(v, case.layout, None)
