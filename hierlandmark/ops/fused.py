@@ -113,18 +113,21 @@ class _Fused(torch.autograd.Function):
         dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
         delta = torch.empty_like(lse)
         dgroups = torch.zeros(groups.shape, dtype=torch.float32, device=q.device)
-        picked = tables.kinds if picks is None else picks
         tile = _tile("query", layout, q.shape[-1], q.dtype)
         query_grad_kernel[(T // tile.queries, B * H)](
             q, q_far, k, v, groups, out, grad, lse, delta, dq, dq_far, dgroups,
-            tables.kinds, tables.groups, tables.reads, tables.counts, picked, qk_scale, ctx.scale,
+            tables.kinds, tables.groups, tables.reads, tables.counts, tables.kinds if picks is None else picks,
+            qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout), BM=tile.queries,
             FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         tile = _tile("key", layout, q.shape[-1], q.dtype)
+        readers = tables.readers, tables.reader_counts
+        if picks is not None:
+            readers = _reading_tiles(picks, layout.config.blocks_per_segment, tile.queries, H // k.shape[1])
         key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
             q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups,
-            tables.kinds, tables.groups, tables.readers, tables.reader_counts, picked, qk_scale, ctx.scale,
+            tables.kinds, tables.groups, *readers, tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout), BM=tile.queries,
             FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
@@ -165,6 +168,25 @@ def _group_keys(k: Tensor, tables: Tables) -> Tensor:
     """Keys of landmarks and gates: (B, H_kv, S * NP, D), contiguous; what stands for none is never looked at."""
     where = tables.groups.clamp_min(0).flatten(1)[:, None, :, None].long()
     return k.gather(2, where.expand(-1, k.shape[1], -1, k.shape[-1]))
+
+
+def _reading_tiles(picks: Tensor, blocks: int, queries: int, rep: int) -> tuple[Tensor, Tensor]:
+    """For each block the tiles of `queries`, those that read it first, as tile * rep + head of the group; how many do.
+
+    (B, H, S, T) -> (B, H_kv, S * N, T / queries * rep), (B, H_kv, S * N), both int32.
+    """
+    B, H, S, T = picks.shape
+    bits = picks.view(B, H, S, T // queries, queries)
+    while bits.shape[-1] > 1:
+        half = bits.shape[-1] // 2
+        bits = bits[..., :half] | bits[..., half:]
+    read = (bits >> torch.arange(blocks, dtype=picks.dtype, device=picks.device)) & 1  # (B, H, S, tiles, N)
+    read = read.view(B, H // rep, rep, S, -1, blocks).permute(0, 1, 3, 5, 4, 2).reshape(B, H // rep, S * blocks, -1)
+    ends = read.cumsum(-1, dtype=torch.int32)
+    counts, tiles = ends[..., -1:], torch.arange(read.shape[-1], dtype=torch.int32, device=picks.device)
+    places = torch.where(read > 0, ends - 1, counts + tiles - ends)
+    lists = torch.empty_like(places).scatter_(-1, places.long(), tiles.expand(read.shape))
+    return lists, counts.squeeze(-1).contiguous()
 
 
 def _strides(*tensors: Tensor) -> tuple[int, ...]:

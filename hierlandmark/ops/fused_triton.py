@@ -9,7 +9,9 @@ keys of one key-value head. LG is, for each text and segment, the places of its 
 GROUP holds the keys that stand there. RANGE says that the segments in every row of READS follow one another.
 
 With SELECT, bit j of PICK[b, h, g, t] says that query t of head h reads block j of segment g, and weights are made anew
-among what was picked. A program passes over blocks that none of its queries picked. Without it PICK is not looked at.
+among what was picked. A program of the first two kernels passes over blocks that none of its queries picked; to the
+third READERS says, for each key-value head and block, which tiles of BM queries read it, as tile * REP + head of the
+group. Without SELECT nobody looks at PICK.
 """
 
 import triton
@@ -321,37 +323,44 @@ def key_grad_kernel(
     group_keys = tl.load(_rows(GROUP, (tl.program_id(1).to(tl.int64) * S + segment) * NP + index, D, D))
     bias = tl.where(kind == _CONTENT, 0.0, _OFF)
     per_reader = tiles * REP
-    READERS += (b * S + segment) * S
-    for n in range(tl.load(READER_COUNT + b * S + segment) * per_reader):
-        reader = _nth(READERS, n // per_reader, RANGE)
-        h = h_kv * REP + n % REP
-        rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
-        here = (b * H + h) * T
+    if SELECT:
+        READERS += (tl.program_id(1).to(tl.int64) * (T // BS) + block) * (T // BM * REP)
+        reads = tl.load(READER_COUNT + tl.program_id(1) * (T // BS) + block)
+    else:
+        READERS += (b * S + segment) * S
+        reads = tl.load(READER_COUNT + b * S + segment) * per_reader
+    for n in range(reads):
         if SELECT:
-            bits = _bits(PICK + here * S, segment, rows, T)
-        if not SELECT or tl.max((bits >> j) & 1, axis=0) > 0:
-            qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
-            do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
-            lse = tl.load(LSE + here + rows)
-            landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
-            if SELECT:
-                landmarks = tl.where(_picked(bits, NP), landmarks, _OFF)
-            mark = _column(landmarks, j, NP)
-            if FLAT:
-                weight = tl.exp2(mark - lse)
-            else:
-                top = tl.max(landmarks, axis=1)
-                weight = tl.exp2(mark - top + gate - lse) / tl.sum(tl.exp2(landmarks - top[:, None]), axis=1)
-            # a block that is not there: its softmax is of nothing
-            weight = tl.where(mark > _OFF / 2, weight, 0.0)
-            s = _dot(qf, tl.trans(k)) * qk_scale + bias[None, :]
-            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
-            over = 1.0 / tl.sum(p, axis=1)
-            dp = _dot(do, tl.trans(v))
-            mean = tl.sum(p * dp, axis=1) * over
-            w = p * (weight * over)[:, None]
-            dv += _dot(tl.trans(w.to(do.dtype)), do)
-            dk += _dot(tl.trans((w * (dp - mean[:, None])).to(qf.dtype)), qf)
+            entry = tl.load(READERS + n)
+            h = h_kv * REP + entry % REP
+            rows = entry // REP * BM + tl.arange(0, BM)
+        else:
+            reader = _nth(READERS, n // per_reader, RANGE)
+            h = h_kv * REP + n % REP
+            rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
+        here = (b * H + h) * T
+        qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
+        do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
+        lse = tl.load(LSE + here + rows)
+        landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
+        if SELECT:
+            landmarks = tl.where(_picked(_bits(PICK + here * S, segment, rows, T), NP), landmarks, _OFF)
+        mark = _column(landmarks, j, NP)
+        if FLAT:
+            weight = tl.exp2(mark - lse)
+        else:
+            top = tl.max(landmarks, axis=1)
+            weight = tl.exp2(mark - top + gate - lse) / tl.sum(tl.exp2(landmarks - top[:, None]), axis=1)
+        # a block that is not there: its softmax is of nothing
+        weight = tl.where(mark > _OFF / 2, weight, 0.0)
+        s = _dot(qf, tl.trans(k)) * qk_scale + bias[None, :]
+        p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+        over = 1.0 / tl.sum(p, axis=1)
+        dp = _dot(do, tl.trans(v))
+        mean = tl.sum(p * dp, axis=1) * over
+        w = p * (weight * over)[:, None]
+        dv += _dot(tl.trans(w.to(do.dtype)), do)
+        dk += _dot(tl.trans((w * (dp - mean[:, None])).to(qf.dtype)), qf)
 
     # what the queries' kernel found for this block's landmark and gate
     groups = (tl.program_id(1).to(tl.int64) * S + segment) * NP
