@@ -25,12 +25,25 @@ def top(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> Tenso
     Returns:
         (..., H, T, N) bool, False where not active. Heads or tokens that choose together take the greatest mass of any.
     """
+    best = _best(mass, k, granularity, active)
+    shape = (*best.indices.shape[:-1], mass.shape[-1])
+    chosen = torch.zeros(shape, dtype=torch.bool, device=mass.device).scatter_(-1, best.indices, best.values > 0)
+    return chosen & active.unsqueeze(-1)
+
+
+def top_places(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> tuple[Tensor, Tensor]:
+    """The same as places: (..., H, T, min(k, N)) int64, the same for all who choose together, and which are chosen."""
+    best = _best(mass, k, granularity, active)
+    shape = (*mass.shape[:-1], best.indices.shape[-1])
+    return best.indices.expand(shape), (best.values > 0) & active.unsqueeze(-1)
+
+
+def _best(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> torch.return_types.topk:
+    """Axes of those who choose together are of length 1."""
     shared = mass * active.unsqueeze(-1)
     if axes := _TOGETHER[granularity]:
         shared = shared.amax(axes, keepdim=True)
-    best = shared.topk(min(k, shared.shape[-1]), dim=-1)
-    chosen = torch.zeros_like(shared, dtype=torch.bool).scatter_(-1, best.indices, best.values > 0)
-    return chosen & active.unsqueeze(-1)
+    return shared.topk(min(k, shared.shape[-1]), dim=-1)
 
 
 def gate_mass(gate_logits: Tensor, near_lse: Tensor) -> Tensor:

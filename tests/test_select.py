@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hierlandmark.select import block_weights, flat_weights, gate_mass, top
+from hierlandmark.select import block_weights, flat_weights, gate_mass, top, top_places
 
 GRANULARITIES = ("head_token", "head", "token", "shared")
 H, T, N = 3, 4, 7
@@ -42,6 +42,8 @@ def test_the_greatest_are_chosen(granularity, k, seed):
     chosen = top(mass, k, granularity, active)
     assert torch.equal(chosen, by_hand(mass, k, granularity, active))
     assert torch.equal(chosen.sum(-1), active * min(k, N))
+    places, counted = top_places(mass, k, granularity, active)
+    assert torch.equal(torch.zeros_like(chosen).scatter_(-1, places, counted), chosen)
 
 
 def test_each_head_and_token_has_its_own_best():

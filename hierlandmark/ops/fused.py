@@ -24,6 +24,7 @@ class Tables(NamedTuple):
     counts: Tensor  # (B, S) int32, how many
     readers: Tensor  # the reverse
     reader_counts: Tensor
+    allowed: Tensor  # (B, S, S) bool, the same as a mask
     # whether the segments in every list follow one another
     ranges: bool
 
@@ -54,9 +55,21 @@ def preferred(v: Tensor, layout: Layout) -> bool:
 
 
 def landmark_attention_fused(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, mode: Mode, scale: float, q_far: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    *,
+    mode: Mode,
+    scale: float,
+    q_far: Tensor,
+    picks: Tensor | None = None,
 ) -> Tensor:
     """Grouped softmax in one pass over the keys; see `landmark_attention` for shapes. Padding must be finite.
+
+    Args:
+        picks: (B, H, S, T) integers, contiguous; bit j says that a query reads block j of a segment before its own.
+            None for all blocks. See `ops.picks`.
 
     Raises:
         ValueError: the kernels do not take this width, dtype or block size, or triton is not installed.
@@ -64,18 +77,26 @@ def landmark_attention_fused(
     if (reason := why_not(q, layout)) is not None:
         raise ValueError(f"impl='fused' is not possible: {reason}; use impl='blockwise'")
     q, q_far, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, q_far, k, v))
-    return _Fused.apply(q, q_far, k, v, layout, mode == "flat", scale)  # type: ignore[no-untyped-call,no-any-return]
+    return _Fused.apply(q, q_far, k, v, picks, layout, mode == "flat", scale)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, q_far: Tensor, k: Tensor, v: Tensor, layout: Layout, flat: bool, scale: float
+        ctx: Any,
+        q: Tensor,
+        q_far: Tensor,
+        k: Tensor,
+        v: Tensor,
+        picks: Tensor | None,
+        layout: Layout,
+        flat: bool,
+        scale: float,
     ) -> Tensor:
-        tables = tables_of(layout, q.device)
+        tables, qk_scale = tables_of(layout, q.device), scale * math.log2(math.e)
         groups = _group_keys(k, tables)
-        out, lse = run_forward(q, q_far, k, v, groups, layout, tables.counts, flat, scale * math.log2(math.e))
-        ctx.save_for_backward(q, q_far, k, v, groups, out, lse)
+        out, lse = run_forward(q, q_far, k, v, groups, layout, tables.counts, flat, qk_scale, picks=picks)
+        ctx.save_for_backward(q, q_far, k, v, picks, groups, out, lse)
         ctx.layout, ctx.flat, ctx.scale = layout, flat, scale
         return out
 
@@ -83,7 +104,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from hierlandmark.ops.fused_triton import key_grad_kernel, query_grad_kernel
 
-        q, q_far, k, v, groups, out, lse = ctx.saved_tensors
+        q, q_far, k, v, picks, groups, out, lse = ctx.saved_tensors
         layout, qk_scale = ctx.layout, ctx.scale * math.log2(math.e)
         grad = grads[0] if grads[0].stride(-1) == 1 else grads[0].contiguous()
         B, H, T, _ = q.shape
@@ -95,18 +116,22 @@ class _Fused(torch.autograd.Function):
         tile = _tile("query", layout, q.shape[-1], q.dtype)
         query_grad_kernel[(T // tile.queries, B * H)](
             q, q_far, k, v, groups, out, grad, lse, delta, dq, dq_far, dgroups,
-            tables.kinds, tables.groups, tables.reads, tables.counts, qk_scale, ctx.scale,
+            tables.kinds, tables.groups, tables.reads, tables.counts, tables.kinds if picks is None else picks,
+            qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout), BM=tile.queries,
-            FLAT=ctx.flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
+            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         tile = _tile("key", layout, q.shape[-1], q.dtype)
+        readers = tables.readers, tables.reader_counts
+        if picks is not None:
+            readers = _reading_tiles(picks, layout.config.blocks_per_segment, tile.queries, H // k.shape[1])
         key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
             q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups,
-            tables.kinds, tables.groups, tables.readers, tables.reader_counts, qk_scale, ctx.scale,
+            tables.kinds, tables.groups, *readers, tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout), BM=tile.queries,
-            FLAT=ctx.flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
+            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
-        return dq, dq_far, dk, dv, None, None, None
+        return dq, dq_far, dk, dv, None, None, None, None
 
 
 def run_forward(
@@ -120,6 +145,7 @@ def run_forward(
     flat: bool,
     qk_scale: float,
     tile: Tile | None = None,
+    picks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """With `counts` segments to read: the output (B, H, T, D), and P0's log-sum-exp in base 2, (B, H, T)."""
     from hierlandmark.ops.fused_triton import forward_kernel
@@ -131,8 +157,9 @@ def run_forward(
     tables, tile = tables_of(layout, q.device), tile or _tile("forward", layout, D, q.dtype)
     forward_kernel[(T // tile.queries, B * H)](
         q, q_far, k, v, groups, out, lse, tables.kinds, tables.groups, tables.reads, counts,
-        qk_scale, *_strides(q, q_far, k, v, out), **_sizes(q, k, layout), BM=tile.queries,
-        FLAT=flat, RANGE=tables.ranges, num_warps=tile.warps, num_stages=tile.stages,
+        tables.kinds if picks is None else picks, qk_scale, *_strides(q, q_far, k, v, out),
+        **_sizes(q, k, layout), BM=tile.queries, FLAT=flat, RANGE=tables.ranges, SELECT=picks is not None,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out, lse
 
@@ -141,6 +168,25 @@ def _group_keys(k: Tensor, tables: Tables) -> Tensor:
     """Keys of landmarks and gates: (B, H_kv, S * NP, D), contiguous; what stands for none is never looked at."""
     where = tables.groups.clamp_min(0).flatten(1)[:, None, :, None].long()
     return k.gather(2, where.expand(-1, k.shape[1], -1, k.shape[-1]))
+
+
+def _reading_tiles(picks: Tensor, blocks: int, queries: int, rep: int) -> tuple[Tensor, Tensor]:
+    """For each block the tiles of `queries`, those that read it first, as tile * rep + head of the group; how many do.
+
+    (B, H, S, T) -> (B, H_kv, S * N, T / queries * rep), (B, H_kv, S * N), both int32.
+    """
+    B, H, S, T = picks.shape
+    bits = picks.view(B, H, S, T // queries, queries)
+    while bits.shape[-1] > 1:
+        half = bits.shape[-1] // 2
+        bits = bits[..., :half] | bits[..., half:]
+    read = (bits >> torch.arange(blocks, dtype=picks.dtype, device=picks.device)) & 1  # (B, H, S, tiles, N)
+    read = read.view(B, H // rep, rep, S, -1, blocks).permute(0, 1, 3, 5, 4, 2).reshape(B, H // rep, S * blocks, -1)
+    ends = read.cumsum(-1, dtype=torch.int32)
+    counts, tiles = ends[..., -1:], torch.arange(read.shape[-1], dtype=torch.int32, device=picks.device)
+    places = torch.where(read > 0, ends - 1, counts + tiles - ends)
+    lists = torch.empty_like(places).scatter_(-1, places.long(), tiles.expand(read.shape))
+    return lists, counts.squeeze(-1).contiguous()
 
 
 def _strides(*tensors: Tensor) -> tuple[int, ...]:
@@ -200,12 +246,12 @@ def _make_tables(layout: Layout, device: torch.device) -> Tables:
     # a segment of padding is read by nobody
     reads = layout.reads & gates.any(-1)[:, None]
     lists = (*_lists(reads), *_lists(reads.swapaxes(1, 2)))
-    arrays = (layout.kinds.reshape(B, S * P), groups, *lists)
+    arrays = (layout.kinds.reshape(B, S * P), groups, *lists, reads)
     ranges = _are_ranges(*lists[:2]) and _are_ranges(*lists[2:])
-    kinds, slots, read, counts, readers, reader_counts = (
+    kinds, slots, read, counts, readers, reader_counts, allowed = (
         torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays
     )
-    return Tables(kinds, slots, read, counts, readers, reader_counts, ranges)
+    return Tables(kinds, slots, read, counts, readers, reader_counts, allowed, ranges)
 
 
 def _lists(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

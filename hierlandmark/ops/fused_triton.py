@@ -7,6 +7,11 @@ ever written. Logits are kept in base 2.
 A program of the first two kernels owns BM queries of one head, all in one segment; one of the third owns a block of
 keys of one key-value head. LG is, for each text and segment, the places of its landmarks (N) and its gate, -1 if none;
 GROUP holds the keys that stand there. RANGE says that the segments in every row of READS follow one another.
+
+With SELECT, bit j of PICK[b, h, g, t] says that query t of head h reads block j of segment g, and weights are made anew
+among what was picked. A program of the first two kernels passes over blocks that none of its queries picked; to the
+third READERS says, for each key-value head and block, which tiles of BM queries read it, as tile * REP + head of the
+group. Without SELECT nobody looks at PICK.
 """
 
 import triton
@@ -58,6 +63,31 @@ def _column(x, j, NP: tl.constexpr):
 
 
 @triton.jit
+def _lowest(bits):
+    """Place of the lowest bit that is set, below 31: the exponent of that power of two."""
+    return ((bits & -bits).to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
+
+
+@triton.jit
+def _bits(PICK, segment, rows, T):
+    """What each row picked of a segment: (BM,)."""
+    return tl.load(PICK + segment.to(tl.int64) * T + rows).to(tl.int32)
+
+
+@triton.jit
+def _picked(bits, NP: tl.constexpr):
+    """The same by block: (BM, NP)."""
+    return ((bits[:, None] >> tl.arange(0, NP)[None, :]) & 1) > 0
+
+
+@triton.jit
+def _used(picked, NP: tl.constexpr):
+    """Blocks that any row picked: their bits, and how many."""
+    used = tl.max(picked.to(tl.int32), axis=0)
+    return tl.sum(used << tl.arange(0, NP)), tl.sum(used)
+
+
+@triton.jit
 def _near(s, kind, rows, cols, block, BS: tl.constexpr):
     """A block of the queries' own segment: unnormalised P2 (or own part of P0), its maximum and sum, and the masks."""
     own = rows // BS == block
@@ -74,10 +104,10 @@ def _near(s, kind, rows, cols, block, BS: tl.constexpr):
 
 @triton.jit
 def forward_kernel(
-    Q, QF, K, V, GROUP, OUT, LSE, KIND, LG, READS, COUNT, qk_scale,
+    Q, QF, K, V, GROUP, OUT, LSE, KIND, LG, READS, COUNT, PICK, qk_scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr,
 ):  # fmt: skip
     # the last tiles have most to read: they start first
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -115,28 +145,39 @@ def forward_kernel(
     GROUP += (b * (H // REP) + h // REP) * S * NP * D
     for n in range(count):
         past = _nth(READS, n, RANGE)
-        there = tl.load(LG + (b * S + past) * NP + index) >= 0
-        group_keys = tl.load(_rows(GROUP, past * NP + index, D, D))
-        landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
-        if FLAT:
-            m_new = tl.maximum(m, tl.max(landmarks, axis=1))
-            w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - m_new[:, None]), 0.0)
-            total_w = tl.sum(w, axis=1)
-        else:
-            m_new = tl.maximum(m, gate)
-            total_w = tl.exp2(gate - m_new)
-            w = _shares(landmarks) * total_w[:, None]
-        alpha = tl.exp2(m - m_new)
-        mass = mass * alpha + total_w
-        acc = acc * alpha[:, None]
-        m = m_new
-        for j in range(N):
-            cols = (past * N + j) * BS + slot
-            k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-            s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
-            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
-            p = p * (_column(w, j, NP) / tl.sum(p, axis=1))[:, None]
-            acc += _dot(p.to(v.dtype), v)
+        if SELECT:
+            bits = _bits(PICK + tl.program_id(1).to(tl.int64) * S * T, past, rows, T)
+        if not SELECT or tl.max(bits, axis=0) > 0:
+            there = tl.load(LG + (b * S + past) * NP + index) >= 0
+            group_keys = tl.load(_rows(GROUP, past * NP + index, D, D))
+            landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
+            if SELECT:
+                picked = _picked(bits, NP)
+                left, blocks = _used(picked, NP)
+                landmarks = tl.where(picked, landmarks, _OFF)
+                gate = tl.where(tl.max(landmarks, axis=1) > _OFF / 2, gate, _OFF)
+            if FLAT:
+                m_new = tl.maximum(m, tl.max(landmarks, axis=1))
+                w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - m_new[:, None]), 0.0)
+                total_w = tl.sum(w, axis=1)
+            else:
+                m_new = tl.maximum(m, gate)
+                total_w = tl.exp2(gate - m_new)
+                w = _shares(landmarks) * total_w[:, None]
+            alpha = tl.exp2(m - m_new)
+            mass = mass * alpha + total_w
+            acc = acc * alpha[:, None]
+            m = m_new
+            for i in range(blocks if SELECT else N):
+                place = _lowest(left) if SELECT else i
+                if SELECT:
+                    left &= left - 1
+                cols = (past * N + place) * BS + slot
+                k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
+                s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
+                p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+                p = p * (_column(w, place, NP) / tl.sum(p, axis=1))[:, None]
+                acc += _dot(p.to(v.dtype), v)
 
     mass = tl.maximum(mass, 1e-30)
     tl.store(_rows(OUT + b * sob + h * soh, rows, sot, D), (acc / mass[:, None]).to(OUT.dtype.element_ty))
@@ -160,10 +201,10 @@ def _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta):
 
 @triton.jit
 def query_grad_kernel(
-    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, READS, COUNT, qk_scale, scale,
+    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, READS, COUNT, PICK, qk_scale, scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr,
 ):  # fmt: skip
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
@@ -199,46 +240,57 @@ def query_grad_kernel(
     groups = (b * (H // REP) + h // REP) * S * NP
     for n in range(count):
         past = _nth(READS, n, RANGE)
-        there = tl.load(LG + (b * S + past) * NP + index) >= 0
-        group_keys = tl.load(_rows(GROUP, groups + past * NP + index, D, D))
-        landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
-        if FLAT:
-            w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - lse[:, None]), 0.0)
-        else:
-            p1 = _shares(landmarks)
-            p0 = tl.exp2(gate - lse)
-            w = p1 * p0[:, None]
-        got = tl.zeros([BM, NP], tl.float32)
-        for j in range(N):
-            cols = (past * N + j) * BS + slot
-            k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-            s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
-            p = tl.exp2(s - tl.max(s, axis=1)[:, None])
-            over = 1.0 / tl.sum(p, axis=1)
-            dp = _dot(do, tl.trans(v))
-            mean = tl.sum(p * dp, axis=1) * over
-            ds = p * (dp - mean[:, None]) * (_column(w, j, NP) * over)[:, None]
-            acc += _dot(ds.to(k.dtype), k)
-            got = tl.where(index[None, :] == j, mean[:, None], got)
-        if FLAT:
-            dx = w * (got - delta[:, None])
-        else:
-            mean_got = tl.sum(p1 * got, axis=1)
-            dx = w * (got - mean_got[:, None])
-            dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
-        dx = dx.to(qf.dtype)
-        acc += _dot(dx, group_keys)
-        of_groups = _dot(tl.trans(dx), qf) * scale
-        tl.atomic_add(_rows(DLG, groups + past * NP + index, D, D), of_groups, mask=there[:, None])
+        if SELECT:
+            bits = _bits(PICK + here * S, past, rows, T)
+        if not SELECT or tl.max(bits, axis=0) > 0:
+            there = tl.load(LG + (b * S + past) * NP + index) >= 0
+            group_keys = tl.load(_rows(GROUP, groups + past * NP + index, D, D))
+            landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
+            if SELECT:
+                picked = _picked(bits, NP)
+                left, blocks = _used(picked, NP)
+                landmarks = tl.where(picked, landmarks, _OFF)
+                gate = tl.where(tl.max(landmarks, axis=1) > _OFF / 2, gate, _OFF)
+            if FLAT:
+                w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - lse[:, None]), 0.0)
+            else:
+                p1 = _shares(landmarks)
+                p0 = tl.exp2(gate - lse)
+                w = p1 * p0[:, None]
+            got = tl.zeros([BM, NP], tl.float32)
+            for i in range(blocks if SELECT else N):
+                place = _lowest(left) if SELECT else i
+                if SELECT:
+                    left &= left - 1
+                cols = (past * N + place) * BS + slot
+                k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
+                s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
+                p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+                over = 1.0 / tl.sum(p, axis=1)
+                dp = _dot(do, tl.trans(v))
+                mean = tl.sum(p * dp, axis=1) * over
+                ds = p * (dp - mean[:, None]) * (_column(w, place, NP) * over)[:, None]
+                acc += _dot(ds.to(k.dtype), k)
+                got = tl.where(index[None, :] == place, mean[:, None], got)
+            if FLAT:
+                dx = w * (got - delta[:, None])
+            else:
+                mean_got = tl.sum(p1 * got, axis=1)
+                dx = w * (got - mean_got[:, None])
+                dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
+            dx = dx.to(qf.dtype)
+            acc += _dot(dx, group_keys)
+            of_groups = _dot(tl.trans(dx), qf) * scale
+            tl.atomic_add(_rows(DLG, groups + past * NP + index, D, D), of_groups, mask=there[:, None])
     tl.store(_rows(DQF + here * D, rows, D, D), (acc * scale).to(DQF.dtype.element_ty))
 
 
 @triton.jit
 def key_grad_kernel(
-    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, qk_scale, scale,
+    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, PICK, qk_scale, scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr,
 ):  # fmt: skip
     block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
     b = (tl.program_id(1) // (H // REP)).to(tl.int64)
@@ -271,16 +323,28 @@ def key_grad_kernel(
     group_keys = tl.load(_rows(GROUP, (tl.program_id(1).to(tl.int64) * S + segment) * NP + index, D, D))
     bias = tl.where(kind == _CONTENT, 0.0, _OFF)
     per_reader = tiles * REP
-    READERS += (b * S + segment) * S
-    for n in range(tl.load(READER_COUNT + b * S + segment) * per_reader):
-        reader = _nth(READERS, n // per_reader, RANGE)
-        h = h_kv * REP + n % REP
-        rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
+    if SELECT:
+        READERS += (tl.program_id(1).to(tl.int64) * (T // BS) + block) * (T // BM * REP)
+        reads = tl.load(READER_COUNT + tl.program_id(1) * (T // BS) + block)
+    else:
+        READERS += (b * S + segment) * S
+        reads = tl.load(READER_COUNT + b * S + segment) * per_reader
+    for n in range(reads):
+        if SELECT:
+            entry = tl.load(READERS + n)
+            h = h_kv * REP + entry % REP
+            rows = entry // REP * BM + tl.arange(0, BM)
+        else:
+            reader = _nth(READERS, n // per_reader, RANGE)
+            h = h_kv * REP + n % REP
+            rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
         here = (b * H + h) * T
         qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
         do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
         lse = tl.load(LSE + here + rows)
         landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
+        if SELECT:
+            landmarks = tl.where(_picked(_bits(PICK + here * S, segment, rows, T), NP), landmarks, _OFF)
         mark = _column(landmarks, j, NP)
         if FLAT:
             weight = tl.exp2(mark - lse)

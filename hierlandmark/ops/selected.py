@@ -1,8 +1,9 @@
 """The training form of what recall does: each segment attends to itself and to the blocks it selects, no others.
 
 The choice is `select`'s, as in `recall.Recall`: gates open segments, their landmarks pick blocks, weights are made anew
-among what was picked. It has no gradient of its own; what was chosen has. Segments are taken one after another, and
-all blocks that any query of one chose are multiplied densely, blocks not chosen by weights of 0: no T x T tensor.
+among what was picked. It has no gradient of its own; what was chosen has. On a GPU the fused kernels read what was
+chosen (`ops.picks`). Elsewhere segments are taken one after another, and all blocks that any query of one chose are
+multiplied densely, blocks not chosen by weights of 0: no T x T tensor.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from hierlandmark.config import Mode, RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops import Impl, landmark_attention
 from hierlandmark.ops.blockwise import MASKED, pick
+from hierlandmark.ops.fused import landmark_attention_fused, preferred, why_not
 from hierlandmark.ops.inputs import inputs_of
+from hierlandmark.ops.picks import MOST_BLOCKS, picks_of
 from hierlandmark.ops.weighted import block_attention, logits_fp32
 from hierlandmark.select import block_weights, flat_weights, gate_mass, top
 
@@ -63,11 +66,14 @@ def selected_attention(
 
     Args:
         select: `segments`, `blocks`, `granularity` and `threshold` are used; padding chooses nothing.
-        impl: of the attention inside segments.
+        impl: of the attention inside segments, and where it is "fused", or None chooses that, of all. Segments of more
+            than 31 blocks, and all while counting, are read by plain torch.
         counts: added to.
 
     The rest is as in `landmark_attention`; `mode` is the argument, not `select.mode`.
     """
+    if counts is None and _by_kernels(v, layout, impl):
+        return _fused(q, k, v, layout, select, mode, scale, q_far, finite)
     dtype = q.dtype
     near = landmark_attention(q, k, v, _alone(layout), mode=mode, scale=scale, impl=impl, finite=finite)
     readers = np.any(layout.reads, axis=(0, 2)).tolist()
@@ -89,6 +95,31 @@ def selected_attention(
             out = out if finite else out.masked_fill(~grid.real[:, s, None, :, None], 0.0)
             parts.append(out.to(dtype))
         return torch.cat(parts, dim=2)
+
+
+def _by_kernels(v: Tensor, layout: Layout, impl: Impl | None) -> bool:
+    wanted = why_not(v, layout) is None if impl == "fused" else impl is None and preferred(v, layout)
+    return wanted and bool(layout.reads.any()) and layout.config.blocks_per_segment <= MOST_BLOCKS
+
+
+def _fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    select: RecallConfig,
+    mode: Mode,
+    scale: float | None,
+    q_far: Tensor | None,
+    finite: bool,
+) -> Tensor:
+    """The choice first, then all in the kernels, which pass over what nobody picked."""
+    dtype = q.dtype
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
+        picks = picks_of(q, k, v, layout, select, mode=mode, scale=scale, q_far=q_far)
+        out = landmark_attention_fused(q, k, v, layout, mode=mode, scale=scale, q_far=q_far, picks=picks)
+        return (out if pad is None else out.masked_fill(pad, 0.0)).to(dtype)
 
 
 _ALONE: WeakKeyDictionary[Layout, Layout] = WeakKeyDictionary()

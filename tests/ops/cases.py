@@ -110,6 +110,11 @@ def run(
     leaves = Tensors(*(tensor.detach().clone().requires_grad_() for tensor in tensors))
     out = landmark_attention(leaves.q, leaves.k, leaves.v, layout, mode=mode, q_far=leaves.q_far, impl=impl)
     assert out.dtype == tensors.q.dtype
+    return named_grads(out, leaves, grad)
+
+
+def named_grads(out: Tensor, leaves: Tensors, grad: Tensor) -> dict[str, Tensor]:
+    """An output and the gradients of what it was made of, by name."""
     grads = torch.autograd.grad(out, leaves, grad, allow_unused=True)
     named = {
         f"d{name}": torch.zeros_like(leaf) if gradient is None else gradient
@@ -119,20 +124,22 @@ def run(
 
 
 def selecting(
-    tensors: Tensors, case: Case, grad: Tensor, *, mode: Mode, counts: Counts | None = None, **options: Any
+    tensors: Tensors,
+    case: Case,
+    grad: Tensor,
+    *,
+    mode: Mode,
+    impl: Impl | None = None,
+    counts: Counts | None = None,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """As `run`, of what `RecallConfig(**options)` selects."""
     leaves = Tensors(*(tensor.detach().clone().requires_grad_() for tensor in tensors))
     config = RecallConfig(**{"threshold": 0.0, **options})
     out = selected_attention(
-        leaves.q, leaves.k, leaves.v, case.layout, config, mode=mode, q_far=leaves.q_far, counts=counts
+        leaves.q, leaves.k, leaves.v, case.layout, config, mode=mode, q_far=leaves.q_far, impl=impl, counts=counts
     )
-    grads = torch.autograd.grad(out, leaves, grad, allow_unused=True)
-    named = {
-        f"d{name}": torch.zeros_like(leaf) if gradient is None else gradient
-        for name, leaf, gradient in zip(Tensors._fields, leaves, grads, strict=True)
-    }
-    return {"out": out.detach(), **named}
+    return named_grads(out, leaves, grad)
 
 
 @functools.cache

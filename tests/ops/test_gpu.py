@@ -1,9 +1,14 @@
 """The same comparisons on a GPU, where other kernels run. A kernel that only fails there costs a training run."""
 
+from unittest import mock
+
 import pytest
 import torch
 
 from hierlandmark.config import Mode
+from hierlandmark.ops import selected
+from hierlandmark.ops.picks import picks_of
+from hierlandmark.ops.selected import Counts
 from tests.ops.blocks import BLOCK_CASES, BlockCase, by_autograd, by_block_attention, random_blocks
 from tests.ops.cases import CASES, DEFAULT_GRID, Case, Tensors, random_tensors, reference, run, selecting
 from tests.ops.compare import FUSED, TOLERANCES, assert_all_near
@@ -43,6 +48,39 @@ def test_everything_selected_is_the_fp64_reference_within_the_table(
     there = Tensors(*(tensor.cuda() for tensor in tensors))
     actual = selecting(there, case, grad.cuda(), mode=mode, granularity=granularity, segments=99, blocks=999)
     assert_all_near(actual, reference(case, mode), dtype, FUSED if dtype == torch.bfloat16 else TOLERANCES)
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize("index", range(8))
+def test_fused_selection_is_plain_selection_in_fp64(index: int, mode: Mode) -> None:
+    picked = pytest.importorskip("tests.ops.picked", reason="triton is not installed")
+    case, choice = picked.SMALL[index]
+    picked.compare_picked(case, mode, choice, torch.float32, "cuda")
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize("choice", range(5), ids=["head_token", "head", "token", "shared", "everything"])
+@pytest.mark.parametrize("width", [0, 1], ids=["D64", "D128"])
+def test_fused_selection_in_half_precision_at_the_shipped_grid(width: int, choice: int, mode: Mode) -> None:
+    picked = pytest.importorskip("tests.ops.picked", reason="triton is not installed")
+    picked.compare_picked(picked.WIDE[width], mode, picked.WIDE_CHOICES[choice], torch.bfloat16, "cuda")
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_selection_is_fused_unless_counted(mode: Mode) -> None:
+    """Nobody has to ask for the kernels; what they choose and give is what is counted."""
+    picked = pytest.importorskip("tests.ops.picked", reason="triton is not installed")
+    case, options = picked.WIDE[0], {"mode": mode, "segments": 2, "blocks": 4}
+    tensors, grad = random_tensors(case, torch.bfloat16)
+    there, grad = Tensors(*(tensor.cuda() for tensor in tensors)), grad.cuda()
+    with mock.patch.object(selected, "picks_of", wraps=picks_of) as chosen:
+        by_default = selecting(there, case, grad, **options)
+        assert chosen.call_count == 1
+        counted = selecting(there, case, grad, counts=Counts(), **options)
+        assert chosen.call_count == 1
+    # a choice between near equals may fall otherwise: few rows of many
+    differ = (by_default["out"] - counted["out"]).abs().amax(-1) > 0.05
+    assert differ.float().mean() < 1e-3
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])

@@ -6,7 +6,8 @@ import torch
 from hierlandmark.config import Granularity, Mode, RecallConfig
 from hierlandmark.layout import Kind
 from hierlandmark.ops import landmark_attention
-from hierlandmark.ops.selected import Counts, selected_attention
+from hierlandmark.ops.fused import _reading_tiles
+from hierlandmark.ops.selected import Counts, _by_kernels, selected_attention
 from tests.ops.cases import CASES, Case, Tensors, at, padding, random_tensors, run, selecting
 from tests.ops.compare import assert_all_near, assert_near
 
@@ -128,3 +129,39 @@ def test_without_a_reader_it_is_the_dense_form() -> None:
     (q, q_far, k, v), _ = random_tensors(case)
     out = selected_attention(q, k, v, case.layout, RecallConfig(), q_far=q_far)
     assert_near("out", out, landmark_attention(q, k, v, case.layout, q_far=q_far))
+
+
+@pytest.mark.parametrize(
+    ("case", "by_kernels"),
+    [
+        (Case(lengths=((28, 28),), block_size=16, blocks=2, width=16), True),
+        # a width, a block size and a number of blocks that they do not take, and nothing to read
+        (Case(lengths=((28, 28),), block_size=16, blocks=2, width=8), False),
+        (Case(lengths=((26, 26),), width=16), False),
+        (Case(lengths=((478, 28),), block_size=16, blocks=32, width=16), False),
+        (Case(lengths=((28, 28),), block_size=16, blocks=2, width=16, reads=((0, 0), (0, 0))), False),
+    ],
+    ids=["taken", "width", "block", "blocks", "alone"],
+)
+def test_what_the_kernels_take_they_get(case: Case, by_kernels: bool) -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    v = random_tensors(case, torch.float32)[0].v
+    assert _by_kernels(v, case.layout, "fused") == by_kernels
+    assert not _by_kernels(v, case.layout, "blockwise") and not _by_kernels(v, case.layout, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_tiles_that_read_a_block_are_listed_for_its_keys(dtype: torch.dtype) -> None:
+    B, H, rep, S, T, N, queries = 2, 6, 3, 2, 64, 5, 16
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(0, 2**N, (B, H, S, T), generator=generator)
+    picks *= torch.rand(B, H, S, T, generator=generator) < 0.05
+    lists, counts = _reading_tiles(picks.to(dtype), N, queries, rep)
+    tiles = picks.view(B, H // rep, rep, S, T // queries, queries)
+    for b in range(B):
+        for group in range(H // rep):
+            for block in range(S * N):
+                of_block = (tiles[b, group, :, block // N] >> block % N) & 1  # (rep, tiles, queries)
+                expected = of_block.any(-1).T.flatten().nonzero().flatten()
+                found = lists[b, group, block, : counts[b, group, block]]
+                assert torch.equal(found.long(), expected)
