@@ -54,7 +54,8 @@ class RecallConfig(BaseModel):
     mode: Mode = "hierarchical"
     # segments a query opens
     segments: int = Field(default=4, ge=1)
-    # segments a search opens at least: it ranks messages, and wants more to choose from than a head that reads
+    # segments a search opens at least, or a sixteenth of all: it ranks messages, and wants more to choose from than a
+    # head that reads
     search_segments: int = Field(default=20, ge=1)
     # cells of an index whose gates a search in mode "index" looks at, of about as many as the root of its segments
     index_cells: int = Field(default=24, ge=1)

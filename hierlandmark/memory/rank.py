@@ -16,6 +16,9 @@ from hierlandmark.model import RetrievalHead
 from hierlandmark.recall import Recall
 from hierlandmark.store.protocol import SegmentRecord
 
+# of a long memory a share of the segments is opened: among more of them the right one's gate stands further down
+_SHARE = 16
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -56,7 +59,8 @@ def rank_blocks(
     Args:
         queries: for each layer (H, T, D), rotated as `Recall.read` takes them; the last position votes.
         heads: which vote, and with what weight; empty for all alike.
-        n_open: segments to open in hierarchical mode; flat opens all.
+        n_open: segments to open in hierarchical mode, or a sixteenth of the candidates where that is more; flat opens
+            all.
         allowed: messages that may be found: segments and blocks that hold none of them get no vote, and are not
             opened. None for all.
         rule: of the adapter.
@@ -83,7 +87,7 @@ def rank_blocks(
         stacked = torch.stack(of_gates)  # (heads, candidates)
         gates = stacked.softmax(-1)
         gate_scores = rule.scores(stacked, weight[:, None] * gates, weight)
-        best = gate_scores.sort(descending=True, stable=True).indices[:n_open]
+        best = gate_scores.sort(descending=True, stable=True).indices[: max(n_open, len(places) // _SHARE)]
         opened = [places[i] for i in best.tolist()]
     logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, len(opened), N)
     eligible = None

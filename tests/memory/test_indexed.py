@@ -106,7 +106,7 @@ def test_a_message_is_damped_by_all_of_its_blocks(model: LandmarkModel) -> None:
     summed = LandmarkModel(
         model.core, model.tokenizer, "summed", kv_dtype=torch.float32, retrieval=model.retrieval, ranking="sum"
     )
-    config = MemoryConfig(recall=RecallConfig(index_cells=99, search_segments=2))
+    config = MemoryConfig(recall=RecallConfig(index_cells=99, search_segments=20))
     long = [{"id": i, "role": "user", "content": f"word{i} " * (3 + 97 * (i % 3))} for i in range(9)]
     with Memory.open(":memory:", model=summed, config=config) as memory:
         memory.add(long)

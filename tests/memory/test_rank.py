@@ -55,6 +55,22 @@ def test_shares_are_the_voting_heads_attention_inside_the_block(model):
         assert sum(shares.values()) == pytest.approx(1)
 
 
+@torch.inference_mode()
+def test_of_many_segments_a_sixteenth_is_opened(model):
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add([Message(id=i, content=f"{i} " + "x" * 23) for i in range(80)])
+        recall = memory._recall(model, memory._store, "hierarchical")
+        queries, scale = model.search_queries("x")
+        G = recall.n_segments
+        assert G >= 80
+        for least, opened in ((1, G // 16), (9, 9), (999, G)):
+            ranked = rank_blocks(recall, queries, model.retrieval, scale, "hierarchical", least)
+            assert len(ranked.segments) == opened and ranked.whole == (opened == G)
+        # of the candidates, where a filter leaves fewer
+        few = rank_blocks(recall, queries, model.retrieval, scale, "hierarchical", 1, {3, 40})
+        assert len(few.segments) == 1
+
+
 def test_a_query_decides_among_messages_of_one_block(model):
     with Memory.open(":memory:", model=model) as memory:
         memory.add(CHAT)
