@@ -128,6 +128,8 @@ class Answer(_Frozen):
     # seconds from the call to the first generated token, and for each token after it (mean)
     first_token_s: float = 0.0
     per_token_s: float = 0.0
+    # the messages that `among` found, best first; None where it was to answer from all
+    among: list[MessageId] | None = None
 
 
 class AddReport(_Frozen):

@@ -152,13 +152,18 @@ class FakeMemory:
         *,
         max_new_tokens: int = 128,
         mode: str | None = None,
+        among: int | None = None,
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
-        text = self.search(question, 1).hits[0].text
+        hits = self.search(question, among or 1).hits
+        text = hits[0].text
         if on_token:
             on_token(text)
         cost = Cost(blocks_read=4, ms=1.0)
-        return Answer(text=text, tokens=[1, 2], cost=cost, trace=self._trace(), first_token_s=0.5, per_token_s=0.05)
+        return Answer(
+            text=text, tokens=[1, 2], cost=cost, trace=self._trace(), first_token_s=0.5, per_token_s=0.05,
+            among=[hit.message_ids[0] for hit in hits] if among else None,
+        )  # fmt: skip
 
     def complete(self, prompt: str, *, max_new_tokens: int = 128, mode: str | None = None) -> Answer:
         text = next(iter(self._held.values())).content

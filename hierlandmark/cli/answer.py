@@ -23,6 +23,9 @@ from hierlandmark.cli.output import print_json, show_cost, show_trace
 from hierlandmark.errors import NamespaceNotFound
 
 TokensOption = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")]
+AmongOption = Annotated[
+    int | None, typer.Option("--among", metavar="K", help="Search first, answer from the K best messages' segments.")
+]
 
 
 def ask(
@@ -31,6 +34,7 @@ def ask(
     namespace: NamespaceOption = "default",
     max_new_tokens: TokensOption = 128,
     mode: ModeOption = "hierarchical",
+    among: AmongOption = None,
     why: WhyOption = False,
     json: JsonOption = False,
     model: ModelOption = None,
@@ -39,12 +43,15 @@ def ask(
     """Answer a question from what the memory holds, without reading it again."""
     with existing_memory(db, namespace, model, adapter) as memory:
         show = None if json else _type
-        answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, on_token=show)
+        answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=show)
     if json:
-        print_json(answer.model_dump(mode="json", exclude=None if why else {"trace"}))
+        left_out = {name for name, out in (("trace", not why), ("among", answer.among is None)) if out}
+        print_json(answer.model_dump(mode="json", exclude=left_out))
         return
     typer.echo("")
     if why:
+        if answer.among is not None:
+            typer.echo(f"answered from the segments of messages {', '.join(map(repr, answer.among))}")
         show_trace(answer.trace)
     typer.echo(f"first token after {answer.first_token_s:.2f} s, then {answer.per_token_s:.3f} s each", err=True)
     if why:
@@ -56,6 +63,7 @@ def chat(
     namespace: NamespaceOption = "default",
     max_new_tokens: TokensOption = 128,
     mode: ModeOption = "hierarchical",
+    among: AmongOption = None,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
 ) -> None:
@@ -66,7 +74,8 @@ def chat(
             if not line:
                 continue
             try:
-                text = memory.ask(line, max_new_tokens=max_new_tokens, mode=mode, on_token=_type).text.strip()
+                said = memory.ask(line, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=_type)
+                text = said.text.strip()
             except NamespaceNotFound:
                 text = "(I remember nothing yet.)"
                 _type(text)

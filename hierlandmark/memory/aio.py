@@ -44,10 +44,12 @@ class AsyncVerbs:
         *,
         max_new_tokens: int = 128,
         mode: Mode | None = None,
+        among: int | None = None,
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
         """See `Memory.ask`."""
-        return await asyncio.to_thread(self.ask, question, max_new_tokens=max_new_tokens, mode=mode, on_token=on_token)
+        options = {"max_new_tokens": max_new_tokens, "mode": mode, "among": among, "on_token": on_token}
+        return await asyncio.to_thread(self.ask, question, **options)
 
     async def aforget(self: Any, message_ids: Sequence[MessageId]) -> None:
         """See `Memory.forget`."""

@@ -11,7 +11,7 @@ from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.generate import generate
 from hierlandmark.recall import Recall, Source
-from hierlandmark.results import Answer
+from hierlandmark.results import Answer, Cost, SearchResult
 from hierlandmark.store import InMemoryStore
 from hierlandmark.store.protocol import MessageRun
 
@@ -73,3 +73,12 @@ def answer(
         first_token_s=made.times[0],
         per_token_s=float(steps.mean()) if len(steps) else 0.0,
     )
+
+
+def answered_among(said: Answer, found: SearchResult) -> Answer:
+    """The answer with the messages that it was made from, and the work of the search that found them."""
+    one, other = found.cost, said.cost
+    work = {name: getattr(one, name) + getattr(other, name) for name in Cost.model_fields if name != "ms"}
+    ids = [message_id for hit in found.hits for message_id in hit.message_ids]
+    # both began together
+    return said.model_copy(update={"cost": Cost(**work, ms=other.ms), "among": ids})

@@ -19,7 +19,7 @@ from hierlandmark.errors import (
 )
 from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
-from hierlandmark.memory.answer import answer
+from hierlandmark.memory.answer import answer, answered_among
 from hierlandmark.memory.arguments import check_count, check_mode, check_now, check_path, checked_filter, checked_ids
 from hierlandmark.memory.index_search import IndexSearch
 from hierlandmark.memory.indexing import IndexVerbs, remove_all
@@ -265,22 +265,29 @@ class Memory(IndexVerbs, AsyncVerbs):
         *,
         max_new_tokens: int = 128,
         mode: Mode | None = None,
+        among: int | None = None,
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
         """Answer a question; in every layer the attention recalls blocks from the store.
 
         Args:
             max_new_tokens: the answer ends there, or earlier by itself.
+            among: search first (`search(mode="hybrid")`), and recall from the segments that hold the so many best
+                messages only, whatever `mode` says; `Answer.among` names them. By default from all. Where a chat holds
+                much that is alike, a small model answers better from few (docs/results.md).
             on_token: called with each piece of text as it is made.
 
         Raises:
-            InvalidArgument: `max_new_tokens` < 1, or no mode.
+            InvalidArgument: `max_new_tokens` < 1, `among` < 1, or no mode.
             KeepMismatch: the database was made for search only.
             InvalidMessage: the question is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
         check_text(question, "the question", self.config.max_message_bytes)
-        return self._answer(lambda model: model.ask_prompt(question), max_new_tokens, mode, on_token)
+        if among is not None:
+            check_count("among", among)
+        query = None if among is None else (question, among)
+        return self._answer(lambda model: model.ask_prompt(question), max_new_tokens, mode, on_token, query)
 
     def complete(
         self,
@@ -300,6 +307,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         max_new_tokens: int,
         mode: Mode | None,
         on_token: Callable[[str], None] | None,
+        among: tuple[str, int] | None = None,
     ) -> Answer:
         check_count("max_new_tokens", max_new_tokens)
         check_mode(mode)
@@ -307,8 +315,27 @@ class Memory(IndexVerbs, AsyncVerbs):
             self._check_answers()
             model, store = self._ready()
             began = time.perf_counter()
-            recall = self._recall(model, store, mode)
-            return answer(model, recall, prompt(model), max_new_tokens=max_new_tokens, on_token=on_token, began=began)
+            found = None
+            if among is None:
+                recall = self._recall(model, store, mode)
+            else:
+                recall, found = self._narrowed(model, store, mode, *among)
+            said = answer(model, recall, prompt(model), max_new_tokens=max_new_tokens, on_token=on_token, began=began)
+            return said if found is None else answered_among(said, found)
+
+    def _narrowed(
+        self, model: LandmarkModel, store: BlockStore, mode: Mode | None, query: str, k: int
+    ) -> tuple[Recall, SearchResult]:
+        """A view of the segments that hold the k best messages, and the search that found them."""
+        while True:
+            found = self.search(query, k, mode="hybrid")
+            ids = store.holding(self.namespace, [one for hit in found.hits for one in hit.message_ids])
+            try:
+                records, gates = store.index(self.namespace, ids.tolist())
+            except KeyError:
+                # somebody else rewrote one meanwhile
+                continue
+            return self._build(model, [Source(store, records, gates)], mode or self.config.recall.mode, "read"), found
 
     def _check_answers(self) -> None:
         """Before a model is loaded for nothing."""

@@ -132,6 +132,13 @@ def test_ask_json(filled) -> None:
     assert "trace" in json.loads(filled("ask", "where moved", "--db", "m.db", "--json", "--why").stdout)
 
 
+def test_ask_among_the_best_messages(filled) -> None:
+    answer = json.loads(filled("ask", "where moved", "--db", "m.db", "--among", "2", "--json").stdout)
+    assert answer["text"] == "we moved to Lyon" and len(answer["among"]) == 2
+    done = filled("ask", "where moved", "--db", "m.db", "--among", "2", "--why")
+    assert f"answered from the segments of messages {answer['among'][0]!r}, {answer['among'][1]!r}\n" in done.stdout
+
+
 def test_ask_for_people(filled) -> None:
     done = filled("ask", "where moved", "--db", "m.db", "--why")
     assert done.stdout.startswith("we moved to Lyon\n")

@@ -1,9 +1,11 @@
 """Answers: what is told while they are made, what they cost and why, and texts that outgrow the window."""
 
+import asyncio
+
 import pytest
 
 from hierlandmark import Memory, MemoryConfig, Message
-from hierlandmark.errors import InvalidMessage
+from hierlandmark.errors import InvalidArgument, InvalidMessage
 from hierlandmark.model import RetrievalHead
 from hierlandmark.testing import tiny_model
 
@@ -171,3 +173,42 @@ def test_any_length_of_prompt_gets_an_answer(memory, mode):
     capacity = memory.model.layout.segment_capacity
     for n in (1, 2, capacity - 1, capacity, capacity + 1, 3 * capacity + 2):
         assert memory.complete("x" * n, max_new_tokens=3, mode=mode).first_token_s > 0
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat", None])
+def test_among_the_best_messages_no_others_are_read(memory, mode):
+    found = memory.search("word7", 2, mode="hybrid")
+    ids = [hit.message_ids[0] for hit in found.hits]
+    said = memory.ask("word7", max_new_tokens=9, mode=mode, among=2)
+    assert said.among == ids and memory.ask("word7", max_new_tokens=1).among is None
+    holding = set(memory._store.holding("default", ids).tolist())
+    assert {block.segment for block in said.trace.blocks} <= holding
+    assert {one.segment for one in said.trace.segments} <= holding
+    # of all segments it is the same as without
+    everything = memory.ask("word7", max_new_tokens=9, mode=mode, among=999)
+    assert everything.tokens == memory.ask("word7", max_new_tokens=9, mode=mode).tokens
+    assert set(everything.among) == {message.id for message in CHAT}
+    # what the search cost is in it
+    assert said.cost.gate_keys >= found.cost.gate_keys and said.cost.landmark_keys >= found.cost.landmark_keys
+    with pytest.raises(InvalidArgument, match="among"):
+        memory.ask("word7", among=0)
+
+
+def test_a_segment_rewritten_between_search_and_answer_is_looked_for_again(monkeypatch):
+    with remembering() as memory:
+        index, calls = memory._store.index, []
+
+        def once_gone(namespace, ids=None):
+            calls.append(ids)
+            if ids is not None and len([call for call in calls if call is not None]) == 1:
+                raise KeyError("rewritten")
+            return index(namespace, ids)
+
+        monkeypatch.setattr(memory._store, "index", once_gone)
+        assert memory.ask("word7", max_new_tokens=3, among=1).tokens
+        assert len([call for call in calls if call is not None]) == 2
+
+
+def test_of_the_same_memory_from_another_thread(memory):
+    said = asyncio.run(memory.aask("word7", max_new_tokens=5, among=3))
+    assert said.tokens == memory.ask("word7", max_new_tokens=5, among=3).tokens and len(said.among) == 3
