@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample_chat.jsonl"
 NAMESPACE = "demo"
+# messages whose segments an answer is made from
+AMONG = 3
 
 
 def demo(
@@ -75,9 +77,9 @@ def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread:
         found = memory.search(one, 3)
         show_hits(found.hits)
         show_cost(found.cost)
-        answer = memory.ask(one, max_new_tokens=24)
+        answer = memory.ask(one, max_new_tokens=24, among=AMONG)
         first.append(answer.first_token_s)
-        typer.echo(f"\n= {short(answer.text, 400)}\n\nwhy: of the attention that went to the past")
+        typer.echo(f"\n= {short(answer.text, 400)}\n\nwhy: of the attention that went to those messages' segments")
         show_trace(answer.trace, 3)
         typer.echo(f"first token after {answer.first_token_s:.2f} s, from stored keys and values\n")
     if first:

@@ -139,7 +139,10 @@ class Memory(IndexVerbs, AsyncVerbs):
 
     def _check_writable(self) -> None:
         if self.read_only:
-            raise StoreNotWritable(f"{str(self.path)!r} was opened with read_only=True; open it without to write")
+            raise StoreNotWritable(
+                f"{str(self.path)!r} was opened to be read only (read_only=True, or the file or its folder may not be "
+                "written)"
+            )
 
     def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
         store = self._open_store()

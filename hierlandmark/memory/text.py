@@ -20,8 +20,8 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
         InvalidMessage: a field is missing or of the wrong type, text is empty, not UTF-8, or over `max_bytes`.
         DuplicateMessageId: an id stands twice.
     """
-    if not isinstance(messages, Iterable):
-        raise InvalidMessage(f"expected a list of messages, got {_short(messages)}")
+    if not isinstance(messages, Iterable) or isinstance(messages, (str, bytes, Mapping, Message)):
+        raise InvalidMessage(f"expected a list of messages, got {_short(messages)}: put one message in a list, too")
     out: list[Message] = []
     seen: set[tuple[type, Any]] = set()
     for given in messages:

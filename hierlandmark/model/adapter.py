@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -38,7 +38,7 @@ class RetrievalHead(BaseModel):
 
     layer: int
     head: int
-    weight: float = 1.0
+    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
 
 
 class SearchMeta(BaseModel):
@@ -164,6 +164,8 @@ class Adapter:
 
     def check_heads(self, layers: int, heads: int) -> None:
         """Raises `AdapterInvalid` when it names heads that search which the base model does not have."""
+        if self.meta.retrieval and not any(head.weight for head in self.meta.retrieval):
+            raise AdapterInvalid("the heads that search weigh nothing; name some, or none for all alike")
         for head in self.meta.retrieval:
             if not (0 <= head.layer < layers and 0 <= head.head < heads):
                 raise AdapterInvalid(

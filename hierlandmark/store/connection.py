@@ -151,7 +151,9 @@ class Connections:
         if self._reader is None:
             raise _closed(self.path)
         if self._writer is None:
-            raise StoreNotWritable(f"{self.path} was opened with read_only=True; open it without to write")
+            raise StoreNotWritable(
+                f"{self.path} was opened to be read only (read_only=True, or the file or its folder may not be written)"
+            )
         if not self._write_lock.acquire(timeout=self._timeout):
             raise StoreNotWritable(
                 f"another thread has been writing {self.path} for {self._timeout:g} s; wait for it, or give a longer "

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hierlandmark.errors import AdapterInvalid, InvalidArgument
+from hierlandmark.errors import AdapterInvalid, HierLandmarkError, InvalidArgument
 from hierlandmark.model.adapter import LORA_CONFIG, Adapter, SearchMeta, layer_of, save_adapter
 
 
@@ -98,11 +98,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.search != (args.layer is None and args.above is None and args.below is None):
         parser.error("expected either --search alone, or --layer and --above")
+    if not args.search and (args.layer is None or args.above is None):
+        parser.error("expected --layer and --above together")
+    try:
+        _run(args)
+    except HierLandmarkError as error:
+        parser.exit(2, f"{type(error).__name__}: {error}\n")
+
+
+def _run(args: argparse.Namespace) -> None:
     if args.search:
         print(with_search(args.first, args.second, args.out))
         return
-    if args.layer is None or args.above is None:
-        parser.error("expected --layer and --above together")
     print(
         merge_adapters(
             args.first,

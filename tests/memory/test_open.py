@@ -58,7 +58,7 @@ def test_read_only_reads_all_and_writes_nothing(model, path):
                 assert len(memory.search("word", 9).hits) == 6
                 assert memory.ask("who?", max_new_tokens=3).tokens == wanted
                 for call in (lambda: memory.add([Message(id="x", content="x")]), lambda: memory.forget([1])):
-                    with pytest.raises(StoreNotWritable, match="open it without"):
+                    with pytest.raises(StoreNotWritable, match="opened to be read only"):
                         call()
         assert path.read_bytes() == before
         assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -126,6 +126,9 @@ def test_what_cannot_be_put_together(folders, texts, tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([str(reads), str(searches), "--out", str(tmp_path / "no"), *options])
     assert not (tmp_path / "no").exists()
+    with pytest.raises(SystemExit) as ended:
+        main([str(reads), str(tmp_path / "nothing"), "--out", str(tmp_path / "no"), "--search"])
+    assert ended.value.code == 2 and "AdapterInvalid: expected an adapter folder" in capsys.readouterr().err
 
 
 def test_heads_of_weights_of_their_own_are_not_chosen_anew(folders, base_folder, texts):
@@ -150,6 +153,8 @@ CONTRADICTIONS = {
     "no such layer": {"retrieval": [{"layer": 99, "head": 1}]},
     "no such head": {"retrieval": [{"layer": 0, "head": 77}]},
     "a layer below the first": {"retrieval": [{"layer": -1, "head": 0}]},
+    "a weight that is no number": {"retrieval": [{"layer": 0, "head": 1, "weight": float("nan")}]},
+    "heads that weigh nothing": {"retrieval": [{"layer": 0, "head": 1, "weight": 0.0}]},
     "no scale": {"search": {"scale": 0.0}},
     "nothing said of the part": {"search": None},
 }
@@ -160,7 +165,7 @@ def test_a_part_that_contradicts_its_folder_is_named(folders, base_folder, tmp_p
     made = with_search(folders[0], folders[2], tmp_path / "a")
     meta = json.loads((made / "hierlandmark.json").read_text())
     (made / "hierlandmark.json").write_text(json.dumps(meta | change))
-    with pytest.raises(AdapterInvalid, match=r"search|layer"):
+    with pytest.raises(AdapterInvalid, match=r"search|layer|weigh"):
         LandmarkModel.from_pretrained(base_folder, adapter=made)
 
 
