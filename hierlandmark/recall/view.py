@@ -74,7 +74,7 @@ class Recall:
 
     In memory: all gates; the landmarks of every segment that was ever opened (L * H_kv * N * D elements each, 0.2 GB
     for the shipped model and a million tokens, all of them in flat mode); the blocks last read, `cached_blocks` a
-    layer; segments encoded again, up to `restored_bytes`; seven buffers of at most 3 MiB each.
+    layer; segments encoded again, up to `restored_bytes`; for answers seven buffers of at most 3 MiB each.
 
     Args:
         sources: stores and the segments of each that may be read.
@@ -116,7 +116,8 @@ class Recall:
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [Cache() for _ in range(spec.layers)]
         self._pool: Tensor | None = None
-        self._buffers = Buffers(_HELD)
+        # a search asks each layer once: nothing would be used again
+        self._buffers = Buffers(_HELD if spec.keep == "all" else 0)
         # of each place in a segment: (N, 1, P, D / 2) twice a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, 1, layout.block_size)
         self._turns = [turns(places, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]

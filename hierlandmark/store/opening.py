@@ -23,8 +23,8 @@ def open_existing(path: Path, timeout: float = 60.0) -> Database:
     """Open for reading; `StoreNotWritable` when there is nothing there, or nothing in it."""
     if not path.is_file():
         raise StoreNotWritable(
-            f"there is no database {str(path)!r} to read; `Memory.add` or `hierlandmark add` makes one, in a folder that "
-            "is there"
+            f"there is no database {str(path)!r} to read; `Memory.add` or `hierlandmark add` makes one, in a folder "
+            "that is there"
         )
     if path.stat().st_size == 0:
         raise StoreNotWritable(f"{path} is an empty file, nothing was added to it yet, so there is nothing to read")
