@@ -19,7 +19,6 @@ from hierlandmark.config import RecallConfig
 from hierlandmark.errors import StoreCorrupt
 from hierlandmark.memory.index_build import Built
 from hierlandmark.memory.rank import Ranked, eligible_blocks, going_on
-from hierlandmark.memory.rules import VOTES
 from hierlandmark.memory.vectors import Voters
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel
@@ -155,8 +154,7 @@ class IndexSearch:
             voters.rule,
             eligible,
             whole=len(opened) == int(stands.sum()) + len(beside),
-            # votes have no use for it
-            beyond=None if voters.rule is VOTES else self._beyond(ids[opened], recall),
+            beyond=self._beyond(ids[opened], recall) if voters.rule.damps else None,
         )
 
     def _beyond(self, opened: np.ndarray, recall: Recall) -> dict[MessageId, int]:

@@ -163,6 +163,14 @@ def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
     return shares
 
 
+def judged(recall: Recall, ranked: Ranked, shares: Sequence[Share]) -> Sequence[Share]:
+    """`Rule.judged`, told of the blocks beside the opened ones where the rule looks at them."""
+    beyond: Mapping[MessageId, int] = {}
+    if ranked.rule.damps:
+        beyond = blocks_beyond(recall, ranked.segments) if ranked.beyond is None else ranked.beyond
+    return ranked.rule.judged(shares, beyond)
+
+
 def blocks_beyond(recall: Recall, segments: Sequence[int]) -> dict[MessageId, int]:
     """Of messages that stand partly in these segments, in how many blocks of other ones of the recall they go on."""
     return going_on(

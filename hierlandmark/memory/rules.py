@@ -22,6 +22,9 @@ Share = tuple[float, int, dict[MessageId, float]]
 class Rule(Protocol):
     """What is made of the heads' logits. Scores are greater for the better."""
 
+    # whether `judged` looks at blocks beside those of the shares
+    damps: bool
+
     def scores(self, logits: Tensor, masses: Tensor, weight: Tensor) -> Tensor:
         """Of gates or landmarks: (H, ...), (H, ...), (H,) -> (...).
 
@@ -62,6 +65,8 @@ class Votes:
     A message is judged by its best block, whose score is damped by the root of the message's share.
     """
 
+    damps = False
+
     def scores(self, logits: Tensor, masses: Tensor, weight: Tensor) -> Tensor:
         """See `Rule.scores`."""
         return masses.sum(0)
@@ -100,6 +105,8 @@ class Sum:
     is judged by that mass over the root of the number of blocks it stands in: a long message gathers some from each.
     Blocks of segments that were not opened count too.
     """
+
+    damps = True
 
     def scores(self, logits: Tensor, masses: Tensor, weight: Tensor) -> Tensor:
         """See `Rule.scores`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from hierlandmark.errors import MessageNotFound
 from hierlandmark.filters import Filter
 from hierlandmark.memory.fuse import DEPTH, fuse
-from hierlandmark.memory.rank import Ranked, blocks_beyond, message_shares, rank_messages
+from hierlandmark.memory.rank import Ranked, judged, message_shares, rank_messages
 from hierlandmark.memory.trace import ranked_trace
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel
@@ -62,8 +62,7 @@ def search(
         # shares of 1, whatever the heads' weights sum to
         whole = ranked.rule.whole(ranked.heads)
         shares = [(score / whole, block, parts) for score, block, parts in shares]
-        beyond = blocks_beyond(recall, ranked.segments) if ranked.beyond is None else ranked.beyond
-        found = rank_messages(ranked.rule.judged(shares, beyond))
+        found = rank_messages(judged(recall, ranked, shares))
         if words is not None:
             found = fuse(recall, found, words)
         hits = _hits(store, namespace, found, k)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hierlandmark.layout import gate_position, landmark_positions
-from hierlandmark.memory.rank import Ranked, blocks_beyond, message_shares, rank_messages
+from hierlandmark.memory.rank import Ranked, judged, message_shares, rank_messages
 from hierlandmark.memory.rules import RULES
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel, RetrievalHead
@@ -175,8 +175,8 @@ class LandmarkVectors:
         with self._memory._lock:
             self._recall.begin()
             shares = message_shares(self._recall, ranked, query.queries, query.scale, n_read)
-            judged = rule.judged(shares, blocks_beyond(self._recall, ranked.segments))
-            ranking = [one for one, score, _ in rank_messages(judged) if score > 0]
+            found_there = rank_messages(judged(self._recall, ranked, shares))
+            ranking = [one for one, score, _ in found_there if score > 0]
             return ranking, self._recall.tally.cost(0.0)
 
 

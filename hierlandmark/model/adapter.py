@@ -77,6 +77,11 @@ class Weights:
     scale: float
     rows: Tensor
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All by the names that `save_adapter` takes."""
+        return self.lora | {_ROWS: self.rows}
+
     def merge_into(self, model: Any) -> None:
         """Add the low-rank products to the weights of a causal language model, in fp32.
 

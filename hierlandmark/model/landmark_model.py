@@ -292,7 +292,7 @@ class LandmarkModel:
         spec = stored.searching() if use == "search" else stored.reading()
         if use == "search" and self.searcher is not None and stored.keep == "all" and not stored.search:
             raise InvalidArgument("expected a store with keys of search (`LandmarkModel.spec`), got one to read only")
-        first = stored.layers if use == "search" and stored.search else 0
+        first = stored.search_first if use == "search" else 0
         again = self._encode_again if spec.keep == "all" else partial(self._encode_again, spec=spec)
         return Recall(sources, spec, self.layout, rope.inv_freq, rope.scaling, config, again, first)
 

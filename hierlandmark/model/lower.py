@@ -9,12 +9,10 @@ from hierlandmark.model.binding import decoder_of
 def lower_layers(network: Any, count: int) -> Any:
     """A copy of a causal language model that is cut behind `count` layers; everything but these is shared with it."""
     decoder = decoder_of(network)
-    layers = set(map(id, decoder.layers[:count].modules()))
-    above = {
-        id(module): module for module in network.modules() if id(module) not in layers and not list(module.children())
-    }
+    own = set(map(id, decoder.layers[:count].modules()))
     # a copy finds what is to be shared among what it has copied already
-    lower = copy.deepcopy(network, dict(above))
+    shared = {id(leaf): leaf for leaf in network.modules() if id(leaf) not in own and not list(leaf.children())}
+    lower = copy.deepcopy(network, shared)
     cut = decoder_of(lower)
     cut.layers = cut.layers[:count]
     cut.config.num_hidden_layers = count

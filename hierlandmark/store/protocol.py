@@ -82,10 +82,14 @@ class KVSpec:
             return self
         return replace(self, layers=len(self.search), keep="search", kept=self.search, search=())
 
+    @property
+    def search_first(self) -> int:
+        """Slot from which the layers of `searching` stand."""
+        return self.layers if self.search else 0
+
     def search_slots(self) -> dict[int, int]:
         """Where in the arrays search finds each layer."""
-        first = self.layers if self.search else 0
-        return {layer: first + slot for slot, layer in enumerate(self.searching().model_layers)}
+        return {layer: self.search_first + slot for slot, layer in enumerate(self.searching().model_layers)}
 
     @property
     def numpy_dtype(self) -> np.dtype:

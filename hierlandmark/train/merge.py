@@ -10,6 +10,7 @@ layer, so there the mean changes no search.
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,7 @@ def with_search(first: Path, second: Path, out: Path) -> Path:
     part = SearchMeta(scale=weights.scale, training=history)
     taken = {"retrieval": other.meta.retrieval, "ranking": other.meta.ranking, "search": part}
     meta = one.meta.model_copy(update=taken)
-    tensors = one.weights.lora | {"landmark_rows": one.weights.rows}
-    save_adapter(out, tensors, meta, **_lora_config(first), search=search | {"landmark_rows": weights.rows})
+    save_adapter(out, one.weights.tensors, meta, **_lora_config(first), search=replace(weights, lora=search).tensors)
     return out
 
 

@@ -194,10 +194,10 @@ def train_adapter(
     out = folder / "adapter"
     # a folder by its name only: the rest of the path is this machine's
     name = Path(name).name if Path(name).is_dir() else name
-    other = beside.lora | {"landmark_rows": beside.rows} if beside else None
     save_adapter(
-        out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=_SCALE * config.rank, search=other
-    )
+        out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=_SCALE * config.rank,
+        search=beside.tensors if beside else None,
+    )  # fmt: skip
     return out
 
 
@@ -277,7 +277,7 @@ def start_from(core: LandmarkCore, weights: Weights, *, below: int | None = None
     Args:
         below: only layers under this one, and the rows: weights of search have no others.
     """
-    given = weights.lora | {"landmark_rows": weights.rows}
+    given = weights.tensors
     for name, parameter in trained_tensors(core).items():
         if below is not None and layer_of(name) >= below:
             continue
