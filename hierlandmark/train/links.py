@@ -3,8 +3,8 @@
 Where a chat has questions with evidence or reply links, these are asked: a question, or the text of a message that
 replies to another. Of other chats what a user said is asked for the assistant's reply. Every chat is asked for messages
 by a sentence of them too (the inverse cloze task, Lee et al. 2019, arXiv 1906.00300), taken out of the message in half
-of the cases, or by a question about some words of it; or it is made to say a fact, and asked for that. A message that
-became a query is not in the memory.
+of the cases, or by a question about what they say or about some words of them; or one is made to say a fact, and asked
+for that. A message that became a query is not in the memory.
 """
 
 import re
@@ -18,12 +18,13 @@ import numpy as np
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text
+from hierlandmark.train.asking import ask_of
 from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text, heading, hide
 from hierlandmark.train.facts import PASSKEY_FILLER, attribute, personal
 from hierlandmark.train.readers import PASSAGE, PLAIN, PROMPT, Look
 from hierlandmark.train.ruler import Span
 
-QueryKind = Literal["question", "reply", "turn", "cloze", "about", "fact"]
+QueryKind = Literal["question", "reply", "turn", "cloze", "asked", "about", "fact"]
 # readers have room for about this many
 MOST = 12
 # of a chat with questions, links or turns, the share of queries that use them; the others are sentences
@@ -37,8 +38,8 @@ _AROUND = 8
 # an answer that many messages hold is a guess
 _GUESS = 0.2
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-# share of sentences that become a question, and how one is put: who spoke, and words of theirs
-_ABOUT = 0.4
+# shares of messages asked for by what they say, and of the others by words of theirs, and how these are put
+_ASKING, _ABOUT = 0.45, 0.12
 _QUESTIONS = (
     "What did {who} say about {what}?",
     "What does {who} think of {what}?",
@@ -268,10 +269,21 @@ def _plan(
             fact = (attribute if rng.random() < 0.5 else personal)(rng)
             plan.changed[i] = _saying(corpus, chat[i].tokens[:longest], fact.statement, longest, rng)
             plan.queries.append(Query("fact", fact.question, (i,)))
+            continue
+        said = corpus.decode(chat[i].tokens[:longest]).strip()
+        asked = ask_of(said, chat[i].role, rng) if rng.random() < _ASKING else None
+        if asked:
+            gone = plan.removed | plan.changed.keys()
+            if not asked.reply:
+                plan.queries.append(Query("asked", asked.text, (i,)))
+            elif i + 1 < last and i + 1 not in gone and chat[i + 1].role != chat[i].role:
+                # what answers stays as it is
+                wanted.add(i + 1)
+                plan.queries.append(Query("asked", asked.text, (i, i + 1)))
         elif rng.random() < _ABOUT:
-            if asked := _about(chat[i].role, corpus.decode(chat[i].tokens[:longest]).strip(), rng):
-                plan.queries.append(Query("about", asked, (i,)))
-        elif made := _cloze(corpus.decode(chat[i].tokens[:longest]).strip(), rng):
+            if about := _about(chat[i].role, said, rng):
+                plan.queries.append(Query("about", about, (i,)))
+        elif made := _cloze(said, rng):
             text, rest = made
             if rest is not None and i not in wanted:
                 plan.changed[i] = np.asarray(corpus.tokenize(f" {rest}"), dtype=np.int64)

@@ -11,6 +11,7 @@ import numpy as np
 from hierlandmark.model.prompts import DOCUMENT_ROLE
 from hierlandmark.train.links import SENTENCE
 from hierlandmark.train.readers import PLAIN
+from hierlandmark.train.words import COMMON
 
 TYPE = "generated"
 # how a question begins, by who speaks; the model goes on from there
@@ -54,17 +55,7 @@ OF_TEXT = frozenset(
     "message messages text passage topic topics question questions sentence following answer response conversation "
     "assist".split()
 )
-_STOP = PLAIN | frozenset(
-    "a about actually after again all also am an and any anyone are as ask assistant at be because been before "
-    "being but by can cant could did do does doing dont down each else even ever every explain few for from get "
-    "getting give go going good got had has have having he help her here him his how i if im in into is it its "
-    "ive just know let like little look lot made make many may maybe me mean might more most much must my need no "
-    "not now of off oh ok okay on one only or other our out over people plan please problem really recommend "
-    "right said same say says see she should so some something still such suggest sure take tell than thanks that "
-    "thats the their them then there these they thing things think this those through time to too try two uh um "
-    "up us use used user using very want was way we well were what when where which while who why will with would "
-    "yeah yes yet you your".split()
-)
+_STOP = PLAIN | COMMON
 
 
 @dataclass(frozen=True)

@@ -103,14 +103,15 @@ def test_of_a_chat_without_either_the_reply_is_asked_for_by_what_the_user_said()
                 n = int(re.search(r"\d+", query.text)[0])
                 assert query.text == asked(n) and asked(n) not in text_of(text)
                 assert f"number {n} " in body or f"Person{n} " in body
-    assert kinds == {"turn", "cloze", "about"}
+    assert {"turn", "cloze", "about"} <= kinds <= {"turn", "cloze", "about", "asked"}
 
 
 def test_a_sentence_is_taken_out_of_its_message_in_about_half_of_the_cases():
     taken = clozes = 0
     for made, text in memories(DOCUMENT, seeds=range(20), segments=3):
         for query in made.queries:
-            if query.kind == "cloze":
+            # the last one may be cut
+            if query.kind == "cloze" and made.bodies[query.where[0]][1] < len(text):
                 body = text_of(text[slice(*made.bodies[query.where[0]])])
                 words = set(query.text.split())
                 # what is left of the sentence is in the message, or all of it is gone
@@ -137,7 +138,7 @@ def test_messages_stand_as_a_memory_keeps_them():
 
 def test_documents_have_no_speaker():
     for made, text in memories(DOCUMENT, seeds=range(3)):
-        assert "document" not in text_of(text) and {query.kind for query in made.queries} == {"cloze", "about"}
+        assert "document" not in text_of(text) and {query.kind for query in made.queries} <= {"cloze", "about", "asked"}
         assert not any("document" in query.text for query in made.queries)
 
 

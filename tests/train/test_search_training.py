@@ -105,6 +105,9 @@ def test_a_message_says_the_fact_it_is_asked_for():
             if query.kind == "fact":
                 seen += 1
                 (where,) = query.where
+                if made.bodies[where][1] == len(text):
+                    # the end of the memory may have cut the fact
+                    continue
                 said = bytes(text[slice(*made.bodies[where])].tolist()).decode()
                 alone += "Ship" not in said
                 words = {word.strip("?.,").lower() for word in query.text.split()}
