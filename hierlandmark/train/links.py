@@ -1,10 +1,10 @@
 """Memories of whole messages, and queries whose evidence among them is known.
 
 Where a chat has questions with evidence or reply links, these are asked: a question, or the text of a message that
-replies to another. Of other chats what a user said is asked for the assistant's reply. Every chat is asked for messages
-by a sentence of them too (the inverse cloze task, Lee et al. 2019, arXiv 1906.00300), taken out of the message in half
-of the cases, or by a question about what they say or about some words of them; or one is made to say a fact, and asked
-for that. A message that became a query is not in the memory.
+replies to another. Of other chats what a user said is asked for the assistant's reply, or a reply for what it answers.
+Every chat is asked for messages by a sentence of them too (the inverse cloze task, Lee et al. 2019, arXiv 1906.00300),
+taken out of the message in half of the cases, or by a question about what they say or about some words of them; or one
+is made to say a fact, and asked for that. A message that became a query is not in the memory.
 """
 
 import re
@@ -33,13 +33,16 @@ _KNOWN = 0.7
 _ASKED = 0.25
 # words of a query, at least (real words, of a sentence) and at most, and tokens of the evidence that an answer repeats
 _LEAST_WORDS, _LEAST_CLOZE, _QUERY_WORDS, _REPEATED = 3, 5, 48, (10, 28)
+# share of memories that begin with a chat with an assistant where there is one, beside those that do by chance; and
+# messages by which one is told from others
+_ASSISTANTS, _OPENING = 0.3, 20
 # tokens before and behind a message's content, for planning only
 _AROUND = 8
 # an answer that many messages hold is a guess
 _GUESS = 0.2
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 # shares of messages asked for by what they say, and of the others by words of theirs, and how these are put
-_ASKING, _ABOUT = 0.45, 0.12
+_ASKING, _ABOUT = 0.6, 0.12
 _QUESTIONS = (
     "What did {who} say about {what}?",
     "What does {who} think of {what}?",
@@ -214,15 +217,19 @@ def _filler(corpus: Corpus, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _in_turn(corpus: Corpus, rng: np.random.Generator) -> Iterator[Talk]:
-    """Chats in a random order without repeating one: those of one kind, then others; kinds are as likely as each other.
+    """Chats in a random order without repeating one: those of one kind, then others; kinds are as likely as each other,
+    but for those with an assistant, which come first more often.
 
     A kind with long chats would have most of the tokens, one with many chats most of the memories.
     """
     kinds: dict[tuple[bool, bool], list[Talk]] = {}
     for chat in corpus.chats:
-        kinds.setdefault((bool(chat.questions), bool(chat.links)), []).append(chat)
-    for kind in rng.permutation(len(kinds)):
-        chats = list(kinds.values())[kind]
+        kinds.setdefault((bool(chat.links), any(turn.role == "assistant" for turn in chat[:_OPENING])), []).append(chat)
+    order = [list(kinds)[i] for i in rng.permutation(len(kinds))]
+    if rng.random() < _ASSISTANTS:
+        order.sort(key=lambda kind: not kind[1])
+    for kind in order:
+        chats = kinds[kind]
         for i in rng.permutation(len(chats)):
             yield chats[i]
 
@@ -310,7 +317,9 @@ def _known(chat: Talk) -> list[_Candidate]:
     if parents:
         return found
     pairs = pairwise([turn.role for turn in chat])
-    turns = [_Candidate("turn", (i + 1,), asked=i) for i, pair in enumerate(pairs) if pair == ("user", "assistant")]
+    places = [i for i, pair in enumerate(pairs) if pair == ("user", "assistant")]
+    # either of them says in other words what the other is about
+    turns = [_Candidate("turn", (answer,), asked=asked) for i in places for asked, answer in ((i, i + 1), (i + 1, i))]
     return found + turns
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.layout import Layout, block_start
+from hierlandmark.minilm import MAX_TOKENS
 from hierlandmark.model.prompts import search_text
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.links import Linked, linked_memory
@@ -24,8 +25,8 @@ _QUERIES, _A_SEGMENT, _MOST_QUERIES = 6, 6, 400
 _FACTS = 0.12
 # draws before a corpus is taken for one without anything to ask
 _TRIES = 20
-# tokens of a text that a teacher reads
-_TEACHER_TOKENS = 128
+# tokens of a text that a teacher reads, as when it searches
+_TEACHER_TOKENS = MAX_TOKENS
 
 
 @dataclass(frozen=True, eq=False)
