@@ -1,6 +1,6 @@
 """Rows of the comparison: this project's modes, indexes over its landmark vectors, and other people's retrievers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
@@ -24,7 +24,7 @@ NAMES = (*MODES, *OVER_VECTORS, *TEXT)
 # what a fusion takes of each of its rankings
 FUSED = 100
 # of the peers' fusion, as everybody uses it (Cormack, Clarke & Buettcher 2009)
-_OFFSET = 60
+OFFSET = 60
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,8 @@ class FusedRow:
 
     def rank(self, query: str, k: int) -> Ranking:
         """See `Retriever.rank`."""
-        from hierlandmark.memory.fuse import reciprocal_ranks
-
         found = [row.rank(query, max(k, FUSED)) for row in self._rows]
-        ids = [one for one, _ in reciprocal_ranks([one.ids for one in found], _OFFSET)]
+        ids = [one for one, _ in reciprocal_ranks([one.ids for one in found])]
         return Ranking(ids[:k], sum(one.keys_scored for one in found), sum(one.bytes_read for one in found))
 
 
@@ -233,3 +231,16 @@ def rank(memory: "Memory", query: str, depth: int, mode: SearchMode | None) -> t
         if len(ranking) >= depth or len(found.hits) < wanted:
             return ranking[:depth], found.cost
         wanted *= 2
+
+
+def reciprocal_ranks(rankings: Iterable[Sequence[MessageId]], offset: int = OFFSET) -> list[tuple[MessageId, float]]:
+    """Sum of 1 / (offset + place) over rankings, greatest first; equal sums keep the order of first appearance.
+
+    >>> [one for one, _ in reciprocal_ranks([["a", "b"], ["b", "c"]])]
+    ['b', 'a', 'c']
+    """
+    scores: dict[MessageId, float] = {}
+    for ranking in rankings:
+        for place, message_id in enumerate(ranking, start=1):
+            scores[message_id] = scores.get(message_id, 0.0) + 1 / (offset + place)
+    return sorted(scores.items(), key=lambda row: -row[1])

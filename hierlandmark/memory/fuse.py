@@ -1,53 +1,65 @@
-"""Two rankings of messages as one: what the attention points at, and what holds the query's words."""
+"""One ranking of messages out of two: what the attention points at, and what holds the query's words."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from hierlandmark.memory.rank import block_shares
 from hierlandmark.messages import MessageId
 from hierlandmark.recall import Recall
 
-# of reciprocal rank fusion (Cormack, Clarke & Buettcher 2009, whose section 3 has 60 for lists of a thousand): a chat
-# has few messages, and with 60 what both have far down beats the best of one; chosen on development chats (docs/log.md)
-RANK_OFFSET = 10
-# messages that words may add: those further down add less than one place of the other ranking
+# messages that words may add
 DEPTH = 100
-
-
-def reciprocal_ranks(
-    rankings: Iterable[Sequence[MessageId]], offset: int = RANK_OFFSET
-) -> list[tuple[MessageId, float]]:
-    """Sum of 1 / (offset + place) over rankings, greatest first; equal sums keep the order of first appearance.
-
-    >>> [one for one, _ in reciprocal_ranks([["a", "b"], ["b", "c"]])]
-    ['b', 'a', 'c']
-    """
-    scores: dict[MessageId, float] = {}
-    for ranking in rankings:
-        for place, message_id in enumerate(ranking, start=1):
-            scores[message_id] = scores.get(message_id, 0.0) + 1 / (offset + place)
-    return sorted(scores.items(), key=lambda row: -row[1])
+# what the best match by words is worth, in powers of e of the landmarks' score, over none; chosen with `_LENGTH` on
+# development chats (docs/log.md)
+WORDS = 3.0
+# BM25 over one more than the blocks that a message would fill, to this power: made for texts of like lengths, it
+# prefers long ones among very short and very long
+_LENGTH = 0.5
+_LEAST = 1e-30
 
 
 def fuse(
-    recall: Recall, found: Sequence[tuple[MessageId, float, int]], words: Sequence[MessageId]
+    recall: Recall, found: Sequence[tuple[MessageId, float, int]], words: Sequence[tuple[MessageId, float]]
 ) -> list[tuple[MessageId, float, int]]:
-    """Message, score and block, best first, of `rank.rank_messages`' ranking and one by words.
+    """Message, score and block, best first, of `rank.rank_messages`' ranking and of BM25's scores.
 
-    A message found by its words only has its first block; one that has none yet is left out.
+    The landmarks' score is divided by e cubed where a message has none of the words, by nothing where it is the best
+    match, and by what is between in between. A message found by its words only has the least score of any found by
+    landmarks, and its first block; one that has none yet is left out.
     """
-    blocks = {message_id: block for message_id, _, block in found}
-    # words come first where sums are equal: the best of either ranking may be missing in the other
-    fused = reciprocal_ranks((words, [message_id for message_id, _, _ in found]))
-    blocks |= _first_blocks(recall, {message_id for message_id in words if message_id not in blocks})
-    return [(message_id, score, blocks[message_id]) for message_id, score in fused if message_id in blocks]
+    stands = _stands(recall, [message_id for message_id, _ in words])
+    matches = {
+        message_id: max(score, 0.0) / (1 + stands[message_id][1]) ** _LENGTH
+        for message_id, score in words
+        if message_id in stands
+    }
+    best = max(matches.values(), default=0.0)
+    scores = {message_id: (score, block) for message_id, score, block in found}
+    least = min((score for score, _ in scores.values()), default=1.0)
+    for message_id in matches:
+        scores.setdefault(message_id, (least, stands[message_id][0]))
+    fused = [
+        (message_id, max(score, _LEAST) * math.exp(-WORDS * (1 - _part(matches, message_id, best))), block)
+        for message_id, (score, block) in scores.items()
+    ]
+    # equal ones stay as landmarks, then words have them
+    return sorted(fused, key=lambda row: -row[1])
 
 
-def _first_blocks(recall: Recall, wanted: set[MessageId]) -> dict[MessageId, int]:
-    out: dict[MessageId, int] = {}
-    for segment in range(recall.n_segments):
+def _part(matches: Mapping[MessageId, float], message_id: MessageId, best: float) -> float:
+    return matches.get(message_id, 0.0) / best if best > 0 else 0.0
+
+
+def _stands(recall: Recall, wanted: Sequence[MessageId]) -> dict[MessageId, tuple[int, float]]:
+    """Of messages that have blocks: the first of them, and how many each would fill."""
+    out: dict[MessageId, tuple[int, float]] = {}
+    asked = set(wanted)
+    for segment in range(recall.n_segments if asked else 0):
         record, first = recall.block_of(segment, 0)
-        here = {run.message_id for run in record.runs} & wanted - out.keys()
-        for block, shares in enumerate(block_shares(record)) if here else ():
-            for message_id in here & shares.keys() - out.keys():
-                out[message_id] = first + block
+        if asked.isdisjoint(run.message_id for run in record.runs):
+            continue
+        for block, shares in enumerate(block_shares(record)):
+            for message_id in asked & shares.keys():
+                at, extent = out.get(message_id, (first + block, 0.0))
+                out[message_id] = (at, extent + shares[message_id])
     return out

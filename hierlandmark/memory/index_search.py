@@ -157,8 +157,8 @@ class IndexSearch:
             beyond=self._beyond(ids[opened], recall) if voters.rule.damps else None,
         )
 
-    def _beyond(self, opened: np.ndarray, recall: Recall) -> dict[MessageId, int]:
-        """Blocks that messages have beside opened segments, whose neighbours in the text no cell need hold."""
+    def _beyond(self, opened: np.ndarray, recall: Recall) -> dict[MessageId, float]:
+        """Blocks that messages fill beside opened segments, whose neighbours in the text no cell need hold."""
         every = self._every
 
         def read(places: list[int]) -> list[SegmentRecord]:

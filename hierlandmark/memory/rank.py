@@ -3,7 +3,7 @@
 H heads, G segments, N blocks a segment.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +35,8 @@ class Ranked:
     eligible: Tensor | None = None
     # no segment is left that could be opened
     whole: bool = True
-    # blocks that messages have beside the opened segments, where the recall does not hold those; None where it does
-    beyond: Mapping[MessageId, int] | None = None
+    # blocks that messages fill beside the opened segments, where the recall does not hold those; None where it does
+    beyond: Mapping[MessageId, float] | None = None
 
 
 def rank_blocks(
@@ -164,15 +164,27 @@ def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
 
 
 def judged(recall: Recall, ranked: Ranked, shares: Sequence[Share]) -> Sequence[Share]:
-    """`Rule.judged`, told of the blocks beside the opened ones where the rule looks at them."""
-    beyond: Mapping[MessageId, int] = {}
-    if ranked.rule.damps:
-        beyond = blocks_beyond(recall, ranked.segments) if ranked.beyond is None else ranked.beyond
-    return ranked.rule.judged(shares, beyond)
+    """`Rule.judged`, told how much of the text messages are where the rule looks at it."""
+    return ranked.rule.judged(shares, extents(recall, ranked) if ranked.rule.damps else {})
 
 
-def blocks_beyond(recall: Recall, segments: Sequence[int]) -> dict[MessageId, int]:
-    """Of messages that stand partly in these segments, in how many blocks of other ones of the recall they go on."""
+def extents(recall: Recall, ranked: Ranked) -> dict[MessageId, float]:
+    """How many blocks each message of the opened segments would fill: its shares of blocks by tokens, summed."""
+    beyond = blocks_beyond(recall, ranked.segments) if ranked.beyond is None else ranked.beyond
+    return filled([recall.block_of(s, 0)[0] for s in ranked.segments], dict(beyond))
+
+
+def filled(records: Iterable[SegmentRecord], known: dict[MessageId, float]) -> dict[MessageId, float]:
+    """What is known and, of every message, its shares of the blocks of these segments by tokens."""
+    for record in records:
+        for parts in block_shares(record):
+            for message_id, share in parts.items():
+                known[message_id] = known.get(message_id, 0.0) + share
+    return known
+
+
+def blocks_beyond(recall: Recall, segments: Sequence[int]) -> dict[MessageId, float]:
+    """Of messages that stand partly in these segments, how many blocks of other ones of the recall they fill."""
     return going_on(
         {s: recall.block_of(s, 0)[0] for s in segments},
         recall.n_segments,
@@ -182,8 +194,8 @@ def blocks_beyond(recall: Recall, segments: Sequence[int]) -> dict[MessageId, in
 
 def going_on(
     opened: Mapping[int, SegmentRecord], n_segments: int, read: Callable[[list[int]], Sequence[SegmentRecord]]
-) -> dict[MessageId, int]:
-    """Of messages that stand partly in opened segments, in how many blocks of others they go on.
+) -> dict[MessageId, float]:
+    """Of messages that stand partly in opened segments, how many blocks of others they fill.
 
     Args:
         opened: by their places among all, in text order.
@@ -192,19 +204,19 @@ def going_on(
     ends = [(runs[0], -1, at) for at, record in opened.items() if (runs := record.runs)]
     ends += [(runs[-1], 1, at) for at, record in opened.items() if (runs := record.runs)]
     wanted = {(run.message_id, at + step, step) for run, step, at in ends}
-    seen: dict[tuple[MessageId, int], int] = {}
+    seen: dict[tuple[MessageId, int], float] = {}
     while wanted := {
         one for one in wanted if 0 <= one[1] < n_segments and one[1] not in opened and one[:2] not in seen
     }:
         places = sorted({at for _, at, _ in wanted})
         records = dict(zip(places, read(places), strict=True))
         for message_id, at, _ in wanted:
-            seen[message_id, at] = sum(message_id in parts for parts in block_shares(records[at]))
+            seen[message_id, at] = sum(parts.get(message_id, 0.0) for parts in block_shares(records[at]))
         wanted = {(message_id, at + step, step) for message_id, at, step in wanted if seen[message_id, at]}
-    out: dict[MessageId, int] = {}
-    for (message_id, _), count in seen.items():
-        if count:
-            out[message_id] = out.get(message_id, 0) + count
+    out: dict[MessageId, float] = {}
+    for (message_id, _), share in seen.items():
+        if share:
+            out[message_id] = out.get(message_id, 0.0) + share
     return out
 
 

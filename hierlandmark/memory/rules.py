@@ -22,7 +22,7 @@ Share = tuple[float, int, dict[MessageId, float]]
 class Rule(Protocol):
     """What is made of the heads' logits. Scores are greater for the better."""
 
-    # whether `judged` looks at blocks beside those of the shares
+    # whether `judged` looks at how much of the text messages are
     damps: bool
 
     def scores(self, logits: Tensor, masses: Tensor, weight: Tensor) -> Tensor:
@@ -48,11 +48,11 @@ class Rule(Protocol):
             masses: (H, n), as `scores` takes them, of the blocks.
         """
 
-    def judged(self, shares: Sequence[Share], beyond: Mapping[MessageId, int]) -> Sequence[Share]:
+    def judged(self, shares: Sequence[Share], extents: Mapping[MessageId, float]) -> Sequence[Share]:
         """What `rank.rank_messages` is to judge messages by.
 
         Args:
-            beyond: blocks that messages have beside these (`rank.blocks_beyond`).
+            extents: how many blocks each message would fill (`rank.extents`); empty where the rule does not damp.
         """
 
     def mass(self, masses: Tensor, scores: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Votes:
         assert total is not None
         return total / total.sum(-1, keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
 
-    def judged(self, shares: Sequence[Share], beyond: Mapping[MessageId, int]) -> Sequence[Share]:
+    def judged(self, shares: Sequence[Share], extents: Mapping[MessageId, float]) -> Sequence[Share]:
         """See `Rule.judged`."""
         return shares
 
@@ -102,8 +102,8 @@ class Sum:
     """The heads' logits are summed by weight, as the product of two long vectors is, and one softmax goes over them.
 
     A message gets, of every block, its part of the attention inside it: the mass of one attention over all tokens. It
-    is judged by that mass over the root of the number of blocks it stands in: a long message gathers some from each.
-    Blocks of segments that were not opened count too.
+    is judged by that mass over one more than the blocks it would fill: a long message gathers some from each, and a
+    short one has little to be weighed by. Blocks of segments that were not opened count too.
     """
 
     damps = True
@@ -125,21 +125,18 @@ class Sum:
         """See `Rule.inside`."""
         return _summed(parts, weight).softmax(-1)
 
-    def judged(self, shares: Sequence[Share], beyond: Mapping[MessageId, int]) -> Sequence[Share]:
+    def judged(self, shares: Sequence[Share], extents: Mapping[MessageId, float]) -> Sequence[Share]:
         """Each message as if it alone held the block that gave it most; see `Rule.judged`."""
         total: dict[MessageId, float] = {}
-        count: dict[MessageId, int] = {}
         best: dict[MessageId, tuple[float, int]] = {}
         # in text order, so that equal ones stay as the text has them
         for score, block, parts in sorted(shares, key=lambda row: row[1]):
             for message_id, share in parts.items():
                 value = score * share
                 total[message_id] = total.get(message_id, 0.0) + value
-                count[message_id] = count.get(message_id, 0) + 1
                 if message_id not in best or value > best[message_id][0]:
                     best[message_id] = (value, block)
-        blocks = {one: seen + beyond.get(one, 0) for one, seen in count.items()}
-        return [(mass / blocks[one] ** 0.5, best[one][1], {one: 1.0}) for one, mass in total.items()]
+        return [(mass / (1 + extents[one]), best[one][1], {one: 1.0}) for one, mass in total.items()]
 
     def mass(self, masses: Tensor, scores: Tensor) -> Tensor:
         """See `Rule.mass`."""

@@ -48,7 +48,7 @@ def search(
         return SearchResult(hits=[], cost=Cost(ms=(time.perf_counter() - began) * 1e3))
     words = None
     if hybrid:
-        words = [message_id for message_id, _ in store.search_text(namespace, query, max(DEPTH, k), where)]
+        words = store.search_text(namespace, query, max(DEPTH, k), where)
     queries, scale = model.search_queries(query)
     n_open = max(least, 2 * k)
     while True:

@@ -2,8 +2,8 @@
 
 The heads that search are taken as one retriever (`AdapterMeta.ranking` "sum"): a block's logit is the sum of theirs,
 and a message gets the mass of its tokens, softmax over all blocks times softmax inside each block, as in flat landmark
-attention. Its probability is that mass over the root of the number of blocks it stands in, as a search ranks it, with a
-sum of 1. Gates learn to choose the segments that this finds.
+attention. Its probability is that mass over one more than the blocks it would fill, as a search ranks it, with a sum
+of 1. Gates learn to choose the segments that this finds.
 
 n queries, B memories, T positions of a memory, N blocks of it, p positions of a block, M messages.
 """
@@ -158,7 +158,7 @@ def find(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Found:
     top = log_mass.new_full((n, M + 1), _NEVER).scatter_reduce(1, owners, log_mass.detach(), "amax")
     parts = (log_mass - top.gather(1, owners)).exp()
     total = logits.new_zeros(n, M + 1).scatter_add(1, owners, parts).clamp_min(_LEAST).log() + top
-    log_messages = (total[:, :M] - _spread(pairs).to(device)[rows].log() / 2).log_softmax(-1)
+    log_messages = (total[:, :M] - _extents(pairs).to(device)[rows].log1p()).log_softmax(-1)
     log_gates = _marked(logits.view(n, S, P), kinds == Kind.GATE, rows).log_softmax(-1)  # (n, S)
     return Found(log_messages, log_mass.detach().exp(), log_blocks.detach().exp(), log_gates, owners)
 
@@ -210,13 +210,15 @@ def _by_length(lengths: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
             yield some, most
 
 
-def _spread(pairs: Pairs) -> Tensor:
-    """How many blocks each message stands in, at least 1: (B, M) fp32."""
+def _extents(pairs: Pairs) -> Tensor:
+    """How many blocks each message would fill, by its shares of their tokens: (B, M) fp32."""
     B, M = len(pairs.owners), pairs.targets.shape[1]
-    blocks = pairs.owners.reshape(B, -1, pairs.layout.config.block_size)
-    stands = np.zeros((B, blocks.shape[1], M + 1), dtype=bool)
-    np.put_along_axis(stands, blocks, True, axis=2)
-    return torch.from_numpy(stands[:, :, :M].sum(1).clip(min=1)).float()
+    content = (pairs.layout.kinds == Kind.CONTENT).reshape(B, -1, pairs.layout.config.block_size)
+    share = np.broadcast_to(1 / content.sum(-1, keepdims=True).clip(min=1), content.shape)
+    # a last column for tokens of no message, in a row for each memory
+    columns = pairs.owners.reshape(content.shape) + (M + 1) * np.arange(B)[:, None, None]
+    filled = np.bincount(columns[content], weights=share[content], minlength=B * (M + 1))
+    return torch.from_numpy(filled.reshape(B, M + 1)[:, :M]).float()
 
 
 def _marked(logits: Tensor, marks: Tensor, rows: Tensor) -> Tensor:

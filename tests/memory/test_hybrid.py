@@ -1,11 +1,13 @@
 """Hybrid search on the tiny model: mechanics, not quality."""
 
+import math
+
 import pytest
 
 from hierlandmark import Memory, Message
 from hierlandmark.errors import InvalidArgument
-from hierlandmark.memory.fuse import reciprocal_ranks
-from hierlandmark.memory.rank import block_shares
+from hierlandmark.memory.fuse import WORDS, fuse
+from hierlandmark.memory.rank import block_shares, filled
 from hierlandmark.testing import tiny_model
 
 CHAT = [Message(id=i, role="user", content=f"message {i} says plain things " * 3) for i in range(40)]
@@ -19,15 +21,34 @@ def memory():
         yield memory
 
 
-def test_ranks_are_fused_by_their_reciprocals():
-    fused = reciprocal_ranks([[1, "1", 2], ["1", 3]])
-    assert fused == [("1", 1 / 12 + 1 / 11), (1, 1 / 11), (3, 1 / 12), (2, 1 / 13)]
+def test_the_best_match_keeps_its_score_and_others_are_damped(memory):
+    recall = memory._recall(memory.model, memory._store, "hierarchical")
+    found = [(0, 0.4, 0), (1, 0.3, 1), (2, 0.1, 2)]
+    # messages of one length
+    fused = fuse(recall, found, [(1, 8.0), (3, 4.0), ("gone", 9.0)])
+    assert [one for one, _, _ in fused] == [1, 3, 0, 2]
+    scores = {one: score for one, score, _ in fused}
+    half = math.exp(-WORDS * (1 - 4 * extent(recall, 1) ** 0.5 / (8 * extent(recall, 3) ** 0.5)))
+    wanted = {1: 0.3, 3: 0.1 * half, 0: 0.4 * math.exp(-WORDS), 2: 0.1 * math.exp(-WORDS)}
+    assert scores == pytest.approx(wanted)
+
+
+def extent(recall, message_id):
+    records = [recall.block_of(s, 0)[0] for s in range(recall.n_segments)]
+    return 1 + filled(records, {})[message_id]
+
+
+def test_a_longer_message_needs_a_better_match(memory):
+    recall = memory._recall(memory.model, memory._store, "hierarchical")
+    assert extent(recall, "rare") < extent(recall, 5)
+    fused = fuse(recall, [], [(5, 8.0), ("rare", 7.5)])
+    assert [one for one, _, _ in fused] == ["rare", 5]
 
 
 def test_a_message_with_a_rare_word_comes_first_whatever_the_model_thinks(memory):
-    hit = memory.search("quokka", 1, mode="hybrid").hits[0]
-    assert hit.message_ids == ["rare"]
-    assert 1 / 11 <= hit.score <= 2 / 11
+    hits = memory.search("quokka", 5, mode="hybrid").hits
+    assert hits[0].message_ids == ["rare"]
+    assert all(0 < hit.score <= 1 for hit in hits)
 
 
 def test_a_message_found_by_words_only_has_a_block_that_holds_it(memory):

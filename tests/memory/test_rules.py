@@ -9,7 +9,8 @@ import torch
 
 from hierlandmark import Memory, MemoryConfig
 from hierlandmark.config import RecallConfig
-from hierlandmark.memory.rank import block_shares, blocks_beyond, message_shares, rank_blocks, rank_messages
+from hierlandmark.memory.fuse import WORDS
+from hierlandmark.memory.rank import block_shares, blocks_beyond, filled, message_shares, rank_blocks, rank_messages
 from hierlandmark.memory.rules import RULES
 from hierlandmark.memory.vectors import LandmarkVectors
 from hierlandmark.messages import MessageId
@@ -62,7 +63,7 @@ def close(found: Mapping[MessageId, float], wanted: Mapping[MessageId, float]) -
 
 @torch.inference_mode()
 def by_hand(memory: Memory, query: str, allowed: set[MessageId] | None = None, read: bool = True) -> dict:
-    """p(m) over the root of m's blocks, token by token, in plain loops; without `read` shares are of tokens."""
+    """p(m) over one more than the blocks that m would fill, token by token; without `read` shares are of tokens."""
     model = memory.model
     recall = memory._recall(model, memory._store, "flat")
     queries, scale = model.search_queries(query)
@@ -82,7 +83,7 @@ def by_hand(memory: Memory, query: str, allowed: set[MessageId] | None = None, r
                 )
     masses = np.exp(np.array(logits) - max(logits))
     out: dict[MessageId, float] = {}
-    held: dict[MessageId, set] = {}
+    fills: dict[MessageId, float] = {}
     for (s, b), mass in zip(blocks, masses / masses.sum(), strict=True):
         record, _ = recall.block_of(s, 0)
         owners = [run.message_id for run in record.runs for _ in range(run.n_tokens)]
@@ -100,8 +101,8 @@ def by_hand(memory: Memory, query: str, allowed: set[MessageId] | None = None, r
         for owner, share in zip(owners, inside, strict=True):
             if allowed is None or owner in allowed:
                 out[owner] = out.get(owner, 0.0) + float(mass * share)
-                held.setdefault(owner, set()).add((s, b))
-    return {one: mass / len(held[one]) ** 0.5 for one, mass in out.items()}
+                fills[owner] = fills.get(owner, 0.0) + 1 / len(owners)
+    return {one: mass / (1 + fills[one]) for one, mass in out.items()}
 
 
 def test_a_score_is_the_mass_a_message_gets_of_one_attention(memory: Memory) -> None:
@@ -178,41 +179,41 @@ def test_few_segments_are_opened_by_summed_gates(memory: Memory) -> None:
     assert sum(parts != pytest.approx(by_tokens[block]) for _, block, parts in shares) == 1
 
 
-def test_a_message_has_the_sum_of_its_blocks_over_the_root_of_their_number_and_the_best_is_named() -> None:
+def test_a_message_has_the_sum_of_its_blocks_over_one_more_than_it_would_fill_and_the_best_is_named() -> None:
     shares = [
         (0.2, 4, {"a": 1.0}),
         (0.3, 5, {"a": 0.5, "b": 0.5}),
         (0.25, 6, {"b": 0.4, "c": 0.6}),
         (0.25, 7, {"c": 0.4, "d": 0.6}),
     ]
-    root = 2**0.5
-    wanted = [("a", 0.35 / root, 4), ("b", 0.25 / root, 5), ("c", 0.25 / root, 6), ("d", 0.15, 7)]
+    extents = {"a": 1.5, "b": 0.9, "c": 1.0, "d": 0.6}
+    wanted = [("a", 0.35 / 2.5, 4), ("b", 0.25 / 1.9, 5), ("c", 0.25 / 2.0, 6), ("d", 0.15 / 1.6, 7)]
     for rows in (shares, shares[::-1]):
-        found = rank_messages(RULES["sum"].judged(rows, {}))
+        found = rank_messages(RULES["sum"].judged(rows, extents))
         assert [(one, pytest.approx(score), block) for one, score, block in wanted] == found
     alike = [(0.5, 2, {"b": 0.5, "c": 0.5}), (0.5, 1, {"z": 0.5, "a": 0.5})]
-    assert [one for one, _, _ in rank_messages(RULES["sum"].judged(alike, {}))] == ["z", "a", "b", "c"]
+    assert [one for one, _, _ in rank_messages(RULES["sum"].judged(alike, dict.fromkeys("zabc", 0.5)))] == [
+        "z",
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_blocks_that_were_not_opened_count_too(memory: Memory) -> None:
     recall = memory._recall(memory.model, memory._store, "hierarchical")
-    everywhere: dict[MessageId, int] = {}
-    for s in range(recall.n_segments):
-        for parts in block_shares(recall.block_of(s, 0)[0]):
-            for one in parts:
-                everywhere[one] = everywhere.get(one, 0) + 1
+    records = [recall.block_of(s, 0)[0] for s in range(recall.n_segments)]
+    everywhere = filled(records, {})
     cut = 0
     for opened in ([3], [0, 5], [2, 4], list(range(recall.n_segments))):
-        seen: dict[MessageId, int] = {}
-        for s in opened:
-            for parts in block_shares(recall.block_of(s, 0)[0]):
-                for one in parts:
-                    seen[one] = seen.get(one, 0) + 1
         beyond = blocks_beyond(recall, opened)
         cut += len(beyond)
-        assert {one: n + beyond.get(one, 0) for one, n in seen.items()} == {one: everywhere[one] for one in seen}
+        seen = filled([records[s] for s in opened], {})
+        assert {one: n + beyond.get(one, 0.0) for one, n in seen.items()} == pytest.approx(
+            {one: everywhere[one] for one in seen}
+        )
     assert cut > 4
-    assert RULES["sum"].judged([(0.6, 4, {"a": 1.0})], {"a": 3})[0][0] == pytest.approx(0.3)
+    assert RULES["sum"].judged([(0.6, 4, {"a": 1.0})], {"a": 3})[0][0] == pytest.approx(0.15)
 
 
 def test_far_logits_keep_their_order() -> None:
@@ -224,9 +225,10 @@ def test_far_logits_keep_their_order() -> None:
 
 
 def test_words_are_fused_with_this_ranking(memory: Memory) -> None:
-    ranking = list(scores(memory, "zzz", mode="hierarchical"))
+    plain = scores(memory, "zzz", mode="hierarchical")
     # no message has that word
-    assert scores(memory, "zzz", mode="hybrid") == {one: 1 / (11 + at) for at, one in enumerate(ranking)}
+    wanted = {one: score * np.exp(-WORDS) for one, score in plain.items()}
+    assert scores(memory, "zzz", mode="hybrid") == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("mode", ["flat", "hierarchical", "index"])
