@@ -81,17 +81,17 @@ class Hit(_Frozen):
     hierarchical, flat, index: 0 to 1. The mass that the message gets of the retriever's attention over what was looked
     at and may be found (in flat mode every block). That is one softmax over blocks, of the heads' summed logits, times
     the message's part of the one inside the block (of the block's tokens, where its keys were not read), summed over
-    all blocks that hold tokens of it, over the root of their number. 1: the retriever looks at nothing else. A softmax
-    always gives its mass to something: a high score is no proof that the memory knows.
+    all blocks that hold tokens of it, over one more than the blocks that it would fill. A softmax always gives its mass
+    to something: a high score is no proof that the memory knows.
 
     Where the adapter ranks by "votes" (`AdapterMeta.ranking`; the shipped one ranks by "sum"): the share of the
     retrieval heads' votes that went to the message's best block, of their votes on all blocks that were looked at and
     may be found, times the root of the message's part of the attention inside the block. Each head votes by a softmax
     of its own.
 
-    hybrid: 1 / (10 + place) in the ranking above, plus the same in the ranking by BM25 where the message is in the
-    first 100 (or k) of it, so 2 / 11 for a message that is first in both. Equal ones keep BM25's order, those it does
-    not hold behind.
+    hybrid: the score above times e to the power of 3 w - 3, where w is 0 for a message with none of the query's words
+    and 1 for the best match: BM25, of the first 100 (or k), over the root of one more than the blocks that the message
+    would fill. What only BM25 finds has the least score of any that the landmarks found.
     """
 
     # its id, alone in a list

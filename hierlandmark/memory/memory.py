@@ -200,7 +200,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         """The k messages that the model's attention points at, best first; all there are when there are fewer.
 
         Gate and landmark keys are looked at; of blocks only the best that hold several messages are read, to tell these
-        apart. "hybrid" fuses the hierarchical ranking with BM25 over the text, by reciprocal ranks (`memory.fuse`).
+        apart. "hybrid" multiplies the hierarchical scores by how well words match by BM25 (`memory.fuse`).
         "index" looks at the gates of a few cells of an index (`build_index`) instead of all, and beside it at those of
         segments that are not in it.
         What a score means: `results.Hit`. A query longer than a segment (502 tokens in the shipped layout) is cut at
