@@ -27,8 +27,11 @@ class Rows(nn.Module):
 class Nothing(BatchSource):
     """Batches without content: the loss is made up."""
 
+    # segments of a text
+    segments = (1,)
+
     def __getitem__(self, step):
-        return SimpleNamespace(ids=torch.zeros(1, 1, 4).numpy()), "flat"
+        return SimpleNamespace(ids=torch.zeros(1, self.segments[step % len(self.segments)], 4).numpy()), "flat"
 
 
 @pytest.fixture
@@ -67,6 +70,12 @@ def test_a_spike_is_not_taken(go, tmp_path, spike):
     assert seen == [i == 25 for i in range(30)]
     assert torch.isfinite(core.rows).all() and "layers" in log(tmp_path)[25]
     assert json.loads((tmp_path / "state.json").read_text())["updates"] == 29
+
+
+def test_norms_of_long_texts_are_compared_with_those_of_long_texts(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(Nothing, "segments", (8, 64))
+    go([1.0, 30.0] * 25 + [1.0, 400.0, 30.0, 1.0])
+    assert [row["step"] for row in log(tmp_path) if row["spiked"]] == [51, 52]
 
 
 def test_early_norms_may_be_large(go, tmp_path):
