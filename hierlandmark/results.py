@@ -91,7 +91,8 @@ class Hit(_Frozen):
 
     hybrid: the score above times e to the power of 3 w - 3, where w is 0 for a message with none of the query's words
     and 1 for the best match: BM25, of the first 100 (or k), over the root of one more than the blocks that the message
-    would fill. What only BM25 finds has the least score of any that the landmarks found.
+    would fill. Segments of the best matches are opened too; what BM25 finds elsewhere has the least score of any that
+    the landmarks found.
     """
 
     # its id, alone in a list

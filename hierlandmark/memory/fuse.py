@@ -24,8 +24,8 @@ def fuse(
     """Message, score and block, best first, of `rank.rank_messages`' ranking and of BM25's scores.
 
     The landmarks' score is divided by e cubed where a message has none of the words, by nothing where it is the best
-    match, and by what is between in between. A message found by its words only has the least score of any found by
-    landmarks, and its first block; one that has none yet is left out.
+    match, and by what is between in between. A message of segments that were not opened has the least score of any
+    found by landmarks, and its first block; one that has no block yet is left out.
     """
     stands = _stands(recall, [message_id for message_id, _ in words])
     matches = {

@@ -63,8 +63,9 @@ class IndexSearch:
         scale: float,
         n_open: int,
         allowed: Set[MessageId] | None,
+        beside: Set[MessageId],
     ) -> tuple[Recall, Ranked]:
-        """See `search.Look`. The recall holds the opened segments alone."""
+        """See `search.Look`. The recall holds the opened segments alone; none are opened for messages beside."""
         while True:
             self._keep_up()
             try:

@@ -255,11 +255,10 @@ class Memory(IndexVerbs, AsyncVerbs):
             through.begin()
             return partial(through.look, self.config.recall)
         recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode, "search")
-        return lambda queries, scale, n_open, allowed: (
+        rule = RULES[model.ranking]
+        return lambda queries, scale, n_open, allowed, beside: (
             recall,
-            rank_blocks(
-                recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed, RULES[model.ranking]
-            ),
+            rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed, rule, beside),
         )
 
     def ask(

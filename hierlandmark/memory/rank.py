@@ -48,6 +48,7 @@ def rank_blocks(
     n_open: int,
     allowed: Set[MessageId] | None = None,
     rule: Rule = VOTES,
+    beside: Set[MessageId] = frozenset(),
 ) -> Ranked:
     """Let heads rank the blocks of the opened segments by their landmarks.
 
@@ -64,6 +65,7 @@ def rank_blocks(
         allowed: messages that may be found: segments and blocks that hold none of them get no vote, and are not
             opened. None for all.
         rule: of the adapter.
+        beside: messages whose segments are opened, too, whatever the gates say.
     """
     if not heads:
         heads = [RetrievalHead(layer=i, head=h) for i, q in enumerate(queries) for h in range(q.shape[0])]
@@ -89,6 +91,8 @@ def rank_blocks(
         gate_scores = rule.scores(stacked, weight[:, None] * gates, weight)
         best = gate_scores.sort(descending=True, stable=True).indices[: max(n_open, len(places) // _SHARE)]
         opened = [places[i] for i in best.tolist()]
+        seen = set(opened)
+        opened += [s for s in (candidates(recall, beside) if beside else ()) if s not in seen and s in places]
     logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, len(opened), N)
     eligible = None
     if allowed is not None:

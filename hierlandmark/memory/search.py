@@ -17,9 +17,9 @@ from hierlandmark.recall import Recall
 from hierlandmark.results import Cost, Hit, SearchResult
 from hierlandmark.store.protocol import BlockStore
 
-# queries of each layer, their scale, segments to open, and messages that may be found, to blocks with their scores, and
-# where those are read; see `rank.rank_blocks`
-Look = Callable[[Sequence[Tensor], float, int, Set[MessageId] | None], tuple[Recall, Ranked]]
+# queries of each layer, their scale, segments to open, messages that may be found, and such whose segments are opened
+# too, to blocks with their scores, and where those are read; see `rank.rank_blocks`
+Look = Callable[[Sequence[Tensor], float, int, Set[MessageId] | None, Set[MessageId]], tuple[Recall, Ranked]]
 
 
 def search(
@@ -52,7 +52,9 @@ def search(
     queries, scale = model.search_queries(query)
     n_open = max(least, 2 * k)
     while True:
-        recall, ranked = look(queries, scale, n_open, allowed)
+        # gates may have passed over what the words find
+        matching = {message_id for message_id, _ in (words or ())[:n_open]}
+        recall, ranked = look(queries, scale, n_open, allowed, matching)
         shares = message_shares(recall, ranked, queries, scale, n_open)
         if allowed is not None:
             shares = [

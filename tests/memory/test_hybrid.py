@@ -7,7 +7,7 @@ import pytest
 from hierlandmark import Memory, Message
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.memory.fuse import WORDS, fuse
-from hierlandmark.memory.rank import block_shares, filled
+from hierlandmark.memory.rank import block_shares, candidates, filled, rank_blocks
 from hierlandmark.testing import tiny_model
 
 CHAT = [Message(id=i, role="user", content=f"message {i} says plain things " * 3) for i in range(40)]
@@ -74,3 +74,15 @@ def test_a_query_without_words_ranks_as_the_attention_does(memory):
 def test_an_answer_has_no_hybrid_mode(memory):
     with pytest.raises(InvalidArgument, match="hierarchical, flat"):
         memory.ask("quokka?", mode="hybrid")
+
+
+def test_segments_of_the_best_matches_are_opened_whatever_their_gates_say(memory):
+    model = memory.model
+    recall = memory._recall(model, memory._store, "hierarchical")
+    queries, scale = model.search_queries("something else")
+    plain = rank_blocks(recall, queries, model.retrieval, scale, "hierarchical", 1)
+    (passed_over, *_) = [s for s in range(recall.n_segments) if s not in plain.segments]
+    message = recall.block_of(passed_over, 0)[0].runs[0].message_id
+    also = rank_blocks(recall, queries, model.retrieval, scale, "hierarchical", 1, beside={message})
+    assert passed_over in also.segments
+    assert also.segments == plain.segments + [s for s in candidates(recall, {message}) if s not in plain.segments]
