@@ -18,7 +18,8 @@ from hierlandmark.train.run import train_adapter
 from tests.train.test_search_training import ROOM, TOKENIZER
 
 LAYOUT = LayoutConfig(block_size=64, blocks_per_segment=4)
-READS = TrainConfig(steps=2, tokens=512, longest=3, rank=2, votes=0.0)
+# a rate at which two steps change what is predicted
+READS = TrainConfig(steps=2, tokens=512, longest=3, rank=2, votes=0.0, learning_rate=0.02)
 SEARCHES = replace(READS, steps=3, search_share=1.0, search_layers=(0,), search_weight=0.5, seed=3)
 
 
