@@ -24,7 +24,7 @@ NAMES = (*MODES, *OVER_VECTORS, *TEXT)
 # what a fusion takes of each of its rankings
 FUSED = 100
 # of the peers' fusion, as everybody uses it (Cormack, Clarke & Buettcher 2009)
-OFFSET = 60
+_OFFSET = 60
 
 
 @dataclass(frozen=True)
@@ -233,8 +233,8 @@ def rank(memory: "Memory", query: str, depth: int, mode: SearchMode | None) -> t
         wanted *= 2
 
 
-def reciprocal_ranks(rankings: Iterable[Sequence[MessageId]], offset: int = OFFSET) -> list[tuple[MessageId, float]]:
-    """Sum of 1 / (offset + place) over rankings, greatest first; equal sums keep the order of first appearance.
+def reciprocal_ranks(rankings: Iterable[Sequence[MessageId]]) -> list[tuple[MessageId, float]]:
+    """Sum of 1 / (60 + place) over rankings, greatest first; equal sums keep the order of first appearance.
 
     >>> [one for one, _ in reciprocal_ranks([["a", "b"], ["b", "c"]])]
     ['b', 'a', 'c']
@@ -242,5 +242,5 @@ def reciprocal_ranks(rankings: Iterable[Sequence[MessageId]], offset: int = OFFS
     scores: dict[MessageId, float] = {}
     for ranking in rankings:
         for place, message_id in enumerate(ranking, start=1):
-            scores[message_id] = scores.get(message_id, 0.0) + 1 / (offset + place)
+            scores[message_id] = scores.get(message_id, 0.0) + 1 / (_OFFSET + place)
     return sorted(scores.items(), key=lambda row: -row[1])

@@ -113,7 +113,7 @@ _AIMS_REPLY = (
     "What steps did {other} give {me} to {vp}?",
     "What did {other} tell {me} about how to {vp}?",
 )
-ABOUT = ("What did {who} say about {np}?", "What did {who} ask about {np}?", "When did {who} bring up {np}?")
+_ABOUT = ("What did {who} say about {np}?", "What did {who} ask about {np}?", "When did {who} bring up {np}?")
 _ABOUT_REPLY = (
     "How did {other} explain {np}?",
     "What did {other} say about {np}?",
@@ -394,7 +394,7 @@ SPOKEN = (
         r"|talk(?:ing)? about|concept of|"
         r"info(?:rmation)? (?:on|about)|advice on|question about|trouble with|help with|working on|impact of|role of|"
         r"importance of|significance of|thoughts on|tips (?:on|for)) (?P<np>.+)",
-        *ABOUT,
+        *_ABOUT,
         mine=("Can you explain {np} to {me} again?", "What did {who} want to know about {np}?"),
         replies=_ABOUT_REPLY,
     ),

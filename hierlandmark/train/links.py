@@ -280,10 +280,10 @@ def _plan(
         said = corpus.decode(chat[i].tokens[:longest]).strip()
         asked = ask_of(said, chat[i].role, rng) if rng.random() < _ASKING else None
         if asked:
-            gone = plan.removed | plan.changed.keys()
+            gone = i + 1 >= last or i + 1 in plan.removed or i + 1 in plan.changed
             if not asked.reply:
                 plan.queries.append(Query("asked", asked.text, (i,)))
-            elif i + 1 < last and i + 1 not in gone and chat[i + 1].role != chat[i].role:
+            elif not gone and chat[i + 1].role != chat[i].role:
                 # what answers stays as it is
                 wanted.add(i + 1)
                 plan.queries.append(Query("asked", asked.text, (i, i + 1)))

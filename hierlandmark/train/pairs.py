@@ -25,8 +25,6 @@ _QUERIES, _A_SEGMENT, _MOST_QUERIES = 6, 6, 400
 _FACTS = 0.12
 # draws before a corpus is taken for one without anything to ask
 _TRIES = 20
-# tokens of a text that a teacher reads, as when it searches
-_TEACHER_TOKENS = MAX_TOKENS
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +106,7 @@ def build_pairs(
             corpus.decode(text[a:b]).strip() for one, text in zip(made, contents, strict=True) for a, b in one.spans
         ]
         messages, asked = (
-            Padded.of(teacher(x, truncation=True, max_length=_TEACHER_TOKENS)["input_ids"])
+            Padded.of(teacher(x, truncation=True, max_length=MAX_TOKENS)["input_ids"])
             for x in (texts, [query.text for one in made for query in one.queries])
         )
     return Pairs(

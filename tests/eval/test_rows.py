@@ -8,7 +8,7 @@ import pytest
 from hierlandmark import Memory
 from hierlandmark.errors import InvalidArgument, MissingExtra
 from hierlandmark.eval import rows
-from hierlandmark.eval.rows import Chat, FusedRow, Ranking, build, check_rows, installed_rows
+from hierlandmark.eval.rows import Chat, FusedRow, Ranking, build, check_rows, installed_rows, reciprocal_ranks
 from hierlandmark.messages import Message
 from hierlandmark.testing import tiny_model
 
@@ -55,6 +55,11 @@ def test_rows_of_a_text_that_was_there_already_have_no_ingest_time(chat: Chat) -
     here = Chat(chat.memory, MESSAGES, None)
     assert build("flat", here)[1] is None
     assert build("index", here)[1] is None
+
+
+def test_ranks_are_fused_by_their_reciprocals() -> None:
+    fused = reciprocal_ranks([[1, "1", 2], ["1", 3]])
+    assert fused == [("1", 1 / 62 + 1 / 61), (1, 1 / 61), (3, 1 / 62), (2, 1 / 63)]
 
 
 def test_fusion_is_by_reciprocal_ranks() -> None:

@@ -106,7 +106,7 @@ def test_of_a_chat_without_either_what_was_said_is_asked_for_its_reply_and_a_rep
                     assert f"number {n} " in body or f"Person{n} " in body
                 else:
                     # the last one may be cut
-                    assert asked(n).startswith(body.strip())
+                    assert body.strip() and asked(n).startswith(body.strip())
                     answers += 1
     assert answers
     assert {"turn", "cloze", "about"} <= kinds <= {"turn", "cloze", "about", "asked"}
@@ -143,9 +143,12 @@ def test_messages_stand_as_a_memory_keeps_them():
 
 
 def test_documents_have_no_speaker():
-    for made, text in memories(DOCUMENT, seeds=range(3)):
-        assert "document" not in text_of(text) and {query.kind for query in made.queries} <= {"cloze", "about", "asked"}
+    kinds = set()
+    for made, text in memories(DOCUMENT):
+        assert "document" not in text_of(text)
+        kinds |= {query.kind for query in made.queries}
         assert not any("document" in query.text for query in made.queries)
+    assert {"cloze", "about"} <= kinds <= {"cloze", "about", "asked"}
 
 
 def test_several_chats_stand_in_a_memory_and_none_twice():
