@@ -1,7 +1,7 @@
 """Token ids of plain text and of chats, and what is needed to cut passages and words out of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from typing import overload
@@ -9,6 +9,7 @@ from typing import overload
 import numpy as np
 
 from hierlandmark.model.prompts import DOCUMENT_ROLE, speaker
+from hierlandmark.train.synonyms import Synonyms
 
 Tokenize = Callable[[str], list[int]]
 
@@ -69,6 +70,8 @@ class Corpus:
     full_stop: int
     fragment: np.ndarray  # (vocabulary,) bool: bytes of a character that the tokenizer has no token for
     fragments: float  # their share of all texts
+    # words that queries of the search may have in place of others
+    synonyms: Synonyms = field(default_factory=dict)
 
 
 def build_corpus(

@@ -8,7 +8,7 @@ is made to say a fact, and asked for that. A message that became a query is not 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -23,6 +23,8 @@ from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text, heading, hid
 from hierlandmark.train.facts import PASSKEY_FILLER, attribute, personal
 from hierlandmark.train.readers import PASSAGE, PLAIN, PROMPT, Look
 from hierlandmark.train.ruler import Span
+from hierlandmark.train.synonyms import reworded
+from hierlandmark.train.words import NAMES
 
 QueryKind = Literal["question", "reply", "turn", "cloze", "asked", "about", "fact"]
 # readers have room for about this many
@@ -41,6 +43,10 @@ _AROUND = 8
 # an answer that many messages hold is a guess
 _GUESS = 0.2
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+# share of the chats with an assistant where people are called by names, as in a chat among people
+_NAMED = 0.25
+# share of the questions and sentences that are put in other words, where any are known
+_REWORDED = 0.4
 # shares of messages asked for by what they say, and of the others by words of theirs, and how these are put
 _ASKING, _ABOUT = 0.6, 0.12
 _QUESTIONS = (
@@ -134,13 +140,16 @@ def linked_memory(
         if rng.random() < 0.3:
             # several chats in a memory that one could fill
             room = min(room, max(total // 8, int(rng.integers(1, total + 1))))
-        plan = _plan(corpus, chat, room, longest, most, facts, rng)
+        names = _named(rng)
+        plan = _plan(corpus, chat, names, room, longest, most, facts, rng)
         places: dict[int, int] = {}
         for i in range(plan.first, plan.last):
             if i in plan.removed:
                 continue
             turn = chat[i]
-            piece, body = _rendered(corpus, Turn(turn.role, plan.changed.get(i, turn.tokens)[:longest]), day)
+            piece, body = _rendered(
+                corpus, Turn(names.get(turn.role, turn.role), plan.changed.get(i, turn.tokens)[:longest]), day
+            )
             piece = piece[: total - have]
             first, last = have + body[0], min(have + body[1], total)
             # a message that the end of the memory cuts may lack what is asked for
@@ -235,9 +244,20 @@ def _in_turn(corpus: Corpus, rng: np.random.Generator) -> Iterator[Talk]:
 
 
 def _plan(
-    corpus: Corpus, chat: Talk, room: int, longest: int, most: int, facts: float, rng: np.random.Generator
+    corpus: Corpus,
+    chat: Talk,
+    names: Mapping[str, str],
+    room: int,
+    longest: int,
+    most: int,
+    facts: float,
+    rng: np.random.Generator,
 ) -> _Plan:
-    """A run of messages around something to ask for, at least `room` tokens where the chat has them."""
+    """A run of messages around something to ask for, at least `room` tokens where the chat has them.
+
+    Args:
+        names: what speakers are called in place of their roles.
+    """
     known = _known(chat)
     ends = np.cumsum(np.minimum(chat.lengths, longest) + _AROUND)
     near = known[rng.integers(0, len(known))].where if known else range(len(chat))
@@ -278,7 +298,8 @@ def _plan(
             plan.queries.append(Query("fact", fact.question, (i,)))
             continue
         said = corpus.decode(chat[i].tokens[:longest]).strip()
-        asked = ask_of(said, chat[i].role, rng) if rng.random() < _ASKING else None
+        role = names.get(chat[i].role, chat[i].role)
+        asked = ask_of(said, role, rng) if rng.random() < _ASKING else None
         if asked:
             gone = i + 1 >= last or i + 1 in plan.removed or i + 1 in plan.changed
             if not asked.reply:
@@ -288,14 +309,31 @@ def _plan(
                 wanted.add(i + 1)
                 plan.queries.append(Query("asked", asked.text, (i, i + 1)))
         elif rng.random() < _ABOUT:
-            if about := _about(chat[i].role, said, rng):
+            if about := _about(role, said, rng):
                 plan.queries.append(Query("about", about, (i,)))
         elif made := _cloze(said, rng):
             text, rest = made
             if rest is not None and i not in wanted:
                 plan.changed[i] = np.asarray(corpus.tokenize(f" {rest}"), dtype=np.int64)
             plan.queries.append(Query("cloze", text, (i,)))
-    return plan
+    if not corpus.synonyms:
+        return plan
+    # what people wrote, and facts that are made up, have words of their own
+    return replace(plan, queries=[_reworded(corpus, query, rng) for query in plan.queries])
+
+
+def _reworded(corpus: Corpus, query: Query, rng: np.random.Generator) -> Query:
+    if query.kind in ("reply", "turn", "fact") or rng.random() >= _REWORDED:
+        return query
+    return replace(query, text=reworded(query.text, corpus.synonyms, rng))
+
+
+def _named(rng: np.random.Generator) -> dict[str, str]:
+    """Names for the user and the assistant of a chat, or for the user alone; mostly none."""
+    if rng.random() >= _NAMED:
+        return {}
+    first, second = (str(name) for name in rng.choice(NAMES, 2, replace=False))
+    return {"user": first, "assistant": second} if rng.random() < 0.7 else {"user": first}
 
 
 def _saying(corpus: Corpus, tokens: np.ndarray, statement: str, longest: int, rng: np.random.Generator) -> np.ndarray:

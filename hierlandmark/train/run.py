@@ -25,6 +25,7 @@ from hierlandmark.train.checkpoint import read_state, trained_tensors
 from hierlandmark.train.corpus import build_corpus
 from hierlandmark.train.loop import BatchSource, TrainConfig, middle_heads, retrieval_heads, shape_of, train
 from hierlandmark.train.search_loss import SearchTraining
+from hierlandmark.train.synonyms import synonyms
 from hierlandmark.train.tokens import read_tokens
 
 # what of a step's row is a loss or a share
@@ -147,6 +148,8 @@ def train_adapter(
         config = replace(config, linked=0.0)
     corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)
     tokenizer_of_teacher, searching = _searching(core, config)
+    if tokenizer_of_teacher is not None:
+        corpus = replace(corpus, synonyms=synonyms(tokenizer_of_teacher.get_vocab(), minilm.embed))
     source = BatchSource(corpus, config, layout, sink_id=core.sink_id, teacher=tokenizer_of_teacher)
     # of the adapter that it started from, where they stay
     kept_heads = config.freeze_below or beside is not None
