@@ -18,7 +18,8 @@ _ALIKE, _MOST = 0.55, 6
 _AT_ONCE = 2048
 # share of a text's words that are replaced, of those that can be
 _REPLACED = 0.4
-_WORD = re.compile(r"\b[a-z]{3,}\b")
+# "couldn" of "couldn't" is none
+_WORD = re.compile(r"\b[a-z]{3,}\b(?!['’]t\b)")
 _ENDING = re.compile(r"(?:ing|ed|ly|s|)$")
 # what is taken off before beginnings are compared, and the letters of these
 _SUFFIX, _ROOT = re.compile(r"(?:ing|ed|e?s|er|ers|ly|ment|ations?|ions?|al|able)$"), 5

@@ -121,5 +121,13 @@ def test_names_and_unknown_words_stay():
     assert drawn(known={}) == [TEXT] * 400
 
 
+@pytest.mark.parametrize("mark", ["'", "’"])
+def test_half_a_contraction_is_no_word(mark):
+    known = {"couldn": ("able",), "boat": ("ship",)}
+    assert set(drawn(f"it couldn{mark}t be the boat{mark}s", known)) == {
+        f"it couldn{mark}t be the {word}{mark}s" for word in ("boat", "ship")
+    }
+
+
 def test_it_depends_on_the_seed_only():
     assert drawn() == drawn() and len(set(drawn())) > 10
