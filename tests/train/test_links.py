@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from hierlandmark.layout import Kind
 from hierlandmark.model import landmark_model as search_module
 from hierlandmark.model.prompts import render, search_prompt
 from hierlandmark.testing import ByteTokenizer, tiny_model
+from hierlandmark.train import links
 from hierlandmark.train.corpus import Talk, Turn, build_corpus
 from hierlandmark.train.episodes import Shape, build_batch
 from hierlandmark.train.links import linked_memory, linked_readers
@@ -20,6 +22,7 @@ from hierlandmark.train.loop import BatchSource, TrainConfig
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.run import train_adapter
 from hierlandmark.train.tokens import read_tokens
+from hierlandmark.train.words import NAMES
 
 LAYOUT = LayoutConfig(block_size=64, blocks_per_segment=8)
 TOKENIZER = ByteTokenizer()
@@ -47,6 +50,14 @@ TURNS = Talk(
 )
 
 DOCUMENT = Talk([turn("document", said(n + 300)) for n in range(40)])
+WISHES = (
+    "I'm trying to repaint the garden fence with linseed oil, for the {}th time.",
+    "I've finished {} watercolour portraits for the spring exhibition.",
+    "My commute to the observatory takes {} minutes and my rent is $840.",
+)
+WISHED = Talk(
+    [turn(*one) for n in range(30) for one in (("user", WISHES[n % 3].format(n)), ("assistant", said(n + 400)))]
+)
 
 
 def corpus_of(*chats):
@@ -57,8 +68,8 @@ def text_of(tokens):
     return bytes(int(i) for i in tokens if i < 256).decode(errors="replace")
 
 
-def memories(*chats, seeds=range(12), segments=6, **options):
-    corpus = corpus_of(*chats)
+def memories(*chats, seeds=range(12), segments=6, synonyms=None, **options):
+    corpus = replace(corpus_of(*chats), synonyms=synonyms or {})
     for seed in seeds:
         made = linked_memory(corpus, [LAYOUT.segment_capacity] * segments, np.random.default_rng(seed), **options)
         assert made is not None and sum(map(len, made.segments)) == segments * LAYOUT.segment_capacity
@@ -149,6 +160,67 @@ def test_documents_have_no_speaker():
         kinds |= {query.kind for query in made.queries}
         assert not any("document" in query.text for query in made.queries)
     assert {"cloze", "about"} <= kinds <= {"cloze", "about", "asked"}
+
+
+# of every word of these chats and of facts, one that nobody uses
+OTHERWISE = {
+    word: (f"{word}zzz",)
+    for chat in (ROOM, MEETING, TURNS, WISHED)
+    for text in (*(text_of(one.tokens) for one in chat), *(text for text, _ in chat.questions), "what the")
+    for word in re.findall(r"\b[a-z]{3,}\b", text)
+}
+
+
+def test_questions_are_put_in_other_words_and_what_was_said_is_not():
+    seen = defaultdict(list)
+    for chat in (ROOM, MEETING, TURNS, WISHED):
+        for made, text in memories(chat, synonyms=OTHERWISE, facts=0.2, seeds=range(24)):
+            assert "zzz" not in text_of(text)
+            for query in made.queries:
+                seen[query.kind].append("zzz" in query.text)
+                # what is asked for stays the same
+                if query.kind == "question":
+                    n = int(re.search(r"\d+", query.text)[0]) + 100
+                    bodies = [text_of(text[slice(*made.bodies[i])]) for i in query.where]
+                    assert all(f"{n}" in body or f"{n + 1}" in body for body in bodies)
+    assert {kind for kind, found in seen.items() if any(found)} == {"question", "cloze", "asked", "about"}
+    assert {kind for kind, found in seen.items() if not any(found)} == {"reply", "turn", "fact"}
+    assert all(len(found) > 10 for found in seen.values())
+    assert all(0.1 < np.mean(seen[kind]) < 0.45 for kind in ("question", "cloze"))
+
+
+def test_without_synonyms_questions_stay_as_they_are(monkeypatch):
+    whole = {text for text, _ in MEETING.questions}
+    # and no draw is spent on them
+    monkeypatch.setattr(links, "_reworded", lambda *_: pytest.fail("nothing to put in other words"))
+    queries = [query for made, _ in memories(MEETING) for query in made.queries]
+    assert {query.text for query in queries if query.kind == "question"} <= whole
+    words = {word for one in MEETING for word in text_of(one.tokens).split()}
+    assert all({*query.text.split()} <= words for query in queries if query.kind == "cloze")
+
+
+def test_some_users_have_a_name_and_are_asked_for_by_it():
+    named, helped, by_name, by_role = 0, 0, [], []
+    for made, text in memories(WISHED, seeds=range(120), segments=3):
+        heads = [text_of(text[span[0] : body[0]]) for span, body in zip(made.spans, made.bodies, strict=True)]
+        # the last one may be cut
+        who = [re.sub(r"(?: \(.*)?:$", "", head) for head in heads]
+        names = {*who[:-1]} & {*NAMES}
+        assert {*who[:-1]} - names <= ({"assistant"} if names else {"user", "assistant"}) and len(names) <= 2
+        named += bool(names)
+        helped += bool(names) and "assistant" in who
+        for query in made.queries:
+            if query.kind in ("asked", "about") and "number" not in text_of(text[slice(*made.bodies[query.where[0]])]):
+                asked = query.text.lower()
+                if names:
+                    assert not re.search(r"\b(?:did|does|do|has|have|am) (?:i|user|the user)\b", asked)
+                    # words of a message may say more
+                    assert query.kind == "about" or not re.search(r"\b(?:i|my|user)\b", asked)
+                    by_name.append(who[query.where[0]].lower() in asked)
+                else:
+                    by_role.append(bool(re.search(r"\b(?:i|my)\b", asked)))
+    assert 0.15 < named / 120 < 0.35 and 0 < helped < named
+    assert len(by_name) > 20 and np.mean(by_name) > 0.7 and np.mean(by_role) > 0.3
 
 
 def test_several_chats_stand_in_a_memory_and_none_twice():
