@@ -17,6 +17,8 @@ Tokenize = Callable[[str], list[int]]
 _STRETCH, _FRAGMENTS = 256, 0.25
 # where all text is so, the last draw is taken
 _DRAWS = 8
+# messages by which a chat with an assistant is told from others
+_OPENING = 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Talk(Sequence[Turn]):
     def lengths(self) -> np.ndarray:
         """Content tokens of each message: (n,)."""
         return np.array([len(turn.tokens) for turn in self.turns])
+
+    @cached_property
+    def assisted(self) -> bool:
+        """Whether an assistant speaks in it."""
+        return any(turn.role == "assistant" for turn in self.turns[:_OPENING])
 
     def __len__(self) -> int:
         return len(self.turns)

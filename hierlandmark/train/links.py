@@ -35,9 +35,8 @@ _KNOWN = 0.7
 _ASKED = 0.25
 # words of a query, at least (real words, of a sentence) and at most, and tokens of the evidence that an answer repeats
 _LEAST_WORDS, _LEAST_CLOZE, _QUERY_WORDS, _REPEATED = 3, 5, 48, (10, 28)
-# share of memories that begin with a chat with an assistant where there is one, beside those that do by chance; and
-# messages by which one is told from others
-_ASSISTANTS, _OPENING = 0.3, 20
+# share of memories that begin with a chat with an assistant where there is one, beside those that do by chance
+_ASSISTANTS = 0.3
 # tokens before and behind a message's content, for planning only
 _AROUND = 8
 # an answer that many messages hold is a guess
@@ -233,7 +232,7 @@ def _in_turn(corpus: Corpus, rng: np.random.Generator) -> Iterator[Talk]:
     """
     kinds: dict[tuple[bool, bool], list[Talk]] = {}
     for chat in corpus.chats:
-        kinds.setdefault((bool(chat.links), any(turn.role == "assistant" for turn in chat[:_OPENING])), []).append(chat)
+        kinds.setdefault((bool(chat.links), chat.assisted), []).append(chat)
     order = [list(kinds)[i] for i in rng.permutation(len(kinds))]
     if rng.random() < _ASSISTANTS:
         order.sort(key=lambda kind: not kind[1])

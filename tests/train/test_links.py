@@ -234,6 +234,17 @@ def test_several_chats_stand_in_a_memory_and_none_twice():
     assert several > 3
 
 
+def test_a_memory_begins_with_an_assistant_more_often():
+    quiet = Talk([turn("user", said(n + 500)) for n in range(30)])
+    # one who comes in late makes no chat with an assistant
+    late = Talk([turn("assistant" if n > 25 else "user", said(n + 600)) for n in range(40)])
+    assert [chat.assisted for chat in (ROOM, MEETING, TURNS, quiet, late)] == [False, False, True, False, False]
+    first = [text_of(text[: made.bodies[1][1]]) for made, text in memories(ROOM, MEETING, TURNS, seeds=range(150))]
+    found = [re.search(r"\b(?:ship|number|Person)\s?2\d\d\b", one) is not None for one in first]
+    # of three kinds, and 0.3 of the time before all others
+    assert np.mean(found) == pytest.approx(0.3 + 0.7 / 3, abs=0.1)
+
+
 def test_nothing_to_ask_for_is_no_memory():
     short = Talk([turn("system", "joined"), turn("system", "left")])
     assert linked_memory(corpus_of(short), [100, 50], np.random.default_rng(0)) is None
