@@ -21,10 +21,10 @@ from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text
 from hierlandmark.train.asking import ask_of
 from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text, heading, hide
 from hierlandmark.train.facts import PASSKEY_FILLER, attribute, personal
-from hierlandmark.train.readers import PASSAGE, PLAIN, PROMPT, Look
+from hierlandmark.train.readers import PASSAGE, PROMPT, Look
 from hierlandmark.train.ruler import Span
 from hierlandmark.train.synonyms import reworded
-from hierlandmark.train.words import NAMES
+from hierlandmark.train.words import NAMES, PLAIN
 
 QueryKind = Literal["question", "reply", "turn", "cloze", "asked", "about", "fact"]
 # readers have room for about this many

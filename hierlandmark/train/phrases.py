@@ -5,8 +5,7 @@ import re
 import numpy as np
 
 from hierlandmark.train.forms import VERBS, Rule
-from hierlandmark.train.readers import PLAIN
-from hierlandmark.train.words import COMMON
+from hierlandmark.train.words import EMPTY
 
 # words of a phrase, letters of those that tell something, and the share of phrases whose context is left out
 _WORDS, _TELLING, SHORT = (2, 14), 6, 0.5
@@ -60,22 +59,14 @@ _SAMPLE = frozenset("example sample additional detailed step-by-step summary pra
 _POINTING = frozenset("this that it its these those them they it's that's there he she his her they're someone".split())
 _SOME = frozenset(("a", "an", "some"))
 _POSSESSIVE = frozenset("your my our their his her its".split())
-_VAGUE = (
-    PLAIN
-    | COMMON
-    | frozenset(
-        "example examples summary conclusion overview introduction step steps step-by-step detailed details"
-        " key points point"
-        " information additional context final setup solution note notes result results section analysis"
-        " process tips final"
-        " stuff sense guide explanation breakdown recap next first second third part bit lot kind sort way"
-        " thank thanks wants"
-        " benefits pros cons day morning afternoon evening week scenario options option potential concept"
-        " understanding idea"
-        " definition approach correct started goes going question questions rest reason happens whole issue"
-        " reasonable practical given general specific following different new good great better best sample"
-        " task tasks mention mentioned spend spent total bring".split()
-    )
+_VAGUE = EMPTY | frozenset(
+    "example examples summary conclusion overview introduction step steps step-by-step detailed details key points "
+    "point information additional context final setup solution note notes result results section analysis process "
+    "tips stuff sense guide explanation breakdown recap next first second third part bit lot kind sort way thank "
+    "thanks wants benefits pros cons day morning afternoon evening week scenario options option potential concept "
+    "understanding idea definition approach correct started goes going question questions rest reason happens whole "
+    "issue reasonable practical given general specific following different new good great better best sample task "
+    "tasks mention mentioned spend spent total bring".split()
 )
 _THEIRS = {
     "i": "they", "my": "their", "me": "them", "i'm": "they're", "i've": "they've", "i'll": "they'll",

@@ -11,6 +11,7 @@ from hierlandmark.train import facts
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.facts import Fact
 from hierlandmark.train.ruler import PlacedNeedles, Span, ask_needles
+from hierlandmark.train.words import PLAIN
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,6 @@ class Placed:
 # weight of each token of an answer: a fact is short and exact, a passage long and soon copied by rote, and words that
 # the question holds already need no memory
 _FACT, PASSAGE, _SAID, PROMPT = 4.0, 0.6, 0.4, 0.02
-# what people leave out of a search
-PLAIN = frozenset(
-    "a all are can did do does i in is it me my of on or remind remember the to what what's which you".split()
-)
 # a place, and the tokens of the memory that hold what is needed there
 Look = tuple[int, tuple[Span, ...]]
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from hierlandmark.model.prompts import DOCUMENT_ROLE
 from hierlandmark.train.links import SENTENCE
-from hierlandmark.train.readers import PLAIN
-from hierlandmark.train.words import COMMON
+from hierlandmark.train.words import EMPTY
 
 TYPE = "generated"
 # how a question begins, by who speaks; the model goes on from there
@@ -55,7 +54,6 @@ OF_TEXT = frozenset(
     "message messages text passage topic topics question questions sentence following answer response conversation "
     "assist".split()
 )
-_STOP = PLAIN | COMMON
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def keep(draw: Draw, text: str, found: Found) -> str | None:
     known = {*told, *_words(draw.role), *begun, "i"}
     if any(word.lower() not in known for word in _WORD.findall(question)[1:] if word[0].isupper() or word[0].isdigit()):
         return None
-    shared = {word for word in {*new} & {*told} - _STOP if len(word) > 2 and word in found}
+    shared = {word for word in {*new} & {*told} - EMPTY if len(word) > 2 and word in found}
     if sum(map(len, shared)) < _LEAST_SHARED or " ".join(words) in " ".join(told):
         return None
     held = frozenset.intersection(*(found[word] for word in shared))
@@ -148,7 +146,7 @@ def _cut(text: str, rng: np.random.Generator) -> str:
 
 
 def _says_enough(shown: str) -> bool:
-    telling = {word for word in _words(shown) if len(word) > 2 and word.isalpha() and word not in _STOP}
+    telling = {word for word in _words(shown) if len(word) > 2 and word.isalpha() and word not in EMPTY}
     letters = sum(char.isalpha() or char.isspace() for char in shown)
     enough = len(shown.split()) >= _LEAST_WORDS and len(telling) >= _LEAST_TELLING
     return enough and shown.count("\\") < _MOST_COMMANDS and letters >= _LEAST_LETTERS * len(shown)

@@ -1,4 +1,4 @@
-"""Words that made-up facts are built from."""
+"""Words that made-up facts are built from, and words that tell nothing."""
 
 ADJECTIVES = (
     "amber ancient angry arctic autumn azure bitter blue bold brass brave bright bronze calm clever cold copper coral "
@@ -126,3 +126,9 @@ COMMON = frozenset(
     "up us use used user using very want was way we well were what when where which while who why will with would "
     "yeah yes yet you your".split()
 )
+# what people leave out of a search
+PLAIN = frozenset(
+    "a all are can did do does i in is it me my of on or remind remember the to what what's which you".split()
+)
+# words that tell nothing of what a message is about
+EMPTY = PLAIN | COMMON
