@@ -44,6 +44,14 @@ def test_reads_what_was_written(tmp_path: Path, name: str) -> None:
     assert second.questions == []
 
 
+def test_other_keys_are_ignored(tmp_path: Path) -> None:
+    more = {"tiem": "2024", "name": None, "\U0001f600": [{}]}
+    plain, other = message(), message(**more) | more | {"questions": [{"question": "?", "evidence": [1], **more}]}
+    (chat,) = read_chats(write(tmp_path, other))
+    assert chat == Conversation.model_validate({**plain, "questions": [{"question": "?", "evidence": [1]}]})
+    assert chat.messages[0].time is None and chat.messages[0].metadata == {}
+
+
 def test_reads_a_line_at_a_time(tmp_path: Path) -> None:
     chats = read_chats(write(tmp_path, CHAT, "{"))
     assert next(chats).id == "c1"

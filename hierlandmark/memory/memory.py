@@ -164,11 +164,12 @@ class Memory(IndexVerbs, AsyncVerbs):
         """Remember messages, in order, after all that is remembered: all of them, or on any error none.
 
         Args:
-            messages: `Message` objects or mappings with id, role, content, time and metadata.
+            messages: `Message` objects or mappings with id, role, content, time and metadata, and no other key.
             progress: called with tokens done and tokens in all.
 
         Raises:
             InvalidMessage: empty, too long, or not UTF-8.
+            InvalidArgument: a mapping has another key.
             DuplicateMessageId: an id is there already, or twice in `messages`.
             StoreNotWritable: read-only folder, full disk, locked database.
         """

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from hierlandmark.errors import DuplicateMessageId, InvalidMessage
+from hierlandmark.errors import DuplicateMessageId, InvalidArgument, InvalidMessage
 from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.prompts import render
@@ -18,6 +18,7 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
 
     Raises:
         InvalidMessage: a field is missing or of the wrong type, text is empty, not UTF-8, or over `max_bytes`.
+        InvalidArgument: a mapping has a key that no message has.
         DuplicateMessageId: an id stands twice.
     """
     if not isinstance(messages, Iterable) or isinstance(messages, (str, bytes, Mapping, Message)):
@@ -25,12 +26,7 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
     out: list[Message] = []
     seen: set[tuple[type, Any]] = set()
     for given in messages:
-        try:
-            message = given if isinstance(given, Message) else Message.model_validate(dict(given))
-        except (ValidationError, TypeError, ValueError) as error:
-            raise InvalidMessage(
-                f"expected a message with id, role and content, got {_short(given)}: {error}"
-            ) from error
+        message = given if isinstance(given, Message) else _from_mapping(given)
         check_text(message.content, f"the text of message {message.id!r}", max_bytes)
         for name in ("role", "time"):
             value = getattr(message, name)
@@ -42,6 +38,21 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
         seen.add(key)
         out.append(message)
     return out
+
+
+def _from_mapping(given: Any) -> Message:
+    try:
+        fields = dict(given)
+        message = Message.model_validate(fields)
+    except (ValidationError, TypeError, ValueError) as error:
+        raise InvalidMessage(f"expected a message with id, role and content, got {_short(given)}: {error}") from error
+    # a misspelt key would lose a time or metadata without a word
+    if unknown := [key for key in fields if key not in Message.model_fields]:
+        raise InvalidArgument(
+            f"expected a message of {', '.join(Message.model_fields)}, got {', '.join(map(repr, unknown))} in message "
+            f"{message.id!r}; put what else is to be kept under metadata"
+        )
+    return message
 
 
 def check_text(text: str, what: str, max_bytes: int | None = None) -> None:

@@ -63,3 +63,24 @@ def test_messages_are_a_list(memory, messages):
     with pytest.raises(InvalidMessage):
         memory.add(messages)
     assert len(memory.messages()) == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"tiem": "2026-03-01"}, "got 'tiem' in message 9"),
+        ({"name": "Ana", "tool_calls": [], "time": "2026-03-01"}, "got 'name', 'tool_calls' in message 9"),
+        ({"Content": "twice"}, "got 'Content' in message 9"),
+    ],
+    ids=["typo", "two", "capital"],
+)
+def test_a_message_has_no_other_keys(memory, more, named):
+    with pytest.raises(InvalidArgument, match=f"id, role, content, time, metadata, {named}"):
+        memory.add([{"id": 8, "content": "fine"}, {"id": 9, "content": "x", **more}])
+    assert len(memory.messages()) == 4
+    # a field that is missing is told as before
+    with pytest.raises(InvalidMessage, match="content"):
+        memory.add([{"id": 9, **more}])
+    memory.add([{"id": 9, "content": "x", "metadata": more}])
+    assert memory.messages([9])[0].metadata == more
+    memory.forget([9])
