@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from hierlandmark.errors import DuplicateMessageId, InvalidArgument, InvalidMessage
+from hierlandmark.errors import DuplicateMessageId, InvalidMessage
 from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.prompts import render
@@ -17,8 +17,8 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
     """Messages as models.
 
     Raises:
-        InvalidMessage: a field is missing or of the wrong type, text is empty, not UTF-8, or over `max_bytes`.
-        InvalidArgument: a mapping has a key that no message has.
+        InvalidMessage: a field is missing or of the wrong type, a mapping has a key that no message has, text is empty,
+            not UTF-8, or over `max_bytes`.
         DuplicateMessageId: an id stands twice.
     """
     if not isinstance(messages, Iterable) or isinstance(messages, (str, bytes, Mapping, Message)):
@@ -48,7 +48,7 @@ def _from_mapping(given: Any) -> Message:
         raise InvalidMessage(f"expected a message with id, role and content, got {_short(given)}: {error}") from error
     # a misspelt key would lose a time or metadata without a word
     if unknown := [key for key in fields if key not in Message.model_fields]:
-        raise InvalidArgument(
+        raise InvalidMessage(
             f"expected a message of {', '.join(Message.model_fields)}, got {', '.join(map(repr, unknown))} in message "
             f"{message.id!r}; put what else is to be kept under metadata"
         )

@@ -75,7 +75,7 @@ def test_messages_are_a_list(memory, messages):
     ids=["typo", "two", "capital"],
 )
 def test_a_message_has_no_other_keys(memory, more, named):
-    with pytest.raises(InvalidArgument, match=f"id, role, content, time, metadata, {named}"):
+    with pytest.raises(InvalidMessage, match=f"id, role, content, time, metadata, {named}"):
         memory.add([{"id": 8, "content": "fine"}, {"id": 9, "content": "x", **more}])
     assert len(memory.messages()) == 4
     # a field that is missing is told as before
