@@ -14,6 +14,8 @@ Encode = Literal["segment"]
 Keep = Literal["all", "search"]
 # which of a memory's keys: those that attention reads, or those that a search looks at
 Use = Literal["read", "search"]
+# messages whose segments an answer is made from, where it is not said
+AMONG = 8
 
 
 class LayoutConfig(BaseModel):
@@ -50,8 +52,10 @@ class RecallConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # two trained levels, or every landmark scored as in the paper
+    # of answers: two trained levels, or every landmark scored as in the paper
     mode: Mode = "hierarchical"
+    # of searches that name none; "hybrid" finds most wherever it was measured (docs/results.md)
+    search_mode: SearchMode = "hybrid"
     # segments a query opens
     segments: int = Field(default=4, ge=1)
     # segments a search opens at least, or a sixteenth of all: it ranks messages, and wants more to choose from than a

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample_chat.jsonl"
 NAMESPACE = "demo"
-# messages whose segments an answer is made from
-AMONG = 3
 
 
 def demo(
@@ -77,7 +75,7 @@ def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread:
         found = memory.search(one, 3)
         show_hits(found.hits)
         show_cost(found.cost)
-        answer = memory.ask(one, max_new_tokens=24, among=AMONG)
+        answer = memory.ask(one, max_new_tokens=24)
         first.append(answer.first_token_s)
         typer.echo(f"\n= {short(answer.text, 400)}\n\nwhy: of the attention that went to those messages' segments")
         show_trace(answer.trace, 3)

@@ -23,7 +23,7 @@ def search(
     db: DbOption,
     namespace: NamespaceOption = "default",
     k: Annotated[int, typer.Option("-k", help="Messages to find.")] = 10,
-    mode: SearchModeOption = "hierarchical",
+    mode: SearchModeOption = "hybrid",
     role: Annotated[
         list[str] | None, typer.Option("--role", help="Only messages of this role; may be repeated.")
     ] = None,

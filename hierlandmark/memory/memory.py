@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode, Use
+from hierlandmark.config import AMONG, Keep, MemoryConfig, Mode, SearchMode, Use
 from hierlandmark.errors import (
     InvalidArgument,
     KeepMismatch,
@@ -197,10 +197,11 @@ class Memory(IndexVerbs, AsyncVerbs):
         parse_time: bool = False,
         now: datetime | None = None,
     ) -> SearchResult:
-        """The k messages that the model's attention points at, best first; all there are when there are fewer.
+        """The k messages that answer a query best, best first; all there are when there are fewer.
 
-        Gate and landmark keys are looked at; of blocks only the best that hold several messages are read, to tell these
-        apart. "hybrid" multiplies the hierarchical scores by how well words match by BM25 (`memory.fuse`).
+        "hierarchical" ranks by where the model's attention points: gate and landmark keys are looked at; of blocks only
+        the best that hold several messages are read, to tell these apart. "hybrid", the default
+        (`RecallConfig.search_mode`), multiplies these scores by how well words match by BM25 (`memory.fuse`).
         "index" looks at the gates of a few cells of an index (`build_index`) instead of all, and beside it at those of
         segments that are not in it.
         What a score means: `results.Hit`. A query longer than a segment (502 tokens in the shipped layout) is cut at
@@ -231,6 +232,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         narrowed, span = checked_filter(where), None
         if parse_time and (span := time_span(query, now)):
             narrowed = span.narrow(narrowed)
+        mode = mode or self.config.recall.search_mode
         with self._lock:
             model, store = self._ready()
             began = time.perf_counter()
@@ -249,7 +251,7 @@ class Memory(IndexVerbs, AsyncVerbs):
             )
         return result.model_copy(update={"when": span})
 
-    def _look(self, model: LandmarkModel, store: BlockStore, mode: SearchMode | None) -> Look:
+    def _look(self, model: LandmarkModel, store: BlockStore, mode: SearchMode) -> Look:
         if mode == "index":
             through = self._through_index(model, store)
             through.begin()
@@ -267,7 +269,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         *,
         max_new_tokens: int = 128,
         mode: Mode | None = None,
-        among: int | None = None,
+        among: int | None = AMONG,
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
         """Answer a question; in every layer the attention recalls blocks from the store.
@@ -275,8 +277,8 @@ class Memory(IndexVerbs, AsyncVerbs):
         Args:
             max_new_tokens: the answer ends there, or earlier by itself.
             among: search first (`search(mode="hybrid")`), and recall from the segments that hold the so many best
-                messages only, whatever `mode` says; `Answer.among` names them. By default from all. Where a chat holds
-                much that is alike, a small model answers better from few (docs/results.md).
+                messages only, whatever `mode` says; `Answer.among` names them. None: recall from all. Where a chat
+                holds much that is alike, a small model answers better from few (docs/results.md).
             on_token: called with each piece of text as it is made.
 
         Raises:

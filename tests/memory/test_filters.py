@@ -85,7 +85,7 @@ def test_segments_without_a_match_are_not_looked_at(memory):
 def test_the_number_of_opened_segments_counts_those_with_a_match(memory, monkeypatch):
     config = memory.config.recall.model_copy(update={"search_segments": 2})
     monkeypatch.setattr(memory, "config", memory.config.model_copy(update={"recall": config}))
-    segments = {block.segment for block in memory.search("plain", 1, where=MARCH).trace.blocks}
+    segments = {block.segment for block in memory.search("plain", 1, mode="hierarchical", where=MARCH).trace.blocks}
     assert len(segments) == 2
 
 

@@ -157,7 +157,9 @@ def test_reopened_and_forgotten(tmp_path):
         other.add(CHAT)
         for one in (memory, other):
             one.forget([3, 4, 9])
-        assert [hit[:2] for hit in ranking(memory)[0]] == [hit[:2] for hit in ranking(other)[0]]
+        # without words, which the two stores count differently
+        by_file, in_memory = (ranking(one, mode="hierarchical")[0] for one in (memory, other))
+        assert [hit[:2] for hit in by_file] == [hit[:2] for hit in in_memory]
         assert len(memory.search("word7", 14).hits) == 11
     assert b"2 says word3" in path.read_bytes()
     assert b"3 says word10" not in path.read_bytes()

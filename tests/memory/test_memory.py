@@ -138,7 +138,7 @@ BAD = [
     ([{"id": 1, "role": "\ud800", "content": "x"}], InvalidMessage),
     ([{"id": 1.5, "role": "user", "content": "x"}], InvalidMessage),
     ([{"role": "user", "content": "x"}], InvalidMessage),
-    ([{"id": 1, "content": "x", "tiem": "2026-03-01"}], InvalidArgument),
+    ([{"id": 1, "content": "x", "tiem": "2026-03-01"}], InvalidMessage),
     (["text"], InvalidMessage),
     ([{"id": 1, "role": "user", "content": "x" * 10_000_000}], InvalidMessage),
     ([{"id": 7, "role": "u", "content": "x"}, {"id": 7, "role": "u", "content": "y"}], DuplicateMessageId),
