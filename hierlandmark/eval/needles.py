@@ -170,7 +170,8 @@ def _start(make_model: Callable[[], "LandmarkModel"], plan: Plan, threads: int) 
     import torch
 
     keep_freed_memory()
-    torch.set_num_threads(threads)
+    # no more than OMP_NUM_THREADS says
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
     _TRIALS[:] = [_make(make_model, plan)]
 
 
