@@ -19,7 +19,7 @@ from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
 from hierlandmark.recall.held import Buffers, Cache, Restored
 from hierlandmark.recall.sources import Attended, Source, Tally
-from hierlandmark.recall.tensors import to_tensor
+from hierlandmark.recall.tensors import to_array, to_tensor
 from hierlandmark.select import block_weights, flat_weights, gate_mass, top, top_places
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, SegmentRecord
 
@@ -399,7 +399,8 @@ class Recall:
         for name in absent:
             cache[name] = len(cache) if len(cache) < len(pool) else cache.popitem(last=False)[1]
         if absent:
-            pool[[cache[name] for name in absent]] = fresh
+            # numpy copies rows whole
+            to_array(pool)[[cache[name] for name in absent]] = to_array(fresh)
         return pool, torch.tensor([cache[name] for name in names])
 
     def _pooled(self) -> Tensor:
@@ -430,7 +431,7 @@ class Recall:
         which = torch.tensor([place % N for place, _ in split])
         keys, (cos, sin) = out[:, 0], self._turns[layer]
         wide = self._buffers.get("turned", torch.float32, 4, *keys.shape[:-1], spec.head_dim // 2)
-        turn_in_place(keys, cos[which], sin[which], wide)
+        turn_in_place(keys, cos.index_select(0, which), sin.index_select(0, which), wide)
         return out
 
     def _read_blocks(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
