@@ -48,8 +48,7 @@ def _best(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> tor
 
 def gate_mass(gate_logits: Tensor, near_lse: Tensor) -> Tensor:
     """P0 mass on each gate, beside the local window: (H, T, G) logits, (H, T) log-sum-exp -> (H, T, G)."""
-    total = torch.logaddexp(near_lse, gate_logits.logsumexp(-1))
-    return (gate_logits - total.unsqueeze(-1)).exp()
+    return torch.cat((gate_logits, near_lse.unsqueeze(-1)), dim=-1).softmax(-1)[..., :-1]
 
 
 def block_weights(gate_logits: Tensor, landmark_logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,10 +41,10 @@ def recalling(model, store, **options):
     return model.recall([Source(store, store.segments("n"), store.gate_keys("n")[1])], config)
 
 
-def questions(seed=0):
+def questions(seed=0, tokens=T):
     generator = torch.Generator().manual_seed(seed)
     # far from even, so that choosing matters
-    return 2 * torch.randn(H, T, D, generator=generator), torch.randn(H, T, generator=generator)
+    return 2 * torch.randn(H, tokens, D, generator=generator), torch.randn(H, tokens, generator=generator)
 
 
 def softmax(values):
@@ -79,7 +79,7 @@ class Reference:
             gate = turned(torch.from_numpy(raw[s, LAYER])[:, None], [gate_position(counts, layout)])
             mark = turned(torch.from_numpy(marks[:, LAYER]).transpose(0, 1), landmark_positions(counts, layout))
             for h in range(H):
-                for t in range(T):
+                for t in range(q.shape[1]):
                     ask = q[h, t]
                     self.gates[h, t, s] = float(ask @ gate[h // group, 0]) * SCALE
                     for b in range(len(counts)):
@@ -94,7 +94,7 @@ class Reference:
     def together(self, h, t):
         """Who shares a choice with this head and token."""
         heads = range(H) if self.config.granularity in ("token", "shared") else [h]
-        tokens = range(T) if self.config.granularity in ("head", "shared") else [t]
+        tokens = range(len(self.near[0])) if self.config.granularity in ("head", "shared") else [t]
         return [(g, u) for g in heads for u in tokens if self.active(g, u)]
 
     def first(self, h, t):
@@ -153,7 +153,7 @@ class Reference:
 def assert_as_written_out(model, store, q, near, **options):
     recall = recalling(model, store, **options)
     reference = Reference(model, store, q, near, recall.config)
-    wanted = [[reference.read(h, t) for t in range(T)] for h in range(H)]
+    wanted = [[reference.read(h, t) for t in range(q.shape[1])] for h in range(H)]
     lses = torch.tensor([[total for _, total in row] for row in wanted])
     found = recall.read(LAYER, q, near, SCALE)
     if found is None:
@@ -164,28 +164,62 @@ def assert_as_written_out(model, store, q, near, **options):
     return lses
 
 
+# a token by itself, as answers are made, goes another way than many together
+@pytest.mark.parametrize("tokens", [1, T])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("segments", "blocks"), [(1, 1), (2, 3), (4, 2), (99, 99)])
-def test_the_best_segments_and_blocks_are_read(model, store, mode, granularity, segments, blocks):
+def test_the_best_segments_and_blocks_are_read(model, store, mode, granularity, segments, blocks, tokens):
     for seed in range(2):
         options = {"mode": mode, "granularity": granularity, "segments": segments, "blocks": blocks}
-        assert_as_written_out(model, store, *questions(seed), **options)
+        assert_as_written_out(model, store, *questions(seed, tokens), **options)
+
+
+@pytest.mark.parametrize(("tokens", "places"), [(1, (0, 1, 2)), (T, (3, 10, 16))])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("mode", MODES)
+def test_under_the_threshold_a_head_and_token_reads_nothing(model, store, mode, granularity, tokens, places):
+    q, near = questions(0, tokens)
+    options = {"mode": mode, "granularity": granularity, "segments": 2, "blocks": 2}
+    reference = Reference(model, store, q, near, RecallConfig(mode=mode))
+    masses = sorted(sum(reference.mass(h, t).values()) for h in range(H) for t in range(tokens))
+    for at in places:
+        threshold = (masses[at] + masses[at + 1]) / 2
+        lses = assert_as_written_out(model, store, q, near, threshold=threshold, **options)
+        assert int((lses == -math.inf).sum()) == at + 1
+    assert (assert_as_written_out(model, store, q, near + 50, threshold=0.5, **options) == -math.inf).all()
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("mode", MODES)
-def test_under_the_threshold_a_head_and_token_reads_nothing(model, store, mode, granularity):
-    q, near = questions()
-    options = {"mode": mode, "granularity": granularity, "segments": 2, "blocks": 2}
-    reference = Reference(model, store, q, near, RecallConfig(mode=mode))
-    masses = sorted(sum(reference.mass(h, t).values()) for h in range(H) for t in range(T))
-    for at in (3, 10, 16):
-        threshold = (masses[at] + masses[at + 1]) / 2
-        lses = assert_as_written_out(model, store, q, near, threshold=threshold, **options)
-        assert int((lses == -math.inf).sum()) == at + 1
-    q, near = questions()
-    assert (assert_as_written_out(model, store, q, near + 50, threshold=0.5, **options) == -math.inf).all()
+def test_one_token_counts_and_notes_what_many_do(model, store, mode, granularity):
+    """A token twice is many: each notes as much as the token alone, and the work is the same."""
+    options = {"mode": mode, "granularity": granularity, "segments": 2, "blocks": 3, "threshold": 0.5}
+    q, near = questions(3, 1)
+    one, two = recalling(model, store, **options), recalling(model, store, **options)
+    noted = [recall.watch(H) for recall in (one, two)]
+    for layer in (0, 1, 0):
+        alone = one.read(layer, q, near, SCALE)
+        twice = two.read(layer, q.repeat(1, 2, 1), near.repeat(1, 2), SCALE)
+        for found, wanted in zip(alone, twice, strict=True):
+            torch.testing.assert_close(found[:, 0], wanted[:, 1], **TOLERANCE)
+    torch.testing.assert_close(2 * noted[0].gates, noted[1].gates, **TOLERANCE)
+    torch.testing.assert_close(2 * noted[0].blocks, noted[1].blocks, **TOLERANCE)
+    assert noted[0].blocks.sum() > 0
+    assert one.tally == two.tally
+
+
+@pytest.mark.parametrize("tokens", [1, T])
+@pytest.mark.parametrize("cached", [1, 2, 3, 99])
+def test_what_is_held_is_what_is_in_the_store(model, store, cached, tokens):
+    """Many questions, so that pieces of blocks come and go."""
+    recall = recalling(model, store, segments=2, blocks=2, cached_blocks=cached)
+    for seed in range(8):
+        q, near = questions(seed, tokens)
+        fresh = recalling(model, store, segments=2, blocks=2)
+        for layer in range(2):
+            for found, wanted in zip(*(one.read(layer, q, near, SCALE) for one in (recall, fresh)), strict=True):
+                assert torch.equal(found, wanted)
 
 
 def removed(store):

@@ -1,6 +1,7 @@
 """One layer's query -> select -> read blocks -> attention over what was read."""
 
+from hierlandmark.recall.sources import Attended, Source, Tally
 from hierlandmark.recall.tensors import to_array, to_tensor
-from hierlandmark.recall.view import NEG, Attended, Recall, Source, Tally
+from hierlandmark.recall.view import NEG, Recall
 
 __all__ = ["NEG", "Attended", "Recall", "Source", "Tally", "to_array", "to_tensor"]

@@ -13,7 +13,7 @@ from hierlandmark.store.protocol import EncodedSegment
 
 @dataclass
 class Cache:
-    """Blocks of one layer, least recently used first: block -> slot."""
+    """Pieces of blocks of one layer, least recently used first: name -> slot."""
 
     slots: OrderedDict[int, int] = field(default_factory=OrderedDict)
 
@@ -84,8 +84,8 @@ class Buffers:
         return held[:size].view(shape)
 
     def picked(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
-        """Rows of a table in fp32: (n, W) and (m,) -> (m, W)."""
-        shape = (len(rows), table.shape[1])
-        narrow = self.get("narrow", table.dtype, *shape)
+        """Rows of a table in fp32, their parts apart: (n, C, P, D) and (m,) -> (C, m, P, D)."""
+        _, *parts = table.shape
+        narrow = self.get("narrow", table.dtype, len(rows), *parts)
         torch.index_select(table, 0, rows, out=narrow)
-        return self.get(name, torch.float32, *shape).copy_(narrow)
+        return self.get(name, torch.float32, parts[0], len(rows), *parts[1:]).copy_(narrow.transpose(0, 1))

@@ -4,10 +4,11 @@ Recalled keys get stingy positions: every segment is put into one slot of `segme
 query's own segment, each block at its own offset there. Blocks share the slot safely, since P2 is a softmax per block.
 
 Shapes: H query heads in H_kv groups, T query positions, G segments, N blocks a segment, P positions a block, D width.
+A block's place is that of its segment times N plus its own there. A piece is what one group of heads reads of a block,
+(C, P, D): keys and values, or keys alone; its name is the block's place times H_kv plus the group.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
 from hierlandmark.recall.held import Buffers, Cache, Restored
-from hierlandmark.recall.tensors import to_tensor
-from hierlandmark.results import Cost
-from hierlandmark.select import block_weights, flat_weights, gate_mass, top
-from hierlandmark.store.protocol import BlockStore, EncodedSegment, KVSpec, SegmentRecord
+from hierlandmark.recall.sources import Attended, Source, Tally
+from hierlandmark.recall.tensors import to_array, to_tensor
+from hierlandmark.select import block_weights, flat_weights, gate_mass, top, top_places
+from hierlandmark.store.protocol import EncodedSegment, KVSpec, SegmentRecord
 
 NEG = float("-inf")
 # segments whose landmarks are scored together
@@ -30,51 +31,13 @@ _HELD = 3 * 2**20
 Restore = Callable[[SegmentRecord], EncodedSegment]
 
 
-@dataclass
-class Tally:
-    """Work done so far; see `results.Cost`."""
-
-    gate_keys: int = 0
-    landmark_keys: int = 0
-    blocks_read: int = 0
-    bytes_read: int = 0
-
-    def cost(self, ms: float) -> Cost:
-        """As a result."""
-        return Cost(
-            gate_keys=self.gate_keys,
-            landmark_keys=self.landmark_keys,
-            blocks_read=self.blocks_read,
-            bytes_read=self.bytes_read,
-            ms=ms,
-        )
-
-
-@dataclass
-class Attended:
-    """Mass given so far, summed over queries: (L, H, G) to gates and (L, H, G, N) to blocks."""
-
-    gates: Tensor
-    blocks: Tensor
-
-
-@dataclass
-class Source:
-    """Segments of one store that a query may look into, in text order."""
-
-    store: BlockStore
-    records: list[SegmentRecord]
-    gates: np.ndarray  # (G, L + S, H_kv, D), as the store gives them
-    # a window of the answer itself: what is read of it was never fetched from the database
-    scratch: bool = False
-
-
 class Recall:
     """Looks into the segments of some sources as they were listed, whatever others write meanwhile.
 
     In memory: all gates; the landmarks of every segment that was ever opened (L * H_kv * N * D elements each, 0.2 GB
-    for the shipped model and a million tokens, all of them in flat mode); the blocks last read, `cached_blocks` a
-    layer; segments encoded again, up to `restored_bytes`; for answers seven buffers of at most 3 MiB each.
+    for the shipped model and a million tokens, all of them in flat mode); the pieces of blocks last read, of each layer
+    as many as `cached_blocks` blocks have; segments encoded again, up to `restored_bytes`; for answers a few buffers of
+    at most 3 MiB each.
 
     Args:
         sources: stores and the segments of each that may be read.
@@ -115,11 +78,12 @@ class Recall:
         self._opened: set[int] = set()
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [Cache() for _ in range(spec.layers)]
+        self._groups = torch.arange(spec.kv_heads).unsqueeze(1)  # (H_kv, 1)
         self._pool: Tensor | None = None
         # a search asks each layer once: nothing would be used again
         self._buffers = Buffers(_HELD if spec.keep == "all" else 0)
-        # of each place in a segment: (N, 1, P, D / 2) twice a layer
-        places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, 1, layout.block_size)
+        # of each place in a segment: (N, P, D / 2) twice a layer
+        places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, layout.block_size)
         self._turns = [turns(places, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
         self._index()
 
@@ -128,10 +92,13 @@ class Recall:
         N = self.layout.blocks_per_segment
         spec, G = self.spec, len(self._where)
         self.present = torch.zeros(G, N, dtype=torch.bool)
-        self._masks = torch.zeros(G, N, self.layout.block_size, dtype=torch.bool)
+        self._blocks = [len(record.block_content) for _, record in self._where]
+        # where no content stands
+        self._hidden = torch.ones(G, N, self.layout.block_size, dtype=torch.bool)
         for s, (_, record) in enumerate(self._where):
             self.present[s, : len(record.block_content)] = True
-            self._masks[s, : len(record.block_content)] = self.content(s)
+            self._hidden[s, : len(record.block_content)] = ~self.content(s)
+        self._absent = ~self.present
         # rotated; of segments never opened, memory that is never touched
         self._landmarks = torch.empty(spec.layers, spec.kv_heads, G, N, spec.head_dim, dtype=getattr(torch, spec.dtype))
         if self._restore is not None:
@@ -201,34 +168,106 @@ class Recall:
         if not self._where:
             return None
         q = q.float().contiguous()
+        if q.shape[1] == 1:
+            return self._read_one(layer, q, near_lse, scale)
         choose = self._choose_flat if self.config.mode == "flat" else self._choose
         chosen = choose(layer, q, near_lse, scale)
         if chosen is None:
             return None
         weights, lse, segments = chosen  # (H, T, S, N), (H, T), segments opened
         used = (weights > 0).any(0).any(0)  # (S, N)
-        places = used.nonzero()
-        blocks = [(segments[s], b) for s, b in places.tolist()]
-        held, index = self._hold(layer, blocks)
-        self.tally.blocks_read += len(blocks)
-        H, T, D = q.shape
-        H_kv, P = self.spec.kv_heads, self.spec.block_size
-        w = weights[:, :, used].view(H_kv, -1, len(blocks))  # (H_kv, rep * T, n)
+        s, b = used.nonzero().unbind(1)
+        places = torch.tensor(segments)[s] * used.shape[1] + b  # (n,)
+        self.tally.blocks_read += len(places)
+        H_kv, n = self.spec.kv_heads, len(places)
+        w = weights[:, :, used].view(H_kv, -1, n)  # (H_kv, rep * T, n)
         # each group of heads takes the blocks that it chose, m at most, and not those of all
         mine = (w > 0).any(1)
         pick = mine.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(mine.sum(1).max())]
-        # block, part and group of heads are one axis of rows, P * D numbers each
-        rows = ((index[pick] * self.spec.parts * H_kv) + torch.arange(H_kv).unsqueeze(1)).flatten()
-        table = held.view(-1, P * D)
-        keys, values = (
-            self._buffers.picked(name, table, rows + part * H_kv).view(H_kv, -1, D)  # (H_kv, m * P, D)
-            for part, name in enumerate(("keys", "values"))
-        )
-        content = self._masks[places[:, 0].new_tensor(segments)[places[:, 0]], places[:, 1]][pick].unsqueeze(1)
-        logits = q.view(H_kv, -1, D) @ keys.transpose(1, 2) * scale  # (H_kv, rep * T, m * P)
-        p2 = logits.unflatten(-1, (-1, P)).masked_fill(~content, NEG).softmax(-1)
-        p = p2 * w.gather(2, pick.unsqueeze(1).expand(-1, w.shape[1], -1)).unsqueeze(-1)
-        return (p.flatten(-2) @ values).view(H, T, D), lse
+        w = w.gather(2, pick.unsqueeze(1).expand(-1, w.shape[1], -1))
+        return self._attend(layer, q, places[pick], mine.gather(1, pick), w, scale), lse
+
+    def _read_one(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+        """`read` of one token: the few blocks of each head, not masks over those of all. Most of an answer's time."""
+        choose = self._choose_one_flat if self.config.mode == "flat" else self._choose_one
+        chosen = choose(layer, q, near_lse, scale)
+        if chosen is None:
+            return None
+        places, weights, lse = chosen  # (H, m) twice, (H, 1)
+        used = weights > 0
+        self.tally.blocks_read += len(set(places[used].tolist()))
+        return self._attend(layer, q, places, used, weights.unsqueeze(1), scale), lse
+
+    def _attend(self, layer: int, q: Tensor, places: Tensor, used: Tensor, weights: Tensor, scale: float) -> Tensor:
+        """Attention to blocks, a softmax in each (P2): (H, T, D) fp32.
+
+        Args:
+            places: (A, m) of blocks, A heads or groups of heads apart from each other.
+            used: (A, m), at least one; what is not used is not read, and has a weight of 0.
+            weights: (A, H / A * T, m).
+        """
+        (A, m), H_kv, P, D = places.shape, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim
+        names = (places.reshape(H_kv, -1) * H_kv + self._groups).view(A, m)
+        if not bool(used.all()):
+            names = names.where(used, names[used][0])
+        held, index = self._hold(layer, names.flatten().tolist())
+        keys, values = self._buffers.picked("pieces", held, index).view(2, A, m * P, D)
+        logits = q.view(A, -1, D) @ keys.transpose(1, 2) * scale  # (A, H / A * T, m * P)
+        hidden = self._hidden.view(-1, P)[names // H_kv].unsqueeze(1)
+        p2 = logits.unflatten(-1, (m, P)).masked_fill(hidden, NEG).softmax(-1)
+        return ((p2 * weights.unsqueeze(-1)).flatten(-2) @ values).view(q.shape)
+
+    def _choose_one(
+        self, layer: int, q: Tensor, near_lse: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        config, (H, _, D), H_kv = self.config, q.shape, self.spec.kv_heads
+        N, G = self.layout.blocks_per_segment, self.n_segments
+        gates = self.gate_logits(layer, q, scale)
+        mass = gate_mass(gates, near_lse)
+        active = mass.sum(-1) > config.threshold  # (H, 1)
+        if not bool(active.any()):
+            return None
+        opened, taken = top_places(mass, config.segments, config.granularity, active)  # (H, 1, S)
+        if not bool(taken.all()):
+            # in place of those that nobody opens, whose landmarks may not be there
+            opened = opened.where(taken, opened[taken][0])
+        # in text order, so that of equal blocks the same are chosen as for many tokens: all landmarks of layer 0 are
+        opened, order = opened.sort(-1)
+        taken = taken.gather(-1, order)
+        segments = set(opened.flatten().tolist())
+        self._load_landmarks(segments)
+        self.tally.landmark_keys += H_kv * sum(self._blocks[s] for s in segments)
+        S = opened.shape[-1]
+        rows = (opened.reshape(H_kv, -1) + self._groups * G).flatten()
+        keys = self._buffers.picked("marks", self._landmarks[self._slots[layer]].view(H_kv * G, 1, N, D), rows)
+        logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
+        logits = logits.masked_fill(self._absent[opened], NEG)
+        weight = ((mass.gather(-1, opened) * taken).unsqueeze(-1) * logits.softmax(-1)).flatten(2)
+        picks, picked = top_places(weight, config.blocks, config.granularity, active)  # (H, 1, m)
+        picked &= taken.gather(-1, picks // N)
+        chosen = torch.zeros_like(weight, dtype=torch.bool).scatter_(-1, picks, picked).view_as(logits)
+        weights, lse = block_weights(gates.gather(-1, opened), logits, chosen)
+        places = opened.unsqueeze(-1) * N + torch.arange(N)
+        if self.attended is not None:
+            self.attended.note_one(layer, mass, places.flatten(1), weights.flatten(1), lse, near_lse)
+        return places.flatten(1).gather(-1, picks[:, 0]), weights.flatten(1).gather(-1, picks[:, 0]), lse
+
+    def _choose_one_flat(
+        self, layer: int, q: Tensor, near_lse: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        logits = self.landmark_logits(layer, q, range(self.n_segments), scale)
+        shape = logits.shape
+        flat = logits.flatten(2)
+        mass = gate_mass(flat, near_lse)
+        active = mass.sum(-1) > self.config.threshold
+        if not bool(active.any()):
+            return None
+        places, picked = top_places(mass, self.config.blocks, self.config.granularity, active)  # (H, 1, m)
+        weights, lse = flat_weights(flat.gather(-1, places), picked)
+        places, weights = places[:, 0], weights[:, 0]
+        if self.attended is not None:
+            self.attended.note_one(layer, mass.view(shape).sum(-1), places, weights, lse, near_lse)
+        return places, weights, lse
 
     def _choose(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor, list[int]] | None:
         H, T, _ = q.shape
@@ -246,7 +285,8 @@ class Recall:
         picked = top(weight.flatten(2), self.config.blocks, self.config.granularity, active).view_as(weight)
         picked = picked & open_here.unsqueeze(-1)
         weights, lse = block_weights(gates[:, :, segments], logits, picked)
-        self._note(layer, mass, weights, lse, near_lse, segments)
+        if self.attended is not None:
+            self.attended.note(layer, mass, weights, lse, near_lse, segments)
         return weights, lse, segments
 
     def _choose_flat(
@@ -263,7 +303,8 @@ class Recall:
         weights, lse = flat_weights(flat, picked)
         weights = weights.view(shape)
         kept = (weights > 0).any(-1).flatten(0, 1).any(0).nonzero().flatten().tolist()
-        self._note(layer, mass.view(shape).sum(-1), weights[:, :, kept], lse, near_lse, kept)
+        if self.attended is not None:
+            self.attended.note(layer, mass.view(shape).sum(-1), weights[:, :, kept], lse, near_lse, kept)
         return weights[:, :, kept], lse, kept
 
     def gate_logits(self, layer: int, q: Tensor, scale: float, segments: Sequence[int] | None = None) -> Tensor:
@@ -297,16 +338,17 @@ class Recall:
 
     def content_logits(self, layer: int, q: Tensor, blocks: Sequence[tuple[int, int]], scale: float) -> Tensor:
         """(H, T, D) and n blocks as (segment, block) -> (H, T, n, P) fp32, -inf where no content stands."""
-        held, index = self._hold(self._slots[layer], blocks)
-        keys = held[index, 0]  # (n, H_kv, P, D)
-        content = torch.stack([self._masks[s, b] for s, b in blocks])  # (n, P)
+        N, H_kv = self.layout.blocks_per_segment, self.spec.kv_heads
+        places = torch.tensor([s * N + b for s, b in blocks])
         self.tally.blocks_read += len(blocks)
-        n, H_kv, P, D = keys.shape
-        H, T, _ = q.shape
-        logits = q.reshape(H_kv, -1, D) @ keys.float().permute(1, 3, 0, 2).reshape(H_kv, D, n * P)
-        return (logits.view(H, T, n, P) * scale).masked_fill(~content, NEG)
+        held, index = self._hold(self._slots[layer], (places * H_kv + self._groups).flatten().tolist())
+        keys = held[index, 0].float()  # (H_kv * n, P, D)
+        H, T, D = q.shape
+        hidden = self._hidden.view(-1, self.spec.block_size)[places]  # (n, P)
+        logits = q.reshape(H_kv, -1, D) @ keys.view(H_kv, -1, D).transpose(1, 2)
+        return (logits.view(H, T, *hidden.shape) * scale).masked_fill(hidden, NEG)
 
-    def _load_landmarks(self, segments: Sequence[int]) -> None:
+    def _load_landmarks(self, segments: Collection[int]) -> None:
         absent = [s for s in segments if s not in self._opened]
         for s in absent:
             record = self._where[s][1]
@@ -339,35 +381,33 @@ class Recall:
         if not source.scratch:
             self.tally.bytes_read += array.nbytes
 
-    def _hold(self, layer: int, blocks: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Memory (m, C, H_kv, P, D) that holds these blocks, keys rotated, and where in it each is: (n,)."""
-        N, limit = self.layout.blocks_per_segment, self.config.cached_blocks
-        pool, cache = self._pooled(), self._caches[layer].slots
-        names = [s * N + b for s, b in blocks]
-        absent = [i for i, name in enumerate(names) if name not in cache]
+    def _hold(self, layer: int, names: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Memory (m, C, P, D) that holds these pieces, keys rotated, and where in it each is: (n,)."""
+        pool, cache = self._pooled()[layer], self._caches[layer].slots
         for name in names:
             if name in cache:
                 cache.move_to_end(name)
-        fresh = self._read(layer, [blocks[i] for i in absent]) if absent else pool[layer, :0]
-        if len(names) > limit:
+        absent = list(dict.fromkeys(name for name in names if name not in cache))
+        fresh = self._read(layer, absent) if absent else pool[:0]
+        different = dict.fromkeys(names)
+        if len(different) > len(pool):
             # more than the cache holds: pass through, leave the cache as it is
-            out = torch.empty(len(names), *fresh.shape[1:], dtype=fresh.dtype)
-            held = [i for i, name in enumerate(names) if name in cache]
-            if held:
-                out[held] = pool[layer, [cache[names[i]] for i in held]]
-            out[absent] = fresh
-            return out, torch.arange(len(names))
-        for i in absent:
-            cache[names[i]] = len(cache) if len(cache) < limit else cache.popitem(last=False)[1]
-        index = torch.tensor([cache[name] for name in names], dtype=torch.long)
+            kept = [name for name in different if name in cache]
+            where = {name: i for i, name in enumerate([*kept, *absent])}
+            held = torch.cat((pool[[cache[name] for name in kept]], fresh))
+            return held, torch.tensor([where[name] for name in names])
+        for name in absent:
+            cache[name] = len(cache) if len(cache) < len(pool) else cache.popitem(last=False)[1]
         if absent:
-            pool[layer, index[absent]] = fresh
-        return pool[layer], index
+            # numpy copies rows whole
+            to_array(pool)[[cache[name] for name in absent]] = to_array(fresh)
+        return pool, torch.tensor([cache[name] for name in names])
 
     def _pooled(self) -> Tensor:
         if self._pool is None:
             spec = self.spec
-            shape = (spec.layers, self.config.cached_blocks, spec.parts, spec.kv_heads, spec.block_size, spec.head_dim)
+            pieces = self.config.cached_blocks * spec.kv_heads
+            shape = (spec.layers, pieces, spec.parts, spec.block_size, spec.head_dim)
             self._pool = torch.zeros(shape, dtype=getattr(torch, spec.dtype))
         return self._pool
 
@@ -378,34 +418,49 @@ class Recall:
             self._contents[shape] = torch.from_numpy(content_mask(shape, self.layout))
         return self._contents[shape]
 
-    def _read(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
-        """From the stores: (n, C, H_kv, P, D), keys rotated. It is to be copied before any other are read."""
-        spec = self.spec
-        shape = (len(blocks), spec.parts, spec.kv_heads, spec.block_size, spec.head_dim)
-        out = self._buffers.get("read", getattr(torch, spec.dtype), *shape)
+    def _read(self, layer: int, names: Sequence[int]) -> Tensor:
+        """Pieces from the stores: (n, C, P, D), keys rotated. They are to be copied before any other are read."""
+        spec, N = self.spec, self.layout.blocks_per_segment
+        split = [divmod(name, spec.kv_heads) for name in names]
+        where = {place: i for i, place in enumerate(dict.fromkeys(place for place, _ in split))}
+        blocks = self._read_blocks(layer, [divmod(place, N) for place in where])
+        rows = [(where[place] * spec.parts + c) * spec.kv_heads + g for place, g in split for c in range(spec.parts)]
+        out = self._buffers.get("read", blocks.dtype, len(rows), spec.block_size, spec.head_dim)
+        torch.index_select(blocks.flatten(0, 2), 0, torch.tensor(rows), out=out)
+        out = out.unflatten(0, (-1, spec.parts))
+        which = torch.tensor([place % N for place, _ in split])
+        keys, (cos, sin) = out[:, 0], self._turns[layer]
+        wide = self._buffers.get("turned", torch.float32, 4, *keys.shape[:-1], spec.head_dim // 2)
+        turn_in_place(keys, cos.index_select(0, which), sin.index_select(0, which), wide)
+        return out
+
+    def _read_blocks(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
+        """From the stores: (n, C, H_kv, P, D), as they are there."""
         by_source: dict[int, list[int]] = {}
         again = [i for i, (s, _) in enumerate(blocks) if s in self._gone]
         for i, (s, _) in enumerate(blocks):
             if s not in self._gone:
                 by_source.setdefault(id(self._where[s][0]), []).append(i)
+        read: list[tuple[list[int], Tensor]] = []
         for members in by_source.values():
-            again += self._read_stored(layer, blocks, members, out)
+            again += self._read_stored(layer, blocks, members, read)
         # a segment's blocks together: one that cannot be held is encoded once for all of them
         for s in dict.fromkeys(blocks[i][0] for i in again):
             kv = self._encoded_again(s).kv
             assert kv is not None
-            for i in again:
-                if blocks[i][0] == s:
-                    out[i] = to_tensor(kv[blocks[i][1], layer], spec)
-        cos, sin = self._turns[layer]
-        which = [b for _, b in blocks]
-        keys = out[:, 0]
-        wide = self._buffers.get("turned", torch.float32, 4, *keys.shape[:-1], spec.head_dim // 2)
-        turn_in_place(keys, cos[which], sin[which], wide)
+            members = [i for i in again if blocks[i][0] == s]
+            read.append((members, to_tensor(kv[[blocks[i][1] for i in members], layer], self.spec)))
+        if len(read) == 1:
+            return read[0][1]
+        out = torch.empty(len(blocks), *read[0][1].shape[1:], dtype=read[0][1].dtype)
+        for members, part in read:
+            out[members] = part
         return out
 
-    def _read_stored(self, layer: int, blocks: Sequence[tuple[int, int]], members: list[int], out: Tensor) -> list[int]:
-        """Fill in those members of one source that its store has as listed; the others."""
+    def _read_stored(
+        self, layer: int, blocks: Sequence[tuple[int, int]], members: list[int], read: list[tuple[list[int], Tensor]]
+    ) -> list[int]:
+        """Append to `read` those members of one source that its store has as listed; the others."""
         segments = [blocks[i][0] for i in members]
         source = self._where[segments[0]][0]
         records = [self._where[s][1] for s in segments]
@@ -426,13 +481,10 @@ class Recall:
             return [
                 i
                 for s in different
-                for i in self._read_stored(layer, blocks, [m for m in members if blocks[m][0] == s], out)
+                for i in self._read_stored(layer, blocks, [m for m in members if blocks[m][0] == s], read)
             ]
         self._count(source, array)
-        if len(members) == len(out):
-            out.copy_(to_tensor(array, self.spec))
-        else:
-            out[members] = to_tensor(array, self.spec)
+        read.append((members, to_tensor(array, self.spec)))
         return []
 
     def _encoded_again(self, segment: int) -> EncodedSegment:
@@ -440,12 +492,3 @@ class Recall:
         restore, record = self._restore, self._where[segment][1]
         assert restore is not None
         return self._restored.get(segment, lambda: restore(record))
-
-    def _note(
-        self, layer: int, mass: Tensor, weights: Tensor, lse: Tensor, near_lse: Tensor, segments: list[int]
-    ) -> None:
-        if self.attended is None:
-            return
-        share = (lse - torch.logaddexp(lse, near_lse)).exp()  # (H, T)
-        self.attended.gates[layer] += mass.sum(1)
-        self.attended.blocks[layer][:, segments] += (weights * share[..., None, None]).sum(1)

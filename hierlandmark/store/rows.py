@@ -17,8 +17,6 @@ Conn = sqlite3.Connection
 
 # largest key SQLite holds
 MAX_ID = 2**63 - 1
-# blocks read in one statement: their bytes are in memory twice until they are copied out
-AT_ONCE = 8
 # parameters of one statement that every build of SQLite takes
 _PARAMETERS = 500
 
@@ -204,11 +202,12 @@ def require_versions(conn: Conn, versions: Mapping[SegmentId, int]) -> None:
             raise rewritten(segment_id)
 
 
-def kv_rows(conn: Conn, row_ids: Sequence[int]) -> dict[int, tuple[int, bytes]]:
-    """Checksum and bytes of those rows of `kv` that are there; `AT_ONCE` at most are asked for."""
+def kv_rows(conn: Conn, row_ids: Sequence[int]) -> Iterator[tuple[int, int, bytes]]:
+    """Id, checksum and bytes of those rows of `kv` that are there, in any order, one in memory at a time."""
     known = [row_id for row_id in row_ids if 0 <= row_id <= MAX_ID]
-    query = f"SELECT id, crc, data FROM kv WHERE id IN ({','.join('?' * len(known))})"
-    return {row_id: (crc, data) for row_id, crc, data in conn.execute(query, known)}
+    for start in range(0, len(known), _PARAMETERS):
+        part = known[start : start + _PARAMETERS]
+        yield from conn.execute(f"SELECT id, crc, data FROM kv WHERE id IN ({','.join('?' * len(part))})", part)
 
 
 def segment_records(

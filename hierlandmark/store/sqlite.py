@@ -51,6 +51,9 @@ class SQLiteStore:
         self.path = file_path(path)
         self._connections = Connections(self.path, *open_pair(self.path, spec, read_only, timeout), timeout)
         self._spec_text = spec_text(spec)
+        # state of the file in which its spec was looked at last, and versions of segments in it
+        self._state = -1
+        self._versions: dict[SegmentId, int] = {}
 
     @staticmethod
     def peek(path: str | os.PathLike[str]) -> Header:
@@ -258,9 +261,8 @@ class SQLiteStore:
 
     def changes(self) -> int:
         """See `BlockStore.changes`."""
-        # https://sqlite.org/pragma.html#pragma_data_version: no connection that reads ever writes
-        with self._reading() as conn:
-            return int(conn.execute("PRAGMA data_version").fetchone()[0])
+        with self._reading():
+            return self._state
 
     def landmark_keys(
         self, segment_ids: Sequence[SegmentId], versions: Sequence[int] | None = None
@@ -284,22 +286,29 @@ class SQLiteStore:
         spec = self.spec
         shape = (spec.parts_of(slot), spec.kv_heads, spec.block_size, spec.head_dim)
         out = np.empty((len(block_ids), *shape), spec.numpy_dtype)
+        # row -> where it goes
+        wanted: dict[int, list[int]] = {}
+        for i, block_id in enumerate(block_ids):
+            wanted.setdefault(int(block_id) * spec.slots + slot, []).append(i)
         with self._reading() as conn:
             if versions is not None:
                 segments = [int(block_id) // spec.blocks_per_segment for block_id in block_ids]
-                rows.require_versions(conn, dict(zip(segments, versions, strict=True)))
-            for start in range(0, len(block_ids), rows.AT_ONCE):
-                part = block_ids[start : start + rows.AT_ONCE]
-                row_ids = [int(block_id) * spec.slots + slot for block_id in part]
-                found = rows.kv_rows(conn, row_ids)
-                for i, (block_id, row_id) in enumerate(zip(part, row_ids, strict=True), start):
-                    if row_id not in found:
-                        raise KeyError(
-                            f"block {block_id} is unknown, or its keys and values were dropped: encode it again"
-                        )
-                    crc, data = found[row_id]
-                    out[i] = from_bytes(data, crc, out.dtype, shape, f"slot {slot} of block {block_id}")
+                self._require_versions(conn, dict(zip(segments, versions, strict=True)))
+            for row_id, crc, data in rows.kv_rows(conn, list(wanted)):
+                what = f"slot {slot} of block {row_id // spec.slots}"
+                out[wanted.pop(row_id)] = from_bytes(data, crc, out.dtype, shape, what)
+        for row_id in wanted:
+            raise KeyError(
+                f"block {row_id // spec.slots} is unknown, or its keys and values were dropped: encode it again"
+            )
         return out
+
+    def _require_versions(self, conn: rows.Conn, versions: dict[SegmentId, int]) -> None:
+        """See `rows.require_versions`; asked once of each segment until something is written."""
+        unknown = {i: version for i, version in versions.items() if self._versions.get(i) != version}
+        if unknown:
+            rows.require_versions(conn, unknown)
+            self._versions |= unknown
 
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:
         """See `BlockStore.drop_kv`. Raises `KeyError`, and drops nothing, when one is not in the namespace."""
@@ -380,12 +389,16 @@ class SQLiteStore:
     ) -> None:
         self.close()
 
-    # another process may have called reset_keys since: a query of a few microseconds tells
+    # another process may have called reset_keys since
 
     @contextmanager
     def _reading(self) -> Iterator[rows.Conn]:
         with self._connections.reading() as conn:
-            self._check_unchanged(conn)
+            # https://sqlite.org/pragma.html#pragma_data_version: no connection that reads ever writes
+            (state,) = conn.execute("PRAGMA data_version").fetchone()
+            if state != self._state:
+                self._check_unchanged(conn)
+                self._state, self._versions = state, {}
             yield conn
 
     @contextmanager

@@ -53,8 +53,8 @@ def test_cost_counts_all_windows(memory):
     short = memory.complete(LONG, max_new_tokens=2)
     # greedy: the longer answer begins with the shorter one and does all its work
     capacity = memory.model.layout.segment_capacity
-    long = remembering(1).complete(LONG, max_new_tokens=3 * capacity)
-    brief = remembering(1).complete(LONG, max_new_tokens=3)
+    long = remembering(2).complete(LONG, max_new_tokens=3 * capacity)
+    brief = remembering(2).complete(LONG, max_new_tokens=3)
     assert long.tokens[:3] == brief.tokens
     assert len(long.tokens) > 2 * capacity
     assert long.cost.gate_keys > len(long.tokens) * brief.cost.gate_keys / 6

@@ -39,10 +39,10 @@ def test_shares_are_the_voting_heads_attention_inside_the_block(model):
         assert {head.layer for head in ranked.heads} == {0, 1}
         masses = torch.zeros(int(content.sum()))
         for i, head in enumerate(ranked.heads):
-            held, index = recall._hold(head.layer, [(ranked.segments[0], 0)])
-            keys = held[index, 0][0]  # (H_kv, P, D)
-            group = head.head * keys.shape[0] // model.core.heads
-            logits = keys[group].float() @ window.queries[head.layer][head.head, -1] * window.scale
+            H_kv, N = model.core.kv_heads, model.layout.blocks_per_segment
+            group = head.head * H_kv // model.core.heads
+            held, index = recall._hold(head.layer, [ranked.segments[0] * N * H_kv + group])
+            logits = held[index[0], 0].float() @ window.queries[head.layer][head.head, -1] * window.scale
             masses += ranked.votes[i, 0, 0] * logits[content].softmax(-1)
         masses /= masses.sum()
         at, wanted = 0, {}

@@ -15,6 +15,8 @@ def test_a_rewritten_segment_has_another_version(store):
     kept, changed = store.append("n", [message("a"), message("b")], [segment("b", seed=3), one])
     before = [record.version for record in store.segments("n")]
     assert store.landmark_keys([changed, kept], before[::-1])
+    # read once: what was known of versions before a write does not outlive it
+    assert len(store.read_blocks(0, [block(kept, 0), block(changed, 1)], before)) == 2
     store.rewrite("n", ["a"], [(changed, other)])
     after = [record.version for record in store.segments("n")]
     assert after[0] == before[0] and after[1] != before[1]
