@@ -14,8 +14,6 @@ Encode = Literal["segment"]
 Keep = Literal["all", "search"]
 # which of a memory's keys: those that attention reads, or those that a search looks at
 Use = Literal["read", "search"]
-# messages whose segments an answer is made from, where it is not said
-AMONG = 8
 
 
 class LayoutConfig(BaseModel):
@@ -54,8 +52,10 @@ class RecallConfig(BaseModel):
 
     # of answers: two trained levels, or every landmark scored as in the paper
     mode: Mode = "hierarchical"
-    # of searches that name none; "hybrid" finds most wherever it was measured (docs/results.md)
+    # of searches that name none; "hybrid" finds most in long chats (docs/results.md)
     search_mode: SearchMode = "hybrid"
+    # an answer comes from the segments of so many messages, those that a hybrid search finds best; 0: from all
+    among: int = Field(default=8, ge=0)
     # segments a query opens
     segments: int = Field(default=4, ge=1)
     # segments a search opens at least, or a sixteenth of all: it ranks messages, and wants more to choose from than a

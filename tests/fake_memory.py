@@ -155,6 +155,7 @@ class FakeMemory:
         among: int | None = None,
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
+        among = 8 if among is None else among
         hits = self.search(question, among or 1).hits
         text = hits[0].text
         if on_token:

@@ -26,7 +26,7 @@ TokensOption = Annotated[int, typer.Option("--max-new-tokens", help="Longest ans
 AmongOption = Annotated[
     int | None,
     typer.Option(
-        "--among", metavar="K", help="Answer from the segments of the K messages found best, 8 of them; 0: all."
+        "--among", metavar="K", help="Answer from the segments of the K messages found best, 8 if not given; 0: all."
     ),
 ]
 
@@ -46,7 +46,7 @@ def ask(
     """Answer a question from what the memory holds, without reading it again."""
     with existing_memory(db, namespace, model, adapter) as memory:
         show = None if json else _type
-        answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, on_token=show, **_among(among))
+        answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=show)
     if json:
         left_out = {name for name, out in (("trace", not why), ("among", answer.among is None)) if out}
         print_json(answer.model_dump(mode="json", exclude=left_out))
@@ -77,7 +77,7 @@ def chat(
             if not line:
                 continue
             try:
-                said = memory.ask(line, max_new_tokens=max_new_tokens, mode=mode, on_token=_type, **_among(among))
+                said = memory.ask(line, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=_type)
                 text = said.text.strip()
             except NamespaceNotFound:
                 text = "(I remember nothing yet.)"
@@ -87,11 +87,6 @@ def chat(
             now = datetime.now(UTC).isoformat(timespec="seconds")
             # the memory takes no empty text, and a model may end its turn at once
             memory.add({"id": str(uuid4()), "role": who, "content": said, "time": now} for who, said in turns if said)
-
-
-def _among(given: int | None) -> dict[str, int | None]:
-    """The memory's own number where none is given."""
-    return {} if given is None else {"among": given or None}
 
 
 def _line(prompt: str) -> str | None:

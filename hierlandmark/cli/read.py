@@ -47,7 +47,7 @@ def search(
     model: ModelOption = None,
     adapter: AdapterOption = "default",
 ) -> None:
-    """Find the messages that the model's attention goes to."""
+    """Find the messages that answer a query best: where the model's attention goes, weighed by the query's words."""
     wanted = {"roles": role or None, "since": since, "until": until, "metadata": dict(map(_pair, meta or ()))}
     with existing_memory(db, namespace, model, adapter) as memory:
         found = memory.search(query, k, mode=mode, where=wanted, neighbours=neighbours, parse_time=when)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
-from hierlandmark.config import AMONG, Mode, SearchMode
+from hierlandmark.config import Mode, SearchMode
 from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import AddReport, Answer, IndexReport, MemoryStats, SearchResult
@@ -44,7 +44,7 @@ class AsyncVerbs:
         *,
         max_new_tokens: int = 128,
         mode: Mode | None = None,
-        among: int | None = AMONG,
+        among: int | None = None,
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
         """See `Memory.ask`."""

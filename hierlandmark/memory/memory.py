@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from hierlandmark.config import AMONG, Keep, MemoryConfig, Mode, SearchMode, Use
+from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode, Use
 from hierlandmark.errors import (
     InvalidArgument,
     KeepMismatch,
@@ -201,7 +201,8 @@ class Memory(IndexVerbs, AsyncVerbs):
 
         "hierarchical" ranks by where the model's attention points: gate and landmark keys are looked at; of blocks only
         the best that hold several messages are read, to tell these apart. "hybrid", the default
-        (`RecallConfig.search_mode`), multiplies these scores by how well words match by BM25 (`memory.fuse`).
+        (`RecallConfig.search_mode`), multiplies these scores by how well words match by BM25 (`memory.fuse`), for which how
+        rare a word is counts over all namespaces of the file: what others add may change an order a little.
         "index" looks at the gates of a few cells of an index (`build_index`) instead of all, and beside it at those of
         segments that are not in it.
         What a score means: `results.Hit`. A query longer than a segment (502 tokens in the shipped layout) is cut at
@@ -269,7 +270,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         *,
         max_new_tokens: int = 128,
         mode: Mode | None = None,
-        among: int | None = AMONG,
+        among: int | None = None,
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
         """Answer a question; in every layer the attention recalls blocks from the store.
@@ -277,20 +278,21 @@ class Memory(IndexVerbs, AsyncVerbs):
         Args:
             max_new_tokens: the answer ends there, or earlier by itself.
             among: search first (`search(mode="hybrid")`), and recall from the segments that hold the so many best
-                messages only, whatever `mode` says; `Answer.among` names them. None: recall from all. Where a chat
-                holds much that is alike, a small model answers better from few (docs/results.md).
+                messages only, whatever `mode` says; `Answer.among` names them. 0: recall from all segments. By default
+                `RecallConfig.among`. Where a chat holds much that is alike, a small model answers better from few
+                (docs/results.md).
             on_token: called with each piece of text as it is made.
 
         Raises:
-            InvalidArgument: `max_new_tokens` < 1, `among` < 1, or no mode.
+            InvalidArgument: `max_new_tokens` < 1, `among` < 0, or no mode.
             KeepMismatch: the database was made for search only.
             InvalidMessage: the question is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
         check_text(question, "the question", self.config.max_message_bytes)
-        if among is not None:
-            check_count("among", among)
-        query = None if among is None else (question, among)
+        among = self.config.recall.among if among is None else among
+        check_count("among", among, least=0)
+        query = (question, among) if among else None
         return self._answer(lambda model: model.ask_prompt(question), max_new_tokens, mode, on_token, query)
 
     def complete(

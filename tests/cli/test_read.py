@@ -127,7 +127,9 @@ def test_info_loads_no_model(filled) -> None:
 
 def test_ask_json(filled) -> None:
     answer = json.loads(filled("ask", "where moved", "--db", "m.db", "--json").stdout)
-    assert set(answer) == {"text", "tokens", "cost", "first_token_s", "per_token_s"}
+    assert set(answer) == {"text", "tokens", "cost", "first_token_s", "per_token_s", "among"}
+    everything = json.loads(filled("ask", "where moved", "--db", "m.db", "--among", "0", "--json").stdout)
+    assert set(everything) == set(answer) - {"among"}
     assert answer["text"] == "we moved to Lyon"
     assert "trace" in json.loads(filled("ask", "where moved", "--db", "m.db", "--json", "--why").stdout)
 

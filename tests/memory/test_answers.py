@@ -180,21 +180,22 @@ def test_among_the_best_messages_no_others_are_read(memory, mode):
     found = memory.search("word7", 2, mode="hybrid")
     ids = [hit.message_ids[0] for hit in found.hits]
     said = memory.ask("word7", max_new_tokens=9, mode=mode, among=2)
-    assert said.among == ids and memory.ask("word7", max_new_tokens=1, among=None).among is None
+    assert said.among == ids and memory.ask("word7", max_new_tokens=1, among=0).among is None
     holding = set(memory._store.holding("default", ids).tolist())
     assert {block.segment for block in said.trace.blocks} <= holding
     assert {one.segment for one in said.trace.segments} <= holding
     # of all segments it is the same as without
     everything = memory.ask("word7", max_new_tokens=9, mode=mode, among=999)
-    assert everything.tokens == memory.ask("word7", max_new_tokens=9, mode=mode, among=None).tokens
+    assert everything.tokens == memory.ask("word7", max_new_tokens=9, mode=mode, among=0).tokens
     assert set(everything.among) == {message.id for message in CHAT}
     # and eight where none is said
     assert memory.ask("word7", max_new_tokens=1).among == memory.ask("word7", max_new_tokens=1, among=8).among
     assert len(memory.ask("word7", max_new_tokens=1).among) == 8
+    assert asyncio.run(memory.aask("word7", max_new_tokens=1)).among == memory.ask("word7", max_new_tokens=1).among
     # what the search cost is in it
     assert said.cost.gate_keys >= found.cost.gate_keys and said.cost.landmark_keys >= found.cost.landmark_keys
     with pytest.raises(InvalidArgument, match="among"):
-        memory.ask("word7", among=0)
+        memory.ask("word7", among=-1)
 
 
 def test_a_segment_rewritten_between_search_and_answer_is_looked_for_again(monkeypatch):

@@ -188,3 +188,12 @@ def test_the_same_from_a_file(memory, tmp_path):
 def test_bad_arguments_have_a_name(memory, options):
     with pytest.raises(InvalidArgument, match="expected"):
         memory.search("plain", **options)
+
+
+def test_a_search_that_names_no_mode_has_that_of_the_config(memory, monkeypatch):
+    found = {mode: [hit.score for hit in memory.search("plain things", 60, mode=mode).hits] for mode in MODES}
+    assert found["hybrid"] not in (found["hierarchical"], found["flat"])
+    assert [hit.score for hit in memory.search("plain things", 60).hits] == found["hybrid"]
+    config = memory.config.recall.model_copy(update={"search_mode": "flat"})
+    monkeypatch.setattr(memory, "config", memory.config.model_copy(update={"recall": config}))
+    assert [hit.score for hit in memory.search("plain things", 60).hits] == found["flat"]

@@ -76,7 +76,7 @@ def test_searches_as_one_and_answers_as_the_other(heads, ranking, mode, tmp_path
         for query in ("word7", "13 says more"):
             assert found(memory, query, mode=mode) == found(other, query, mode=mode)
             assert found(memory, query, mode=mode) != found(reader, query, mode=mode)
-            answers = [one.ask(query, mode=mode, among=None, max_new_tokens=40) for one in (memory, reader)]
+            answers = [one.ask(query, mode=mode, among=0, max_new_tokens=40) for one in (memory, reader)]
             assert answers[0].tokens == answers[1].tokens
             assert answers[0].cost.blocks_read == answers[1].cost.blocks_read > 0
         memory.forget([3])
@@ -126,13 +126,13 @@ def test_keys_that_were_dropped_are_made_again_by_the_weights_they_came_from(tmp
     ):
         memory.add(CHAT)
         other.add(CHAT)
-        said = memory.ask("word7?", among=None, max_new_tokens=12).tokens
+        said = memory.ask("word7?", among=0, max_new_tokens=12).tokens
         for one in (memory, other):
             one._store.drop_kv("default", [record.id for record in one._store.segments("default")])
             assert one.stats().kv_bytes == 0
         # whose messages share a block is not looked up where its keys are gone
         assert found(memory) == found(other)
-        assert memory.ask("word7?", among=None, max_new_tokens=12).tokens == said
+        assert memory.ask("word7?", among=0, max_new_tokens=12).tokens == said
         recall = memory._recall(memory.model, memory._store, "flat", "search")
         again = recall._encoded_again(0)
         assert again.kv.shape[1:3] == (2, 1) and again.search_kv is None
@@ -150,7 +150,7 @@ def test_a_search_and_an_answer_in_turn_list_segments_once(monkeypatch):
         for _ in range(3):
             memory.search("word7")
             costs.append(memory.search("word7").cost.bytes_read)
-            costs.append(memory.ask("word7?", among=None, max_new_tokens=2).cost.blocks_read > 0)
+            costs.append(memory.ask("word7?", among=0, max_new_tokens=2).cost.blocks_read > 0)
         # once for each part
         assert len(listed) == 2 and costs == [0, True] * 3
 

@@ -1,4 +1,4 @@
-"""A LangChain retriever: the messages that the model's attention goes to."""
+"""A LangChain retriever: the messages that a memory finds for a query."""
 
 from collections.abc import Iterable
 from pathlib import Path
