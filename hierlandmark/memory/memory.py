@@ -201,8 +201,8 @@ class Memory(IndexVerbs, AsyncVerbs):
 
         "hierarchical" ranks by where the model's attention points: gate and landmark keys are looked at; of blocks only
         the best that hold several messages are read, to tell these apart. "hybrid", the default
-        (`RecallConfig.search_mode`), multiplies these scores by how well words match by BM25 (`memory.fuse`), for which how
-        rare a word is counts over all namespaces of the file: what others add may change an order a little.
+        (`RecallConfig.search_mode`), multiplies these scores by how well words match by BM25 (`memory.fuse`); how rare
+        a word is counts over all namespaces of the file, so what others add may change an order a little.
         "index" looks at the gates of a few cells of an index (`build_index`) instead of all, and beside it at those of
         segments that are not in it.
         What a score means: `results.Hit`. A query longer than a segment (502 tokens in the shipped layout) is cut at
