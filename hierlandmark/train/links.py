@@ -18,12 +18,12 @@ import numpy as np
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text
-from hierlandmark.train.asking import ask_of
+from hierlandmark.train.asking import ask_of, typed
 from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text, heading, hide
 from hierlandmark.train.facts import PASSKEY_FILLER, attribute, personal
 from hierlandmark.train.readers import PASSAGE, PROMPT, Look
 from hierlandmark.train.ruler import Span
-from hierlandmark.train.synonyms import reworded
+from hierlandmark.train.synonyms import Synonyms, reworded
 from hierlandmark.train.words import NAMES, PLAIN
 
 QueryKind = Literal["question", "reply", "turn", "cloze", "asked", "about", "fact"]
@@ -172,7 +172,7 @@ def linked_memory(
         return None
     if have < total:
         pieces.append(_filler(corpus, total - have, rng))
-    chosen = [queries[i] for i in rng.permutation(len(queries))[:most]]
+    chosen = [_worded(queries[i], corpus.synonyms, rng) for i in rng.permutation(len(queries))[:most]]
     text = np.concatenate(pieces).astype(np.int64)
     return Linked(np.split(text, np.cumsum(lengths)[:-1]), spans, bodies, chosen)
 
@@ -315,16 +315,16 @@ def _plan(
             if rest is not None and i not in wanted:
                 plan.changed[i] = np.asarray(corpus.tokenize(f" {rest}"), dtype=np.int64)
             plan.queries.append(Query("cloze", text, (i,)))
-    if not corpus.synonyms:
-        return plan
+    return plan
+
+
+def _worded(query: Query, known: Synonyms, rng: np.random.Generator) -> Query:
+    """A query in other words, some of them, and then as people type: in small letters a name looks like a word."""
+    text = query.text
     # what people wrote, and facts that are made up, have words of their own
-    return replace(plan, queries=[_reworded(corpus, query, rng) for query in plan.queries])
-
-
-def _reworded(corpus: Corpus, query: Query, rng: np.random.Generator) -> Query:
-    if query.kind in ("reply", "turn", "fact") or rng.random() >= _REWORDED:
-        return query
-    return replace(query, text=reworded(query.text, corpus.synonyms, rng))
+    if known and query.kind not in ("reply", "turn", "fact") and rng.random() < _REWORDED:
+        text = reworded(text, known, rng)
+    return replace(query, text=typed(text, rng) if query.kind == "asked" else text)
 
 
 def _named(rng: np.random.Generator) -> dict[str, str]:

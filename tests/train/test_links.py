@@ -189,10 +189,20 @@ def test_questions_are_put_in_other_words_and_what_was_said_is_not():
     assert all(0.1 < np.mean(seen[kind]) < 0.45 for kind in ("question", "cloze"))
 
 
+def test_names_stay_in_questions_that_are_typed_in_small_letters():
+    keeps = "My cousin Beatrix keeps bees in Lisbon. I'm trying to repaint the fence with Beatrix, for the {}th time."
+    chat = Talk([turn("user", keeps.format(n)) for n in range(30)])
+    known = {"beatrix": ("zzz",), "lisbon": ("zzz",), "fence": ("paling",)}
+    queries = [query for made, _ in memories(chat, synonyms=known, seeds=range(40)) for query in made.queries]
+    small = [query.text for query in queries if query.text == query.text.lower()]
+    assert not any("zzz" in query.text for query in queries)
+    assert any("beatrix" in text for text in small) and any("paling" in text for text in small)
+
+
 def test_without_synonyms_questions_stay_as_they_are(monkeypatch):
     whole = {text for text, _ in MEETING.questions}
     # and no draw is spent on them
-    monkeypatch.setattr(links, "_reworded", lambda *_: pytest.fail("nothing to put in other words"))
+    monkeypatch.setattr(links, "reworded", lambda *_: pytest.fail("nothing to put in other words"))
     queries = [query for made, _ in memories(MEETING) for query in made.queries]
     assert {query.text for query in queries if query.kind == "question"} <= whole
     words = {word for one in MEETING for word in text_of(one.tokens).split()}
