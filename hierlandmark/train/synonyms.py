@@ -21,7 +21,7 @@ _AT_ONCE = 2048
 # share of a text's words that are replaced, of those that can be
 _REPLACED = 0.4
 _WORD = re.compile(r"\b[a-z]{3,}\b")
-_ENDING = re.compile(r"(?:ing|ed|ly|s|)$")
+_ENDING = re.compile(r"(?:ing|ed|ly|(?<![isu])s|)$")
 # what is taken off three letters or more before words are compared, and what makes a word the opposite of itself
 _SUFFIX = re.compile(r"(?<=\w{3})(?:ing|ed|e?s|er|ers|est|ly|ment|ations?|ions?|al|able|e)$")
 _NEGATED = re.compile(r"^(?:un|in|im|dis|non|mis|ir|il|de)(?=\w{3})")

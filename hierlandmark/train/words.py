@@ -132,10 +132,10 @@ PLAIN = frozenset(
 )
 # words that tell nothing of what a message is about
 EMPTY = PLAIN | COMMON
-# beginnings of contractions ("couldn't"), which an embedder's vocabulary may hold as words, and a negation
+# beginnings of contractions ("couldn't"), which an embedder's vocabulary may hold as words, and what negates
 CONTRACTED = frozenset(
-    "ain aren cannot couldn daren didn doesn don hadn hasn haven isn mayn mightn mustn needn oughtn shan shouldn wasn "
-    "weren won wouldn".split()
+    "ain anti aren cannot couldn daren didn doesn don hadn hasn haven isn mayn mightn mustn needn non nor oughtn shan "
+    "shouldn wasn weren won wouldn".split()
 )
 # words that lie close together and each of which says something else than the others
 _NUMBERS = (
@@ -257,6 +257,6 @@ _OPPOSITES = (
     "busy: idle lazy; innocent victim: criminal killer murderer; victim: attacker offender; plaintiff prosecution: "
     "defendant; multiply: divide; promote: demote; freedom liberty liberation: oppression; dream: nightmare; locked: "
     "freed; fresh: stale; closely: loosely; slim skinny slender: fat bulky; aware familiar realize realise knew: "
-    "unaware; plenty: none"
+    "unaware; plenty: none; focus attention: distract distraction blur"
 )
 OPPOSITES = tuple(tuple(side.split() for side in line.split(":")) for line in _OPPOSITES.split(";"))

@@ -84,7 +84,14 @@ def test_each_is_among_the_closest_of_the_other():
 
 @pytest.mark.parametrize(
     ("word", "same"),
-    [("mend", "fix"), ("boats", "ships"), ("mending", "fixing"), ("mended", "fixed"), ("sadly", "badly")],
+    [
+        ("mend", "fix"),
+        ("boats", "ships"),
+        ("mending", "fixing"),
+        ("mended", "fixed"),
+        ("sadly", "badly"),
+        ("mend", "dress"),
+    ],
 )
 def test_endings_match(word, same):
     near = found(repair=0, vessels=0, restoring=0, restored=0, quickly=0, **{word: 0, same: 0})
@@ -104,7 +111,7 @@ def test_endings_match(word, same):
         ["brother", "sister", "north", "south", "red", "green", "eleven", "dozen", "french", "german"],
         ["adele", "madrid"],
         # halves of "couldn't" and the like
-        ["couldn", "didn", "isn", "won", "haven", "ain", "shouldn", "cannot"],
+        ["couldn", "didn", "isn", "won", "haven", "ain", "shouldn", "cannot", "non", "nor"],
         # no lower-case words of three letters
         ["Boat", "ox", "x", "9th", "##ing", "don't", "çay", "old boat"],
     ],
