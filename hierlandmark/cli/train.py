@@ -73,7 +73,11 @@ def train(
         float | None, typer.Option("--search-weight", help="Weight of each searching head's logit.")
     ] = None,
     taught: Annotated[
-        float | None, typer.Option("--taught", help="How much of the search is learned from MiniLM, 0 to 1.")
+        float | None,
+        typer.Option(
+            "--taught",
+            help="How much of the search is learned from MiniLM, 0 to 1; above 0 it puts questions in other words too.",
+        ),
     ] = None,
     freeze_below: Annotated[
         int | None,

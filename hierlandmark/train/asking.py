@@ -78,8 +78,14 @@ def ask_of(text: str, role: str, rng: np.random.Generator) -> Asked | None:
         if document:
             forms = tuple(form for form in forms if not re.search(r"\{who\}|\bI\b|\b[mM]e\b|\bour\b", form))
         if forms and (question := _put(_one(forms, rng), offer, role, third)):
-            return Asked(_typed(question, rng), reply)
+            return Asked(question, reply)
     return None
+
+
+def typed(question: str, rng: np.random.Generator) -> str:
+    """A question as people type it: a fifth in small letters, a tenth without the mark."""
+    question = question.lower() if rng.random() < _LOWER else question
+    return question.rstrip("?") if rng.random() < _UNMARKED else question
 
 
 def _offers(text: str, role: str, third: bool, rng: np.random.Generator) -> Iterator[_Offer]:
@@ -162,12 +168,6 @@ def _voice(role: str, third: bool) -> dict[str, str]:
     who, other, my, am, was = ("I", "you", "my", "am", "was") if role == "user" else ("you", "I", "your", "are", "were")
     pronouns = {"they": who, "my": my, "their": my, "me": "me"}
     return {"who": who, "other": other, **pronouns, "have": "have", "do": "do", "am": am, "was": was}
-
-
-def _typed(question: str, rng: np.random.Generator) -> str:
-    """As people type: a fifth in small letters, a tenth without the mark."""
-    question = question.lower() if rng.random() < _LOWER else question
-    return question.rstrip("?") if rng.random() < _UNMARKED else question
 
 
 def _one(choices: Sequence[_T], rng: np.random.Generator) -> _T:

@@ -1,6 +1,6 @@
 """Token ids of plain text and of chats, and what is needed to cut passages and words out of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
@@ -38,6 +38,8 @@ class Talk(Sequence[Turn]):
     questions: Sequence[tuple[str, tuple[int, ...]]] = ()
     # a message, and one that it replies to
     links: Sequence[tuple[int, int]] = ()
+    # what speakers are called in place of their roles
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -48,6 +50,11 @@ class Talk(Sequence[Turn]):
     def assisted(self) -> bool:
         """Whether an assistant speaks in it."""
         return any(turn.role == "assistant" for turn in self.turns[:_OPENING])
+
+    def called(self, place: int) -> str:
+        """Who speaks a message, by name if they have one."""
+        role = self.turns[place].role
+        return self.names.get(role, role)
 
     def __len__(self) -> int:
         return len(self.turns)

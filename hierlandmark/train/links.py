@@ -8,7 +8,7 @@ is made to say a fact, and asked for that. A message that became a query is not 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -18,12 +18,12 @@ import numpy as np
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.model.prompts import DOCUMENT_ROLE, search_text
-from hierlandmark.train.asking import ask_of
+from hierlandmark.train.asking import ask_of, typed
 from hierlandmark.train.corpus import Corpus, Talk, Turn, cut_text, heading, hide
 from hierlandmark.train.facts import PASSKEY_FILLER, attribute, personal
 from hierlandmark.train.readers import PASSAGE, PROMPT, Look
 from hierlandmark.train.ruler import Span
-from hierlandmark.train.synonyms import reworded
+from hierlandmark.train.synonyms import Synonyms, reworded
 from hierlandmark.train.words import NAMES, PLAIN
 
 QueryKind = Literal["question", "reply", "turn", "cloze", "asked", "about", "fact"]
@@ -42,7 +42,7 @@ _AROUND = 8
 # an answer that many messages hold is a guess
 _GUESS = 0.2
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-# share of the chats with an assistant where people are called by names, as in a chat among people
+# share of the chats with an assistant where both are called by names, as in a chat among people
 _NAMED = 0.25
 # share of the questions and sentences that are put in other words, where any are known
 _REWORDED = 0.4
@@ -134,21 +134,18 @@ def linked_memory(
     bodies: list[Span] = []
     queries: list[Query] = []
     have = 0
-    for chat in _in_turn(corpus, rng):
+    for chat in (_named(one, rng) for one in _in_turn(corpus, rng)):
         room = total - have
         if rng.random() < 0.3:
             # several chats in a memory that one could fill
             room = min(room, max(total // 8, int(rng.integers(1, total + 1))))
-        names = _named(rng)
-        plan = _plan(corpus, chat, names, room, longest, most, facts, rng)
+        plan = _plan(corpus, chat, room, longest, most, facts, rng)
         places: dict[int, int] = {}
         for i in range(plan.first, plan.last):
             if i in plan.removed:
                 continue
-            turn = chat[i]
-            piece, body = _rendered(
-                corpus, Turn(names.get(turn.role, turn.role), plan.changed.get(i, turn.tokens)[:longest]), day
-            )
+            said = plan.changed.get(i, chat[i].tokens)[:longest]
+            piece, body = _rendered(corpus, Turn(chat.called(i), said), day)
             piece = piece[: total - have]
             first, last = have + body[0], min(have + body[1], total)
             # a message that the end of the memory cuts may lack what is asked for
@@ -172,7 +169,7 @@ def linked_memory(
         return None
     if have < total:
         pieces.append(_filler(corpus, total - have, rng))
-    chosen = [queries[i] for i in rng.permutation(len(queries))[:most]]
+    chosen = [_worded(queries[i], corpus.synonyms, rng) for i in rng.permutation(len(queries))[:most]]
     text = np.concatenate(pieces).astype(np.int64)
     return Linked(np.split(text, np.cumsum(lengths)[:-1]), spans, bodies, chosen)
 
@@ -243,27 +240,11 @@ def _in_turn(corpus: Corpus, rng: np.random.Generator) -> Iterator[Talk]:
 
 
 def _plan(
-    corpus: Corpus,
-    chat: Talk,
-    names: Mapping[str, str],
-    room: int,
-    longest: int,
-    most: int,
-    facts: float,
-    rng: np.random.Generator,
+    corpus: Corpus, chat: Talk, room: int, longest: int, most: int, facts: float, rng: np.random.Generator
 ) -> _Plan:
-    """A run of messages around something to ask for, at least `room` tokens where the chat has them.
-
-    Args:
-        names: what speakers are called in place of their roles.
-    """
+    """A run of messages around something to ask for, at least `room` tokens where the chat has them."""
     known = _known(chat)
-    ends = np.cumsum(np.minimum(chat.lengths, longest) + _AROUND)
-    near = known[rng.integers(0, len(known))].where if known else range(len(chat))
-    before = int(ends[near[int(rng.integers(0, len(near)))]]) - int(rng.integers(0, room + 1))
-    first = int(np.searchsorted(ends, max(0, min(before, int(ends[-1]) - room))))
-    start = int(ends[first - 1]) if first else 0
-    last = int(np.searchsorted(ends, start + room)) + 1
+    first, last = _run(chat, known, room, longest, rng)
     removable = min(most, 1 + int(_ASKED * (last - first)))
     # as many more as are taken out
     last = min(len(chat), last + removable)
@@ -297,7 +278,7 @@ def _plan(
             plan.queries.append(Query("fact", fact.question, (i,)))
             continue
         said = corpus.decode(chat[i].tokens[:longest]).strip()
-        role = names.get(chat[i].role, chat[i].role)
+        role = chat.called(i)
         asked = ask_of(said, role, rng) if rng.random() < _ASKING else None
         if asked:
             gone = i + 1 >= last or i + 1 in plan.removed or i + 1 in plan.changed
@@ -315,24 +296,34 @@ def _plan(
             if rest is not None and i not in wanted:
                 plan.changed[i] = np.asarray(corpus.tokenize(f" {rest}"), dtype=np.int64)
             plan.queries.append(Query("cloze", text, (i,)))
-    if not corpus.synonyms:
-        return plan
+    return plan
+
+
+def _run(chat: Talk, known: list[_Candidate], room: int, longest: int, rng: np.random.Generator) -> tuple[int, int]:
+    """The first message and the one behind the last of `room` tokens around something known, or around any message."""
+    ends = np.cumsum(np.minimum(chat.lengths, longest) + _AROUND)
+    near = known[rng.integers(0, len(known))].where if known else range(len(chat))
+    before = int(ends[near[int(rng.integers(0, len(near)))]]) - int(rng.integers(0, room + 1))
+    first = int(np.searchsorted(ends, max(0, min(before, int(ends[-1]) - room))))
+    start = int(ends[first - 1]) if first else 0
+    return first, int(np.searchsorted(ends, start + room)) + 1
+
+
+def _worded(query: Query, known: Synonyms, rng: np.random.Generator) -> Query:
+    """A query in other words, some of them, and then as people type: in small letters a name looks like a word."""
+    text = query.text
     # what people wrote, and facts that are made up, have words of their own
-    return replace(plan, queries=[_reworded(corpus, query, rng) for query in plan.queries])
+    if known and query.kind not in ("reply", "turn", "fact") and rng.random() < _REWORDED:
+        text = reworded(text, known, rng)
+    return replace(query, text=typed(text, rng) if query.kind == "asked" else text)
 
 
-def _reworded(corpus: Corpus, query: Query, rng: np.random.Generator) -> Query:
-    if query.kind in ("reply", "turn", "fact") or rng.random() >= _REWORDED:
-        return query
-    return replace(query, text=reworded(query.text, corpus.synonyms, rng))
-
-
-def _named(rng: np.random.Generator) -> dict[str, str]:
-    """Names for the user and the assistant of a chat, or for the user alone; mostly none."""
-    if rng.random() >= _NAMED:
-        return {}
-    first, second = (str(name) for name in rng.choice(NAMES, 2, replace=False))
-    return {"user": first, "assistant": second} if rng.random() < 0.7 else {"user": first}
+def _named(chat: Talk, rng: np.random.Generator) -> Talk:
+    """The chat; of some with an assistant one where both have names, so that rules ask for neither as "I" or "you"."""
+    if not chat.assisted or rng.random() >= _NAMED:
+        return chat
+    user, assistant = map(str, rng.choice(NAMES, 2, replace=False))
+    return replace(chat, names={"user": user, "assistant": assistant})
 
 
 def _saying(corpus: Corpus, tokens: np.ndarray, statement: str, longest: int, rng: np.random.Generator) -> np.ndarray:

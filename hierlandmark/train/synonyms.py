@@ -7,27 +7,26 @@ close together.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
-from hierlandmark.train.words import COMMON, MONTHS, WEEKDAYS
+from hierlandmark.train.words import APART, COMMON, CONTRACTED, OPPOSITES
 
-# cosine from which words are alike (by eye: below it they only share a subject), and the most of them that are kept
-_ALIKE, _MOST = 0.55, 6
+# cosine from which words are alike (by eye: below it they only share a subject), among how many of its like each is of
+# the other (a word of many subjects is close to many that are closer to others), and the most of them that are kept
+_ALIKE, _MUTUAL, _MOST = 0.55, 10, 6
 # cosines are taken for so many words at once
 _AT_ONCE = 2048
 # share of a text's words that are replaced, of those that can be
 _REPLACED = 0.4
-# "couldn" of "couldn't" is none
-_WORD = re.compile(r"\b[a-z]{3,}\b(?!['’]t\b)")
-_ENDING = re.compile(r"(?:ing|ed|ly|s|)$")
-# what is taken off before beginnings are compared, and the letters of these
-_SUFFIX, _ROOT = re.compile(r"(?:ing|ed|e?s|er|ers|ly|ment|ations?|ions?|al|able)$"), 5
-# one does not stand for another
-_APART = frozenset(
-    "first second third fourth fifth sixth last next one two three four five six seven eight nine ten eleven twelve "
-    "twenty thirty forty fifty hundred thousand million half once twice today tomorrow yesterday tonight".split()
-) | {word.lower() for word in (*MONTHS, *WEEKDAYS)}
+_WORD = re.compile(r"\b[a-z]{3,}\b")
+_ENDING = re.compile(r"(?:ing|ed|ly|(?<![isu])s|)$")
+# what is taken off three letters or more before words are compared, and what makes a word the opposite of itself
+_SUFFIX = re.compile(r"(?<=\w{3})(?:ing|ed|e?s|er|ers|est|ly|ment|ations?|ions?|al|able|e)$")
+_NEGATED = re.compile(r"^(?:un|in|im|dis|non|mis|ir|il|de)(?=\w{3})")
+# letters of which words are compared, and of those behind such a prefix
+_ROOT, _BARE = 5, 4
 
 Synonyms = Mapping[str, Sequence[str]]
 
@@ -35,26 +34,32 @@ Synonyms = Mapping[str, Sequence[str]]
 def synonyms(vocabulary: Iterable[str], embed: Callable[[Sequence[str]], np.ndarray]) -> dict[str, tuple[str, ...]]:
     """For each word those that may stand for it, the closest first; words without any are left out.
 
-    None is another form of the same word, and each ends as the word does (-ing, -ed, -ly, -s) so that a sentence stays
-    one. Words that any message has, numbers, days and months are left alone.
+    Each is among the other's ten closest and ends as it does (-ing, -ed, -ly, -s), so that a sentence stays one. None
+    has the word's first five letters, or all there are before an ending, for that is another form of it mostly; and
+    none says its opposite by a prefix (un-, dis-...) or by the list of `words.OPPOSITES`. Words that any message has
+    are left alone, and so are halves of contractions and kinds whose members lie close together but each say something
+    else (`words.APART`): numbers, times, units, kin, directions, colours, peoples, and some names.
 
     Args:
         vocabulary: words; what is not lower case and of three letters or more is passed over.
         embed: n texts to (n, d), each of length 1.
     """
-    words = sorted({word for word in vocabulary if _WORD.fullmatch(word)} - COMMON - _APART)
+    words = sorted({word for word in vocabulary if _WORD.fullmatch(word)} - COMMON - APART - CONTRACTED)
     if not words:
         return {}
     vectors = np.asarray(embed(words), dtype=np.float32)
     ends = [_ENDING.search(word)[0] for word in words]  # type: ignore[index]
-    roots = [_SUFFIX.sub("", word)[:_ROOT] for word in words]
-    out = {}
+    near: list[list[int]] = []
     for start in range(0, len(words), _AT_ONCE):
-        for i, cosines in enumerate(vectors[start : start + _AT_ONCE] @ vectors.T, start):
-            near = np.flatnonzero(cosines >= _ALIKE)
-            near = near[np.argsort(-cosines[near], kind="stable")].tolist()
-            if found := [words[j] for j in near if roots[j] != roots[i] and ends[j] == ends[i]]:
-                out[words[i]] = tuple(found[:_MOST])
+        for cosines in vectors[start : start + _AT_ONCE] @ vectors.T:
+            like = np.flatnonzero(cosines >= _ALIKE)
+            # itself too
+            near.append(like[np.argsort(-cosines[like], kind="stable")][: _MUTUAL + 1].tolist())
+    out = {}
+    for i, word in enumerate(words):
+        mutual = [j for j in near[i] if i in near[j] and ends[j] == ends[i]]
+        if found := [words[j] for j in mutual if not _clash(word, words[j])]:
+            out[word] = tuple(found[:_MOST])
     return out
 
 
@@ -69,3 +74,27 @@ def reworded(text: str, known: Synonyms, rng: np.random.Generator) -> str:
         return str(choices[int(rng.choice(len(choices), p=weights / weights.sum()))])
 
     return _WORD.sub(instead, text)
+
+
+def _clash(word: str, other: str) -> bool:
+    """Whether one is a form of the other, or its opposite."""
+    root, like = _root(word), _root(other)
+    if root.startswith(like) or like.startswith(root) or like in _opposed().get(root, ()):
+        return True
+    return any(one[:_BARE] == _NEGATED.sub("", two)[:_BARE] for one, two in ((word, other), (other, word)))
+
+
+@cache
+def _root(word: str) -> str:
+    return _SUFFIX.sub("", word)[:_ROOT]
+
+
+@cache
+def _opposed() -> dict[str, set[str]]:
+    """Roots of what says the opposite, by root."""
+    out: dict[str, set[str]] = {}
+    for sides in OPPOSITES:
+        for ones, others in (sides, sides[::-1]):
+            for one in ones:
+                out.setdefault(_root(one), set()).update(map(_root, others))
+    return out

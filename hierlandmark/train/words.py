@@ -1,4 +1,4 @@
-"""Words that made-up facts are built from, and words that tell nothing."""
+"""Words that made-up facts are built from, words that tell nothing, and words that no other may stand for."""
 
 ADJECTIVES = (
     "amber ancient angry arctic autumn azure bitter blue bold brass brave bright bronze calm clever cold copper coral "
@@ -132,3 +132,131 @@ PLAIN = frozenset(
 )
 # words that tell nothing of what a message is about
 EMPTY = PLAIN | COMMON
+# beginnings of contractions ("couldn't"), which an embedder's vocabulary may hold as words, and what negates
+CONTRACTED = frozenset(
+    "ain anti aren cannot couldn daren didn doesn don hadn hasn haven isn mayn mightn mustn needn non nor oughtn shan "
+    "shouldn wasn weren won wouldn".split()
+)
+# words that lie close together and each of which says something else than the others
+_NUMBERS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+    "sixteenth seventeenth eighteenth nineteenth twentieth last next zero one two three four five six seven eight nine "
+    "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty "
+    "seventy eighty ninety hundred hundreds hundredth thousand thousands million millions billion billions trillion "
+    "dozen dozens half halves quarter quarters quarterly single double doubles triple triples quadruple dual pair once "
+    "twice thrice both neither"
+)
+_TIMES = (
+    "jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun today tomorrow "
+    "yesterday tonight moment second seconds minute minutes hour hours hourly day days daily night nights nightly "
+    "overnight week weeks weekly weekday weekdays weekend weekends fortnight month months monthly year years yearly "
+    "annual annually biannual biennial season seasons seasonal decade decades century centuries millennium millennia "
+    "morning mornings noon midday afternoon afternoons evening evenings midnight dawn dusk sunrise sunset daytime "
+    "nighttime spring summer summers autumn fall winter winters always often sometimes frequently regularly "
+    "occasionally periodically usually rarely seldom never whenever sometime soon early earlier earliest late later "
+    "latest recent recently former formerly latter previous previously past present future sundays mondays tuesdays "
+    "wednesdays thursdays fridays saturdays"
+)
+_UNITS = (
+    "inch inches foot feet yard yards mile miles acre acres hectare hectares metre metres meter meters centimetre "
+    "centimetres centimeter centimeters millimetre millimetres millimeter millimeters kilometre kilometres kilometer "
+    "kilometers gram grams kilogram kilograms kilo kilos ounce ounces pound pounds lbs ton tons tonne tonnes litre "
+    "litres liter liters gallon gallons pint pints cup cups teaspoon tablespoon degree degrees celsius fahrenheit "
+    "kelvin watt watts kilowatt megawatt volt volts amp amps hertz megahertz byte bytes kilobyte megabyte megabytes "
+    "gigabyte gigabytes terabyte mph kmh rpm percent percentage knots dollar dollars cent cents euro euros franc "
+    "francs penny pennies pence shilling shillings rupee rupees peso pesos yen yuan ruble rubles mark marks krone "
+    "krona dime nickel usd eur gbp"
+)
+_KIN = (
+    "mother mothers mom moms mum mums mommy mummy mama momma mamma father fathers dad dads daddy papa pop parent "
+    "parents sister sisters brother brothers bro sibling siblings twin twins son sons daughter daughters child "
+    "children kid kids baby babies infant toddler teen teens teenager teenagers adult adults grandmother grandma "
+    "granny nana grandfather grandpa grandparents grandson granddaughter grandchild grandchildren aunt aunts auntie "
+    "uncle uncles nephew nephews niece nieces cousin cousins husband husbands wife wives spouse spouses widow widower "
+    "bride groom fiance fiancee boyfriend boyfriends girlfriend girlfriends stepmother stepfather stepson stepdaughter "
+    "godfather godmother man men woman women boy boys girl girls male males female females guy guys lady ladies "
+    "gentleman gentlemen masculine feminine king kings queen queens prince princes princess princesses duke duchess "
+    "earl countess baron baroness lord actor actress waiter waitress hero heroine he she him her his hers himself "
+    "herself"
+)
+_DIRECTIONS = (
+    "north south east west northern southern eastern western northeast northwest southeast southwest northeastern "
+    "northwestern southeastern southwestern northward southward eastward westward northwards southwards eastwards "
+    "westwards left right up down upward downward upwards downwards upper lower above below beneath under underneath "
+    "over upstairs downstairs uphill downhill upstream downstream top bottom front back rear forward backward forwards "
+    "backwards inside outside indoor outdoor indoors outdoors inner outer interior exterior internal external inward "
+    "outward horizontal horizontally vertical vertically before after near far ahead behind beside between"
+)
+_COLORS = (
+    "color colour black white red green blue yellow orange purple violet pink brown grey gray beige maroon crimson "
+    "scarlet turquoise teal cyan magenta indigo lavender ivory golden gold silver bronze blond blonde brunette reddish "
+    "greenish bluish yellowish brownish"
+)
+_PEOPLES = (
+    "african albanian algerian american arab arabian arabic argentine argentinian armenian asian australian austrian "
+    "bavarian belgian bengali bosnian brazilian british bulgarian burmese canadian cantonese caribbean catalan chilean "
+    "chinese colombian croatian cuban czech danish dutch egyptian english estonian ethiopian european filipino finnish "
+    "flemish french georgian german greek hawaiian hebrew hindi hispanic hungarian icelandic indian indonesian iranian "
+    "iraqi irish israeli italian jamaican japanese jewish jordanian kenyan korean kurdish latin latino latvian "
+    "lebanese lithuanian macedonian malay malaysian maltese mandarin mexican moroccan nepalese nigerian norse "
+    "norwegian pakistani palestinian persian peruvian polish portuguese punjabi romanian russian scandinavian scottish "
+    "serbian sicilian slavic slovak slovenian somali soviet spanish swedish swiss syrian tamil thai tibetan tunisian "
+    "turkish ukrainian urdu uruguayan venezuelan vietnamese welsh africa america asia europe christian christians "
+    "muslim muslims islamic jew jews hindu hindus buddhist buddhists catholic catholics protestant protestants "
+    "orthodox lutheran methodist baptist anglican atheist england britain scotland wales ireland france germany italy "
+    "spain portugal belgium holland netherlands switzerland austria poland russia ukraine sweden norway denmark "
+    "finland greece turkey israel egypt iran iraq india pakistan china japan korea taiwan vietnam thailand indonesia "
+    "australia zealand canada usa mexico brazil brasil argentina chile peru colombia venezuela cuba nigeria kenya"
+)
+APART = frozenset(
+    f"{_NUMBERS} {_TIMES} {_UNITS} {_KIN} {_DIRECTIONS} {_COLORS} {_PEOPLES}".split()
+    + [word.lower() for word in (*MONTHS, *WEEKDAYS, *NAMES, *PLACES)]
+)
+# each word before a colon says the opposite of each behind it, and so do other forms of them (`train.synonyms`)
+_OPPOSITES = (
+    "increase raise grow maximum max: decrease reduce lowered shrink minimum min; add install attach: remove; buy "
+    "bought purchase: sell sold sale; import: export; accept approve allow permit include enable: reject refuse deny "
+    "decline prohibit ban forbid restrict exclude prevent; win won winner victory triumph success: lose defeat failure "
+    "fail; open reopen unlock: close lock; start begin begun commence open initiate originate: end finish stop cease "
+    "complete conclude finally eventually ultimate halt; stay remain keep kept arrive come came entrance: leave depart "
+    "exit went gone quit resign; cheap inexpensive affordable: expensive costly; fast quick rapid speedy accelerate: "
+    "slow gradual; hot warm heat: cold cool chill chilly freeze icy snowy; big large huge great giant major gigantic "
+    "sizable massive: small tiny minor miniature; high tall: low short; long lengthy extend: short brief; wide broad "
+    "thick widen expand: narrow thin tight slim shrink; deep depth: shallow; heavy: light; old vintage archaic "
+    "traditional: new young youth modern; great best better excellent wonderful: poor worse worst terrible horrible; "
+    "happy joy cheerful laugh: unhappy sorrow cry miserable; love adore: hate despise; easy easily simple effortless "
+    "straightforward: hard difficult tough tricky complex; strong strength powerful: weak weaken weakness; rich "
+    "wealthy affluent: poor poverty; soft gentle smooth: hard rough firm; whole complete entire: partial part portion; "
+    "true truth real correct genuine factual authentic realistic: false lie wrong fake myth mistake fiction fictional; "
+    "identical similar alike equal: different differ distinct unlike; everything: nothing nobody; anything anybody "
+    "somebody someone: nothing nobody; several: scarce; common normal regular ordinary typical standard popular "
+    "mainstream conventional: rare special weird strange exceptional uncommon unusual extraordinary irregular "
+    "abnormal; public: private secret; local regional domestic national: foreign international abroad worldwide "
+    "overseas; urban city town downtown: rural countryside suburban village; alive live survive life: dead die died "
+    "death kill deceased; attack offense invade: defend; employer manager supervisor: employee worker staff; teach "
+    "taught professor instructor: learn student; doctor physician surgeon nurse: patient; landlord: tenant; lend loan: "
+    "borrow; gave given send sent offer deliver: receive took taken accept; brought: took; push shove: pull; asked "
+    "question inquire: answer response; issue: solution; cause: result consequence; senior elder: junior freshman "
+    "sophomore; primary main: secondary; professional expert specialist: amateur novice; married marry engaged: "
+    "divorced; teammate: opponent; connect join unite merge combine together: disconnect separate divide apart; agree "
+    "agreement support: disagree argue oppose; believe: doubt; certain: doubtful unsure uncertain whether; likely "
+    "probable probably possible: doubtful impossible unlikely; remember recall remind: forget forgot; fix repair: "
+    "broke broken damage fault; war battle fight combat fought: peace truce; legal lawful: illegal unlawful criminal; "
+    "healthy: disease; clean wash: dirty dirt stain; wet water moist damp humid: dry; bright lit light: dark darkness "
+    "dim; loud noisy noise: quiet silent; hide hidden conceal: show reveal expose visible uncover; safe safety secure: "
+    "dangerous danger unsafe risky risk; organic: synthetic; positive: negative; advantage benefit: disadvantage; "
+    "profit income revenue credit: expense debt; deposit: withdraw; success: unsuccessful; guilty: innocent; awake "
+    "wake: asleep sleep; absent: presence attend; broad general: specific particular; singular: plural; prior: "
+    "posterior; fiction novel fictional: nonfiction; capitalism: socialism communism; democracy: dictatorship "
+    "authoritarian monarchy; republican conservative: democrat liberal; progressive: conservative; theory: practice; "
+    "upload: download; input: output; ascend: descend; lead: follow; stressed tense: relaxed calm; hesitant reluctant: "
+    "confident eager; limited restricted: unlimited extended; host: guest visitor; writer wrote: reader; speak spoken "
+    "told: hear heard listen; shop buyer customer client: seller vendor supplier; barely hardly slightly: completely "
+    "entirely utterly totally largely; almost: exactly; brave courage: coward fear; generous: selfish; wise smart "
+    "clever intelligent: stupid dumb foolish; optional: mandatory compulsory required; temporary: permanent; active "
+    "busy: idle lazy; innocent victim: criminal killer murderer; victim: attacker offender; plaintiff prosecution: "
+    "defendant; multiply: divide; promote: demote; freedom liberty liberation: oppression; dream: nightmare; locked: "
+    "freed; fresh: stale; closely: loosely; slim skinny slender: fat bulky; aware familiar realize realise knew: "
+    "unaware; plenty: none; focus attention: distract distraction blur"
+)
+OPPOSITES = tuple(tuple(side.split() for side in line.split(":")) for line in _OPPOSITES.split(";"))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hierlandmark.model.prompts import DOCUMENT_ROLE
-from hierlandmark.train.asking import ask_of
+from hierlandmark.train.asking import ask_of, typed
 from hierlandmark.train.corpus import Talk
 from hierlandmark.train.links import linked_memory
 from tests.train.test_links import corpus_of, turn
@@ -110,7 +110,8 @@ def test_nothing_is_asked_of_what_says_nothing(text):
 
 @pytest.mark.parametrize("role", ["user", "assistant", "Professor B"])
 def test_questions_read_like_those_of_people(role):
-    found = [asked.text for text in (*USER, ANSWER) for asked in questions(text, role)]
+    rng = np.random.default_rng(0)
+    found = [typed(asked.text, rng) for text in (*USER, ANSWER) for asked in questions(text, role)]
     assert len(found) > 300
     assert all(len(one.split()) <= 30 and not re.search(r"[\\*`#{}\n]|  ", one) for one in found)
     assert 0.85 < sum(one.endswith("?") for one in found) / len(found) < 0.95

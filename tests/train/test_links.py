@@ -59,6 +59,11 @@ WISHED = Talk(
     [turn(*one) for n in range(30) for one in (("user", WISHES[n % 3].format(n)), ("assistant", said(n + 400)))]
 )
 
+ADVICE = "### Step {}: Sand the Fence Boards\n\nUse a natural bristle brush for your railings. You should wear gloves."
+ADVISED = Talk(
+    [turn(*one) for n in range(30) for one in (("user", WISHES[n % 3].format(n)), ("assistant", ADVICE.format(n)))]
+)
+
 
 def corpus_of(*chats):
     return build_corpus({}, TOKENIZER, lambda q: TOKENIZER(f"<q>{q}<a>")["input_ids"], chats)
@@ -189,38 +194,58 @@ def test_questions_are_put_in_other_words_and_what_was_said_is_not():
     assert all(0.1 < np.mean(seen[kind]) < 0.45 for kind in ("question", "cloze"))
 
 
+def test_names_stay_in_questions_that_are_typed_in_small_letters():
+    keeps = "My cousin Beatrix keeps bees in Lisbon. I'm trying to repaint the fence with Beatrix, for the {}th time."
+    chat = Talk([turn("user", keeps.format(n)) for n in range(30)])
+    known = {"beatrix": ("zzz",), "lisbon": ("zzz",), "fence": ("paling",)}
+    queries = [query for made, _ in memories(chat, synonyms=known, seeds=range(40)) for query in made.queries]
+    small = [query.text for query in queries if query.text == query.text.lower()]
+    assert not any("zzz" in query.text for query in queries)
+    assert any("beatrix" in text for text in small) and any("paling" in text for text in small)
+
+
 def test_without_synonyms_questions_stay_as_they_are(monkeypatch):
     whole = {text for text, _ in MEETING.questions}
     # and no draw is spent on them
-    monkeypatch.setattr(links, "_reworded", lambda *_: pytest.fail("nothing to put in other words"))
+    monkeypatch.setattr(links, "reworded", lambda *_: pytest.fail("nothing to put in other words"))
     queries = [query for made, _ in memories(MEETING) for query in made.queries]
     assert {query.text for query in queries if query.kind == "question"} <= whole
     words = {word for one in MEETING for word in text_of(one.tokens).split()}
     assert all({*query.text.split()} <= words for query in queries if query.kind == "cloze")
 
 
-def test_some_users_have_a_name_and_are_asked_for_by_it():
-    named, helped, by_name, by_role = 0, 0, [], []
-    for made, text in memories(WISHED, seeds=range(120), segments=3):
-        heads = [text_of(text[span[0] : body[0]]) for span, body in zip(made.spans, made.bodies, strict=True)]
+def test_some_users_and_assistants_have_names_and_are_asked_for_by_them():
+    named, by_name, by_role = 0, [], []
+    for made, text in memories(ADVISED, seeds=range(120), segments=3):
+        who = speakers(made, text)
         # the last one may be cut
-        who = [re.sub(r"(?: \(.*)?:$", "", head) for head in heads]
         names = {*who[:-1]} & {*NAMES}
-        assert {*who[:-1]} - names <= ({"assistant"} if names else {"user", "assistant"}) and len(names) <= 2
+        assert {*who[:-1]} == names if names else {*who[:-1]} <= {"user", "assistant"}
+        assert len(names) in (0, 2)
         named += bool(names)
-        helped += bool(names) and "assistant" in who
         for query in made.queries:
-            if query.kind in ("asked", "about") and "number" not in text_of(text[slice(*made.bodies[query.where[0]])]):
+            if query.kind in ("asked", "about"):
                 asked = query.text.lower()
                 if names:
                     assert not re.search(r"\b(?:did|does|do|has|have|am) (?:i|user|the user)\b", asked)
                     # words of a message may say more
-                    assert query.kind == "about" or not re.search(r"\b(?:i|my|user)\b", asked)
+                    assert query.kind == "about" or not re.search(r"\b(?:i|my|user|assistant)\b", asked)
                     by_name.append(who[query.where[0]].lower() in asked)
                 else:
                     by_role.append(bool(re.search(r"\b(?:i|my)\b", asked)))
-    assert 0.15 < named / 120 < 0.35 and 0 < helped < named
-    assert len(by_name) > 20 and np.mean(by_name) > 0.7 and np.mean(by_role) > 0.3
+    assert 0.15 < named / 120 < 0.35
+    assert len(by_name) > 20 and np.mean(by_name) > 0.4 and np.mean(by_role) > 0.3
+
+
+def test_without_an_assistant_nobody_is_given_a_name():
+    room = Talk([turn(("user", "nick")[n % 2], said(n)) for n in range(40)])
+    for made, text in memories(room, seeds=range(30), segments=3):
+        assert {*speakers(made, text)[:-1]} <= {"user", "nick"}
+
+
+def speakers(made, text):
+    heads = [text_of(text[span[0] : body[0]]) for span, body in zip(made.spans, made.bodies, strict=True)]
+    return [re.sub(r"(?: \(.*)?:$", "", head) for head in heads]
 
 
 def test_several_chats_stand_in_a_memory_and_none_twice():
