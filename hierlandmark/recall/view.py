@@ -164,6 +164,9 @@ class Recall:
         Returns:
             Attention output over the chosen blocks (H, T, D) fp32, its weights summing to 1, and the log-sum-exp (H, T)
             of their gates (landmarks in flat mode), -inf where a head and token read nothing. None if none reads.
+
+            Of blocks of exactly equal weight any may be chosen, and by another number of tokens others: layer 0 has
+            many, whose landmarks are all the same but for their positions.
         """
         if not self._where:
             return None
@@ -231,9 +234,6 @@ class Recall:
         if not bool(taken.all()):
             # in place of those that nobody opens, whose landmarks may not be there
             opened = opened.where(taken, opened[taken][0])
-        # in text order, so that of equal blocks the same are chosen as for many tokens: all landmarks of layer 0 are
-        opened, order = opened.sort(-1)
-        taken = taken.gather(-1, order)
         segments = set(opened.flatten().tolist())
         self._load_landmarks(segments)
         self.tally.landmark_keys += H_kv * sum(self._blocks[s] for s in segments)
