@@ -234,11 +234,12 @@ class Recall:
         if not bool(taken.all()):
             # in place of those that nobody opens, whose landmarks may not be there
             opened = opened.where(taken, opened[taken][0])
-        segments = set(opened.flatten().tolist())
-        self._load_landmarks(segments)
-        self.tally.landmark_keys += H_kv * sum(self._blocks[s] for s in segments)
         S = opened.shape[-1]
         rows = (opened.reshape(H_kv, -1) + self._groups * G).flatten()
+        # a segment counts once for each group of heads that opens it
+        distinct = set(rows[taken.flatten()].tolist())
+        self._load_landmarks({row % G for row in distinct})
+        self.tally.landmark_keys += sum(self._blocks[row % G] for row in distinct)
         keys = self._buffers.picked("marks", self._landmarks[self._slots[layer]].view(H_kv * G, 1, N, D), rows)
         logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
         logits = logits.masked_fill(self._absent[opened], NEG)
