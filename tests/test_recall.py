@@ -12,6 +12,7 @@ from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.messages import Message
 from hierlandmark.ops.rope import rotate
 from hierlandmark.recall import Source
+from hierlandmark.select import gate_mass
 from hierlandmark.store import InMemoryStore, MessageRun, SQLiteStore
 from hierlandmark.testing import tiny_model
 
@@ -189,6 +190,21 @@ def test_under_the_threshold_a_head_and_token_reads_nothing(model, store, mode, 
         lses = assert_as_written_out(model, store, q, near, threshold=threshold, **options)
         assert int((lses == -math.inf).sum()) == at + 1
     assert (assert_as_written_out(model, store, q, near + 50, threshold=0.5, **options) == -math.inf).all()
+
+
+@pytest.mark.parametrize("tokens", [1, T])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_masses_too_small_to_be_multiplied_read_nothing(model, store, granularity, tokens):
+    """Without a threshold: a gate's mass is the least number over 0, and a part of it is 0."""
+    (_, gates), records = store.gate_keys("n"), store.segments("n")
+    full = [s for s, record in enumerate(records) if len(record.block_content) == model.layout.blocks_per_segment]
+    config = RecallConfig(threshold=0.0, granularity=granularity)
+    recall = model.recall([Source(store, [records[s] for s in full], gates[full])], config)
+    q, near = questions(0, tokens)[0] / 100, torch.full((H, tokens), 103.0)
+    mass = gate_mass(recall.gate_logits(LAYER, q, SCALE), near)
+    assert (mass > 0).all() and (mass / 2 == 0).all()
+    assert recall.read(LAYER, q, near, SCALE) is None
+    assert recall.tally.blocks_read == 0
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

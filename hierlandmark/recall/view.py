@@ -181,6 +181,9 @@ class Recall:
         used = (weights > 0).any(0).any(0)  # (S, N)
         s, b = used.nonzero().unbind(1)
         places = torch.tensor(segments)[s] * used.shape[1] + b  # (n,)
+        # masses so small that every one times another is 0
+        if not len(places):
+            return None
         self.tally.blocks_read += len(places)
         H_kv, n = self.spec.kv_heads, len(places)
         w = weights[:, :, used].view(H_kv, -1, n)  # (H_kv, rep * T, n)
@@ -198,7 +201,10 @@ class Recall:
             return None
         places, weights, lse = chosen  # (H, m) twice, (H, 1)
         used = weights > 0
-        self.tally.blocks_read += len(set(places[used].tolist()))
+        read = set(places[used].tolist())
+        if not read:
+            return None
+        self.tally.blocks_read += len(read)
         return self._attend(layer, q, places, used, weights.unsqueeze(1), scale), lse
 
     def _attend(self, layer: int, q: Tensor, places: Tensor, used: Tensor, weights: Tensor, scale: float) -> Tensor:
