@@ -200,11 +200,13 @@ def test_masses_too_small_to_be_multiplied_read_nothing(model, store, granularit
     full = [s for s, record in enumerate(records) if len(record.block_content) == model.layout.blocks_per_segment]
     config = RecallConfig(threshold=0.0, granularity=granularity)
     recall = model.recall([Source(store, [records[s] for s in full], gates[full])], config)
+    noted = recall.watch(H)
     q, near = questions(0, tokens)[0] / 100, torch.full((H, tokens), 103.0)
     mass = gate_mass(recall.gate_logits(LAYER, q, SCALE), near)
     assert (mass > 0).all() and (mass / 2 == 0).all()
     assert recall.read(LAYER, q, near, SCALE) is None
     assert recall.tally.blocks_read == 0
+    assert not noted.gates.any() and not noted.blocks.any()
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
