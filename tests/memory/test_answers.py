@@ -1,6 +1,7 @@
 """Answers: what is told while they are made, what they cost and why, and texts that outgrow the window."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -196,6 +197,19 @@ def test_among_the_best_messages_no_others_are_read(memory, mode):
     assert said.cost.gate_keys >= found.cost.gate_keys and said.cost.landmark_keys >= found.cost.landmark_keys
     with pytest.raises(InvalidArgument, match="among"):
         memory.ask("word7", among=0)
+
+
+def test_the_first_token_waits_for_the_search(memory, monkeypatch):
+    search = memory.search
+
+    def slow(*args, **options):
+        time.sleep(0.3)
+        return search(*args, **options)
+
+    monkeypatch.setattr(memory, "search", slow)
+    said = memory.ask("word7", max_new_tokens=2)
+    assert 0.3 < said.first_token_s < said.cost.ms / 1e3
+    assert said.per_token_s < 0.3
 
 
 def test_a_segment_rewritten_between_search_and_answer_is_looked_for_again(monkeypatch):
