@@ -1,6 +1,7 @@
 """`Recall.read` beside the same choice and the same three softmaxes written out, one head and one token at a time."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.messages import Message
 from hierlandmark.ops.rope import rotate
 from hierlandmark.recall import Source
+from hierlandmark.select import gate_mass
 from hierlandmark.store import InMemoryStore, MessageRun, SQLiteStore
 from hierlandmark.testing import tiny_model
 
@@ -190,23 +192,55 @@ def test_under_the_threshold_a_head_and_token_reads_nothing(model, store, mode, 
     assert (assert_as_written_out(model, store, q, near + 50, threshold=0.5, **options) == -math.inf).all()
 
 
+@pytest.mark.parametrize("tokens", [1, T])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_masses_too_small_to_be_multiplied_read_nothing(model, store, granularity, tokens):
+    """Without a threshold: a gate's mass is the least number over 0, and a part of it is 0."""
+    (_, gates), records = store.gate_keys("n"), store.segments("n")
+    full = [s for s, record in enumerate(records) if len(record.block_content) == model.layout.blocks_per_segment]
+    config = RecallConfig(threshold=0.0, granularity=granularity)
+    recall = model.recall([Source(store, [records[s] for s in full], gates[full])], config)
+    noted = recall.watch(H)
+    q, near = questions(0, tokens)[0] / 100, torch.full((H, tokens), 103.0)
+    mass = gate_mass(recall.gate_logits(LAYER, q, SCALE), near)
+    assert (mass > 0).all() and (mass / 2 == 0).all()
+    assert recall.read(LAYER, q, near, SCALE) is None
+    assert recall.tally.blocks_read == 0
+    assert not noted.gates.any() and not noted.blocks.any()
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("mode", MODES)
-def test_one_token_counts_and_notes_what_many_do(model, store, mode, granularity):
-    """A token twice is many: each notes as much as the token alone, and the work is the same."""
+@pytest.mark.parametrize("seed", range(10))
+def test_one_token_counts_and_notes_what_many_do(model, store, mode, granularity, seed):
+    """A token twice is many: each notes as much as the token alone, and reads the same.
+
+    In layer 1: in layer 0 landmarks of the same place are equal, and of equal blocks any may be chosen.
+    """
     options = {"mode": mode, "granularity": granularity, "segments": 2, "blocks": 3, "threshold": 0.5}
-    q, near = questions(3, 1)
+    q, near = questions(seed, 1)
     one, two = recalling(model, store, **options), recalling(model, store, **options)
     noted = [recall.watch(H) for recall in (one, two)]
-    for layer in (0, 1, 0):
-        alone = one.read(layer, q, near, SCALE)
-        twice = two.read(layer, q.repeat(1, 2, 1), near.repeat(1, 2), SCALE)
+    for _ in range(2):
+        alone = one.read(LAYER, q, near, SCALE)
+        twice = two.read(LAYER, q.repeat(1, 2, 1), near.repeat(1, 2), SCALE)
         for found, wanted in zip(alone, twice, strict=True):
             torch.testing.assert_close(found[:, 0], wanted[:, 1], **TOLERANCE)
     torch.testing.assert_close(2 * noted[0].gates, noted[1].gates, **TOLERANCE)
     torch.testing.assert_close(2 * noted[0].blocks, noted[1].blocks, **TOLERANCE)
     assert noted[0].blocks.sum() > 0
-    assert one.tally == two.tally
+    # many score together what any of them opened, one token's heads only what they opened themselves
+    assert replace(one.tally, landmark_keys=0) == replace(two.tally, landmark_keys=0)
+    config, kv_heads, group = one.config, model.kv_spec.kv_heads, H // model.kv_spec.kv_heads
+    reference = Reference(model, store, q, near, config)
+    heads = [[h for h in range(g * group, (g + 1) * group) if reference.active(h, 0)] for g in range(kv_heads)]
+    best = {h: reference.best(h, 0, config.segments, reference.mass) for each in heads for h in each}
+    opened = [{s for h in each for s in best[h]} for each in heads]
+    if mode == "flat":
+        opened = [set(range(reference.G))] * kv_heads
+    blocks = [[s for s, _ in reference.places].count(s) for s in range(reference.G)]
+    assert one.tally.landmark_keys == 2 * sum(blocks[s] for each in opened for s in each)
+    assert two.tally.landmark_keys == 2 * kv_heads * sum(blocks[s] for s in set().union(*opened))
 
 
 @pytest.mark.parametrize("tokens", [1, T])

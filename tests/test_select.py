@@ -79,13 +79,22 @@ def test_no_mass_is_never_chosen(granularity):
 
 def test_weights_of_all_blocks_are_the_plain_softmaxes():
     gates, landmarks = torch.randn(H, T, N), torch.randn(H, T, N, 2)
-    near = torch.randn(H, T)
     chosen = torch.ones(H, T, N, 2, dtype=torch.bool)
     weights, lse = block_weights(gates, landmarks, chosen)
     torch.testing.assert_close(weights, gates.softmax(-1).unsqueeze(-1) * landmarks.softmax(-1))
     torch.testing.assert_close(lse, gates.logsumexp(-1))
-    beside = torch.cat((gates, near.unsqueeze(-1)), -1).softmax(-1)[..., :-1]
-    torch.testing.assert_close(gate_mass(gates, near), beside)
+
+
+def test_gates_have_their_mass_beside_the_local_window():
+    generator = torch.Generator().manual_seed(0)
+    gates, near = 3 * torch.randn(H, T, N, generator=generator), torch.randn(H, T, generator=generator)
+    # no window beside the first head's gates; nothing but a window for the second
+    near[0], gates[1] = float("-inf"), -1e30
+    mass = gate_mass(gates, near)
+    whole = torch.logaddexp(gates.logsumexp(-1), near)
+    torch.testing.assert_close(mass, (gates - whole.unsqueeze(-1)).exp())
+    torch.testing.assert_close(mass[0].sum(-1), torch.ones(T))
+    assert not mass[1].any()
 
 
 def test_nothing_chosen_weighs_nothing():

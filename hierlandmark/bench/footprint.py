@@ -56,7 +56,8 @@ def use(path: Path, mode: Any) -> float:
     with Memory.open(path, model=model) as memory:
         for _ in range(3):
             memory.search(QUESTION, 10, mode=mode)
-            memory.ask(QUESTION, max_new_tokens=16, mode=mode)
+            # from all, not the messages that a search found
+            memory.ask(QUESTION, max_new_tokens=16, mode=mode, among=0)
     return round(peak_resident_kb() / 1024, 1)
 
 

@@ -80,7 +80,8 @@ def bench_ask(
 ) -> dict[str, Any]:
     """First token and decoding of `ask` over a stored history, and of the base model that reads it all with SDPA.
 
-    Each `ask` opens the database anew: no block is cached. The prefill runs once: it takes minutes.
+    Each `ask`, its search included, opens the database anew: no block is cached. The prefill runs once: it takes
+    minutes.
     """
     text = text_of(model, tokens, None)
     first, decode, cost = [], [], None
@@ -90,7 +91,7 @@ def bench_ask(
             memory.add([Message(id=0, role="document", content=text)])
         for turn in range(repeats + 1):
             with Memory.open(path, model=model) as memory:
-                answer = memory.complete(QUESTION, max_new_tokens=new_tokens)
+                answer = memory.ask(QUESTION, max_new_tokens=new_tokens)
             if turn:
                 first.append(answer.first_token_s)
                 decode.append(answer.per_token_s)

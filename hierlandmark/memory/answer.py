@@ -51,6 +51,8 @@ def answer(
 
     recall.watch(model.core.heads)
     pieces = Pieces(model.decode, on_token) if on_token else None
+    # a search that chose what is recalled, among other things
+    waited = time.perf_counter() - began
     made = generate(
         model.core,
         lambda: model.window(recall),
@@ -70,7 +72,7 @@ def answer(
         tokens=made.tokens,
         cost=cost,
         trace=trace,
-        first_token_s=made.times[0],
+        first_token_s=waited + made.times[0],
         per_token_s=float(steps.mean()) if len(steps) else 0.0,
     )
 

@@ -40,16 +40,23 @@ class Attended:
     def note(
         self, layer: int, mass: Tensor, weights: Tensor, lse: Tensor, near_lse: Tensor, segments: list[int]
     ) -> None:
-        """Add what many tokens gave: (H, T, G) to gates, (H, T, S, N) to the blocks of `segments`."""
-        self.gates[layer] += mass.sum(1)
+        """Add what many tokens gave: (H, T, G) to gates or (H, T, G * N) to landmarks, (H, T, S, N) to the blocks of
+        `segments`.
+        """
+        self._note_mass(layer, mass.sum(1))
         self.blocks[layer][:, segments] += (weights * _share(lse, near_lse)[..., None, None]).sum(1)
 
     def note_one(
         self, layer: int, mass: Tensor, places: Tensor, weights: Tensor, lse: Tensor, near_lse: Tensor
     ) -> None:
-        """Add what one token gave: (H, 1, G) to gates, (H, n) to the blocks at (H, n) places."""
-        self.gates[layer] += mass[:, 0]
+        """Add what one token gave: mass likewise, (H, m) to the blocks at (H, m) places."""
+        self._note_mass(layer, mass[:, 0])
         self.blocks[layer].flatten(1).scatter_add_(1, places, weights * _share(lse, near_lse))
+
+    def _note_mass(self, layer: int, mass: Tensor) -> None:
+        # that of a segment is its landmarks' together
+        gates = self.gates[layer]
+        gates += mass if mass.shape == gates.shape else mass.view(*gates.shape, -1).sum(-1)
 
 
 def _share(lse: Tensor, near_lse: Tensor) -> Tensor:

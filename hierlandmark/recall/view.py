@@ -17,10 +17,10 @@ from torch import Tensor
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
+from hierlandmark.recall.choose import Picked, Spread, pick_apart, pick_flat, pick_together, spread
 from hierlandmark.recall.held import Buffers, Cache, Restored
 from hierlandmark.recall.sources import Attended, Source, Tally
 from hierlandmark.recall.tensors import to_array, to_tensor
-from hierlandmark.select import block_weights, flat_weights, gate_mass, top, top_places
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, SegmentRecord
 
 NEG = float("-inf")
@@ -164,20 +164,27 @@ class Recall:
         Returns:
             Attention output over the chosen blocks (H, T, D) fp32, its weights summing to 1, and the log-sum-exp (H, T)
             of their gates (landmarks in flat mode), -inf where a head and token read nothing. None if none reads.
+
+            Of blocks of exactly equal weight any may be chosen, and by another number of tokens others: layer 0 has
+            many, whose landmarks are all the same but for their positions.
         """
         if not self._where:
             return None
         q = q.float().contiguous()
         if q.shape[1] == 1:
             return self._read_one(layer, q, near_lse, scale)
-        choose = self._choose_flat if self.config.mode == "flat" else self._choose
-        chosen = choose(layer, q, near_lse, scale)
-        if chosen is None:
+        found = self._choose(layer, q, near_lse, scale)
+        if found is None:
             return None
-        weights, lse, segments = chosen  # (H, T, S, N), (H, T), segments opened
+        segments, weights, lse, mass = found
         used = (weights > 0).any(0).any(0)  # (S, N)
         s, b = used.nonzero().unbind(1)
         places = torch.tensor(segments)[s] * used.shape[1] + b  # (n,)
+        # masses so small that every one times another is 0
+        if not len(places):
+            return None
+        if self.attended is not None:
+            self.attended.note(layer, mass, weights, lse, near_lse, segments)
         self.tally.blocks_read += len(places)
         H_kv, n = self.spec.kv_heads, len(places)
         w = weights[:, :, used].view(H_kv, -1, n)  # (H_kv, rep * T, n)
@@ -189,13 +196,17 @@ class Recall:
 
     def _read_one(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
         """`read` of one token: the few blocks of each head, not masks over those of all. Most of an answer's time."""
-        choose = self._choose_one_flat if self.config.mode == "flat" else self._choose_one
-        chosen = choose(layer, q, near_lse, scale)
-        if chosen is None:
+        found = self._choose_one(layer, q, near_lse, scale)
+        if found is None:
             return None
-        places, weights, lse = chosen  # (H, m) twice, (H, 1)
+        places, weights, lse = found.places[:, 0], found.weights[:, 0], found.lse  # (H, m) twice, (H, 1)
         used = weights > 0
-        self.tally.blocks_read += len(set(places[used].tolist()))
+        read = set(places[used].tolist())
+        if not read:
+            return None
+        if self.attended is not None:
+            self.attended.note_one(layer, found.mass, places, weights, lse, near_lse)
+        self.tally.blocks_read += len(read)
         return self._attend(layer, q, places, used, weights.unsqueeze(1), scale), lse
 
     def _attend(self, layer: int, q: Tensor, places: Tensor, used: Tensor, weights: Tensor, scale: float) -> Tensor:
@@ -217,95 +228,39 @@ class Recall:
         p2 = logits.unflatten(-1, (m, P)).masked_fill(hidden, NEG).softmax(-1)
         return ((p2 * weights.unsqueeze(-1)).flatten(-2) @ values).view(q.shape)
 
-    def _choose_one(
-        self, layer: int, q: Tensor, near_lse: Tensor, scale: float
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
-        config, (H, _, D), H_kv = self.config, q.shape, self.spec.kv_heads
-        N, G = self.layout.blocks_per_segment, self.n_segments
+    def _choose(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> Spread | None:
+        if self.config.mode == "flat":
+            found = self._choose_flat(layer, q, near_lse, scale)
+            return None if found is None else spread(found, self.layout.blocks_per_segment)
         gates = self.gate_logits(layer, q, scale)
-        mass = gate_mass(gates, near_lse)
-        active = mass.sum(-1) > config.threshold  # (H, 1)
-        if not bool(active.any()):
-            return None
-        opened, taken = top_places(mass, config.segments, config.granularity, active)  # (H, 1, S)
-        if not bool(taken.all()):
-            # in place of those that nobody opens, whose landmarks may not be there
-            opened = opened.where(taken, opened[taken][0])
-        # in text order, so that of equal blocks the same are chosen as for many tokens: all landmarks of layer 0 are
-        opened, order = opened.sort(-1)
-        taken = taken.gather(-1, order)
-        segments = set(opened.flatten().tolist())
-        self._load_landmarks(segments)
-        self.tally.landmark_keys += H_kv * sum(self._blocks[s] for s in segments)
-        S = opened.shape[-1]
+        return pick_together(
+            self.config, gates, near_lse, lambda segments: self.landmark_logits(layer, q, segments, scale)
+        )
+
+    def _choose_one(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> Picked | None:
+        if self.config.mode == "flat":
+            return self._choose_flat(layer, q, near_lse, scale)
+        gates = self.gate_logits(layer, q, scale)
+        return pick_apart(
+            self.config, gates, near_lse, lambda opened, taken: self._own_logits(layer, q, opened, taken, scale)
+        )
+
+    def _choose_flat(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> Picked | None:
+        landmarks = self.landmark_logits(layer, q, range(self.n_segments), scale)
+        return pick_flat(self.config, landmarks.flatten(2), near_lse)
+
+    def _own_logits(self, layer: int, q: Tensor, opened: Tensor, taken: Tensor, scale: float) -> Tensor:
+        """Of one token, landmarks of the segments (H, 1, S) that each head opened, where taken: (H, 1, S, N) fp32."""
+        (H, _, D), H_kv, S = q.shape, self.spec.kv_heads, opened.shape[-1]
+        N, G = self.layout.blocks_per_segment, self.n_segments
         rows = (opened.reshape(H_kv, -1) + self._groups * G).flatten()
+        # a segment counts once for each group of heads that opens it
+        distinct = set(rows[taken.flatten()].tolist())
+        self._load_landmarks({row % G for row in distinct})
+        self.tally.landmark_keys += sum(self._blocks[row % G] for row in distinct)
         keys = self._buffers.picked("marks", self._landmarks[self._slots[layer]].view(H_kv * G, 1, N, D), rows)
         logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
-        logits = logits.masked_fill(self._absent[opened], NEG)
-        weight = ((mass.gather(-1, opened) * taken).unsqueeze(-1) * logits.softmax(-1)).flatten(2)
-        picks, picked = top_places(weight, config.blocks, config.granularity, active)  # (H, 1, m)
-        picked &= taken.gather(-1, picks // N)
-        chosen = torch.zeros_like(weight, dtype=torch.bool).scatter_(-1, picks, picked).view_as(logits)
-        weights, lse = block_weights(gates.gather(-1, opened), logits, chosen)
-        places = opened.unsqueeze(-1) * N + torch.arange(N)
-        if self.attended is not None:
-            self.attended.note_one(layer, mass, places.flatten(1), weights.flatten(1), lse, near_lse)
-        return places.flatten(1).gather(-1, picks[:, 0]), weights.flatten(1).gather(-1, picks[:, 0]), lse
-
-    def _choose_one_flat(
-        self, layer: int, q: Tensor, near_lse: Tensor, scale: float
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
-        logits = self.landmark_logits(layer, q, range(self.n_segments), scale)
-        shape = logits.shape
-        flat = logits.flatten(2)
-        mass = gate_mass(flat, near_lse)
-        active = mass.sum(-1) > self.config.threshold
-        if not bool(active.any()):
-            return None
-        places, picked = top_places(mass, self.config.blocks, self.config.granularity, active)  # (H, 1, m)
-        weights, lse = flat_weights(flat.gather(-1, places), picked)
-        places, weights = places[:, 0], weights[:, 0]
-        if self.attended is not None:
-            self.attended.note_one(layer, mass.view(shape).sum(-1), places, weights, lse, near_lse)
-        return places, weights, lse
-
-    def _choose(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor, list[int]] | None:
-        H, T, _ = q.shape
-        gates = self.gate_logits(layer, q, scale)
-        mass = gate_mass(gates, near_lse)
-        active = mass.sum(-1) > self.config.threshold  # (H, T)
-        if not bool(active.any()):
-            return None
-        opened = top(mass, self.config.segments, self.config.granularity, active)
-        segments = opened.any(0).any(0).nonzero().flatten().tolist()
-        logits = self.landmark_logits(layer, q, segments, scale)  # (H, T, S, N)
-        p1 = logits.softmax(-1)
-        open_here = opened[:, :, segments]
-        weight = (mass[:, :, segments] * open_here).unsqueeze(-1) * p1
-        picked = top(weight.flatten(2), self.config.blocks, self.config.granularity, active).view_as(weight)
-        picked = picked & open_here.unsqueeze(-1)
-        weights, lse = block_weights(gates[:, :, segments], logits, picked)
-        if self.attended is not None:
-            self.attended.note(layer, mass, weights, lse, near_lse, segments)
-        return weights, lse, segments
-
-    def _choose_flat(
-        self, layer: int, q: Tensor, near_lse: Tensor, scale: float
-    ) -> tuple[Tensor, Tensor, list[int]] | None:
-        logits = self.landmark_logits(layer, q, range(self.n_segments), scale)
-        shape = logits.shape
-        flat = logits.flatten(2)
-        mass = gate_mass(flat, near_lse)
-        active = mass.sum(-1) > self.config.threshold
-        if not bool(active.any()):
-            return None
-        picked = top(mass, self.config.blocks, self.config.granularity, active)
-        weights, lse = flat_weights(flat, picked)
-        weights = weights.view(shape)
-        kept = (weights > 0).any(-1).flatten(0, 1).any(0).nonzero().flatten().tolist()
-        if self.attended is not None:
-            self.attended.note(layer, mass.view(shape).sum(-1), weights[:, :, kept], lse, near_lse, kept)
-        return weights[:, :, kept], lse, kept
+        return logits.masked_fill(self._absent[opened], NEG)
 
     def gate_logits(self, layer: int, q: Tensor, scale: float, segments: Sequence[int] | None = None) -> Tensor:
         """(H, T, D) -> (H, T, G) fp32; of `segments` only where they are given."""

@@ -297,10 +297,9 @@ class SQLiteStore:
             for row_id, crc, data in rows.kv_rows(conn, list(wanted)):
                 what = f"slot {slot} of block {row_id // spec.slots}"
                 out[wanted.pop(row_id)] = from_bytes(data, crc, out.dtype, shape, what)
-        for row_id in wanted:
-            raise KeyError(
-                f"block {row_id // spec.slots} is unknown, or its keys and values were dropped: encode it again"
-            )
+        if wanted:
+            block = next(iter(wanted)) // spec.slots
+            raise KeyError(f"block {block} is unknown, or its keys and values were dropped: encode it again")
         return out
 
     def _require_versions(self, conn: rows.Conn, versions: dict[SegmentId, int]) -> None:

@@ -1,12 +1,13 @@
 """Answers: what is told while they are made, what they cost and why, and texts that outgrow the window."""
 
 import asyncio
+import time
 
 import pytest
 
 from hierlandmark import Memory, MemoryConfig, Message
 from hierlandmark.errors import InvalidArgument, InvalidMessage
-from hierlandmark.model import RetrievalHead
+from hierlandmark.model import LandmarkModel, RetrievalHead
 from hierlandmark.testing import tiny_model
 
 CHAT = [Message(id=f"m{i}", content=f"{i}: word{i} " * (1 + i % 5)) for i in range(24)]
@@ -49,14 +50,15 @@ def test_characters_of_several_tokens_are_told_whole(memory):
     assert "日" in told
 
 
-def test_cost_counts_all_windows(memory):
+def test_cost_counts_all_windows(memory, monkeypatch):
     short = memory.complete(LONG, max_new_tokens=2)
+    monkeypatch.setattr(LandmarkModel, "stop_tokens", set())
     # greedy: the longer answer begins with the shorter one and does all its work
     capacity = memory.model.layout.segment_capacity
-    long = remembering(2).complete(LONG, max_new_tokens=3 * capacity)
-    brief = remembering(2).complete(LONG, max_new_tokens=3)
+    long = remembering().complete(LONG, max_new_tokens=3 * capacity)
+    brief = remembering().complete(LONG, max_new_tokens=3)
     assert long.tokens[:3] == brief.tokens
-    assert len(long.tokens) > 2 * capacity
+    assert len(long.tokens) == 3 * capacity
     assert long.cost.gate_keys > len(long.tokens) * brief.cost.gate_keys / 6
     assert short.cost.gate_keys > 0
 
@@ -196,6 +198,19 @@ def test_among_the_best_messages_no_others_are_read(memory, mode):
     assert said.cost.gate_keys >= found.cost.gate_keys and said.cost.landmark_keys >= found.cost.landmark_keys
     with pytest.raises(InvalidArgument, match="among"):
         memory.ask("word7", among=-1)
+
+
+def test_the_first_token_waits_for_the_search(memory, monkeypatch):
+    search = memory.search
+
+    def slow(*args, **options):
+        time.sleep(0.3)
+        return search(*args, **options)
+
+    monkeypatch.setattr(memory, "search", slow)
+    said = memory.ask("word7", max_new_tokens=2)
+    assert 0.3 < said.first_token_s < said.cost.ms / 1e3
+    assert said.per_token_s < 0.3
 
 
 def test_a_segment_rewritten_between_search_and_answer_is_looked_for_again(monkeypatch):
