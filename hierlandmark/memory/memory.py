@@ -332,10 +332,12 @@ class Memory(IndexVerbs, AsyncVerbs):
     def _narrowed(
         self, model: LandmarkModel, store: BlockStore, mode: Mode | None, query: str, k: int
     ) -> tuple[Recall, SearchResult]:
-        """A view of the segments that hold the k best messages, and the search that found them."""
+        """A view of the segments that hold the k best messages, and the search that found them; of all it is kept."""
         while True:
             found = self.search(query, k, mode="hybrid")
             ids = store.holding(self.namespace, [one for hit in found.hits for one in hit.message_ids])
+            if len(ids) == self._recall(model, store, "hierarchical", "search").n_segments:
+                return self._recall(model, store, mode), found  # all there are, as of a document by itself
             try:
                 records, gates = store.index(self.namespace, ids.tolist())
             except KeyError:

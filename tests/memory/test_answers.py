@@ -231,3 +231,15 @@ def test_a_segment_rewritten_between_search_and_answer_is_looked_for_again(monke
 def test_of_the_same_memory_from_another_thread(memory):
     said = asyncio.run(memory.aask("word7", max_new_tokens=5, among=3))
     assert said.tokens == memory.ask("word7", max_new_tokens=5, among=3).tokens and len(said.among) == 3
+
+
+def test_among_messages_that_stand_in_all_segments_the_view_of_all_is_used(monkeypatch):
+    with Memory.open(":memory:", model=tiny_model()) as memory:
+        memory.add([{"id": 1, "content": "a document about word7 " * 40}])
+        everything = memory.ask("word7", max_new_tokens=4, among=0)
+        listed, index = [], memory._store.index
+        monkeypatch.setattr(memory._store, "index", lambda *args: listed.append(args) or index(*args))
+        said = memory.ask("word7", max_new_tokens=4)
+        assert said.tokens == everything.tokens and said.among == [1]
+        # nothing was listed anew
+        assert listed == []
