@@ -34,7 +34,7 @@ class StoreNotWritable(HierLandmarkError):
 
 
 class NamespaceNotFound(HierLandmarkError):
-    """No message was ever added under this namespace."""
+    """No message is remembered under this namespace: none was ever added, or all were forgotten."""
 
 
 class IndexNotFound(HierLandmarkError):

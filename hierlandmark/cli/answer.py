@@ -76,16 +76,19 @@ def chat(
         while (line := _line(prompt)) is not None:
             if not line:
                 continue
+            if line.startswith("/"):
+                typer.echo(f"no such command: {line}; /exit ends the chat", err=True)
+                continue
             try:
                 said = memory.ask(line, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=_type)
                 text = said.text.strip()
             except NamespaceNotFound:
-                text = "(I remember nothing yet.)"
-                _type(text)
+                text = ""
+                _type("(I remember nothing yet.)")
             typer.echo("")
             turns = [("user", line), ("assistant", text)]
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            # the memory takes no empty text, and a model may end its turn at once
+            # the memory takes no empty text; a model may end its turn at once, and what is no answer is not kept
             memory.add({"id": str(uuid4()), "role": who, "content": said, "time": now} for who, said in turns if said)
 
 

@@ -90,7 +90,7 @@ def compare(memory: "Memory", model: "LandmarkModel", question: str, reread: int
 
     # as it was read into the store
     text = "".join(render(one) for one in memory.messages())
-    total = len(model.tokenize(text))
+    total = memory.stats().tokens
     typer.echo(f"time to the first token, measured: {first_token_s:.2f} s from the store, which holds {total:,} tokens")
     if reread < 2:
         return

@@ -20,7 +20,7 @@ from hierlandmark.errors import (
 from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.answer import answer, answered_among
-from hierlandmark.memory.arguments import check_count, check_mode, check_now, check_path, checked_filter, checked_ids
+from hierlandmark.memory.arguments import check_count, check_mode, check_now, check_opening, checked_filter, checked_ids
 from hierlandmark.memory.index_search import IndexSearch
 from hierlandmark.memory.indexing import IndexVerbs, remove_all
 from hierlandmark.memory.rank import rank_blocks
@@ -51,7 +51,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         config: MemoryConfig,
         read_only: bool = False,
     ) -> None:
-        check_path(path)
+        check_opening(path, model, config)
         check_namespace(namespace)
         self.path, self.namespace, self.config, self.read_only = path, namespace, config, read_only
         # the file itself, whatever becomes of links and of the working directory: its index lies beside it
@@ -93,12 +93,12 @@ class Memory(IndexVerbs, AsyncVerbs):
                 `forget` raise `StoreNotWritable`.
 
         Raises:
-            InvalidArgument: a path or namespace that is none.
+            InvalidArgument: a path, namespace, model or config that is none.
             KeepMismatch: `config.keep` is given, and the database was made with another.
             ModelMismatch: the database was written by another base model, adapter or layout.
             StoreCorrupt, StoreTooNew, StoreNotWritable: the file cannot be used; the message says why.
         """
-        return cls(path, namespace, model, config or MemoryConfig(), read_only)
+        return cls(path, namespace, model, MemoryConfig() if config is None else config, read_only)
 
     @property
     def _is_file(self) -> bool:
@@ -457,7 +457,7 @@ class Memory(IndexVerbs, AsyncVerbs):
     def _existing(self) -> BlockStore:
         """The store, without creating a file for a question about nothing."""
         if not self._exists:
-            raise NamespaceNotFound(f"no namespace {self.namespace!r}: nothing was ever added at {str(self.path)!r}")
+            raise NamespaceNotFound(f"no namespace {self.namespace!r}: nothing is remembered at {str(self.path)!r}")
         return self._open_store()
 
     def _ready(self) -> tuple[LandmarkModel, BlockStore]:

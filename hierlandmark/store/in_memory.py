@@ -343,7 +343,7 @@ class InMemoryStore:
         held = self._state().get(namespace)
         if held is None:
             raise NamespaceNotFound(
-                f"no message was ever added under namespace {namespace!r}; `namespaces` lists those there"
+                f"no message is remembered under namespace {namespace!r}; `namespaces` lists those there"
             )
         return held
 

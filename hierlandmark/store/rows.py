@@ -41,7 +41,7 @@ def namespace_id(conn: Conn, name: str) -> int:
     """Row of the namespace, or `NamespaceNotFound`."""
     found = find_namespace(conn, name)
     if found is None:
-        raise NamespaceNotFound(f"no message was ever added under namespace {name!r}; `namespaces` lists those there")
+        raise NamespaceNotFound(f"no message is remembered under namespace {name!r}; `namespaces` lists those there")
     return found
 
 

@@ -94,7 +94,14 @@ def test_chat_answers_and_remembers(filled) -> None:
 def test_chat_starts_with_nothing(cli) -> None:
     done = cli("chat", "--db", "m.db", input="hello\n")
     assert "I remember nothing yet" in done.stdout
-    assert len(held()) == 2
+    # what was said, and not that nothing is remembered
+    assert list(held().values()) == ["hello"]
+
+
+def test_chat_has_no_other_commands(cli) -> None:
+    done = cli("chat", "--db", "m.db", input="hello\n/help\n")
+    assert "no such command: /help; /exit ends the chat" in done.stderr
+    assert list(held().values()) == ["hello"]
 
 
 def test_ids_survive_json(filled) -> None:

@@ -84,3 +84,11 @@ def test_a_message_has_no_other_keys(memory, more, named):
     memory.add([{"id": 9, "content": "x", "metadata": more}])
     assert memory.messages([9])[0].metadata == more
     memory.forget([9])
+
+
+def test_a_name_is_no_model_and_a_mapping_no_config(tmp_path):
+    with pytest.raises(InvalidArgument, match=r"LandmarkModel.from_pretrained\('gpt2'\)"):
+        Memory.open(tmp_path / "m.db", model="gpt2")
+    with pytest.raises(InvalidArgument, match="expected a MemoryConfig, got .*keep"):
+        Memory.open(tmp_path / "m.db", config={"keep": "search"})
+    assert not (tmp_path / "m.db").exists()

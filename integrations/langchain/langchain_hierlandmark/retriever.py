@@ -7,7 +7,7 @@ from typing import Any, cast
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from hierlandmark.config import SearchMode
 from hierlandmark.filters import Filter
@@ -28,9 +28,12 @@ class HierLandmarkRetriever(BaseRetriever):
         documents = retriever.invoke("Where is the spare key?")
 
     Raises:
-        pydantic.ValidationError: neither memory nor path was given, or k is under 1.
+        pydantic.ValidationError: neither memory nor path was given, k is under 1, or an option that there is not.
         hierlandmark.NamespaceNotFound: on invoke, when nothing was ever added to the namespace.
     """
+
+    # a misspelt option would be lost without a word
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     path: str | Path | None = None
     """Database to open, when no memory is given."""
