@@ -89,6 +89,6 @@ def test_a_message_has_no_other_keys(memory, more, named):
 def test_a_name_is_no_model_and_a_mapping_no_config(tmp_path):
     with pytest.raises(InvalidArgument, match=r"LandmarkModel.from_pretrained\('gpt2'\)"):
         Memory.open(tmp_path / "m.db", model="gpt2")
-    with pytest.raises(InvalidArgument, match="expected a MemoryConfig, got .*keep"):
+    with pytest.raises(InvalidArgument, match=r"expected a MemoryConfig, got .*keep"):
         Memory.open(tmp_path / "m.db", config={"keep": "search"})
     assert not (tmp_path / "m.db").exists()
