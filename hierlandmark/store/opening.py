@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sqlite3
+import time
 from pathlib import Path
 
 from hierlandmark.errors import InvalidArgument, StoreNotWritable
@@ -9,6 +11,9 @@ from hierlandmark.store.connection import PAGE_SIZE, SEARCH_PAGE_SIZE, Database,
 from hierlandmark.store.header import check_spec, is_new, read_header, stored_spec, write_spec
 from hierlandmark.store.migrations import MIGRATIONS
 from hierlandmark.store.protocol import KVSpec
+
+# seconds between two tries
+_PAUSE = 0.01
 
 
 def file_path(path: str | os.PathLike[str]) -> Path:
@@ -39,7 +44,7 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
             page_size = SEARCH_PAGE_SIZE if spec.keep == "search" else PAGE_SIZE
             writer = open_database(path, timeout=timeout, page_size=page_size)
             undo.callback(writer.close)
-            _bring_up_to_date(writer, path, spec)
+            _bring_up_to_date(writer, path, spec, timeout)
         reader = open_existing(path, timeout) if read_only else open_database(path, timeout=timeout)
         undo.callback(reader.close)
         check_spec(path, spec, read_header(reader, path).spec)
@@ -52,10 +57,10 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
     return writer, reader
 
 
-def _bring_up_to_date(db: Database, path: Path, spec: KVSpec) -> None:
+def _bring_up_to_date(db: Database, path: Path, spec: KVSpec, timeout: float) -> None:
     if not is_new(db):
         check_spec(path, spec, read_header(db, path).spec)
-    db.conn.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(db, timeout)
     if not MIGRATIONS.pending(db):
         return
     # under the write lock: two processes may open a new file at once
@@ -69,3 +74,16 @@ def _bring_up_to_date(db: Database, path: Path, spec: KVSpec) -> None:
         if db.conn.in_transaction:
             db.conn.execute("ROLLBACK")
         raise
+
+
+def _write_ahead(db: Database, timeout: float) -> None:
+    """Turn the write-ahead log on, and wait for others that do so to the same new file: here SQLite itself does not."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            db.conn.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE)

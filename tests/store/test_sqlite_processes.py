@@ -104,6 +104,22 @@ with SQLiteStore(path, SPEC) as store:
         assert store.stats("n").messages == store.stats("n").segments == 30
 
 
+def test_several_that_make_one_file_at_once_wait_for_each_other(path):
+    """SQLite's busy timeout does not cover the change to a write-ahead log."""
+    code = """
+sys.stdin.readline()
+for i in range(60):
+    # the next one is made by all of them in the same moment
+    time.sleep(0.02 - time.time() % 0.02)
+    SQLiteStore(path.with_name(f"{i}.db"), SPEC).close()
+"""
+    children = [start(code, path) for _ in range(4)]
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+    assert [child.wait(timeout=60) for child in children] == [0] * 4
+
+
 def test_a_reader_sees_what_another_process_wrote(path):
     with SQLiteStore(path, SPEC) as store, SQLiteStore(path, SPEC, read_only=True) as reader:
         assert reader.namespaces() == []
