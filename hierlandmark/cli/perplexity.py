@@ -53,6 +53,10 @@ def perplexity(
         str | None,
         typer.Option("--window", metavar="TOKENS,...", help="Local window: a segment, or all that `xl` sees."),
     ] = None,
+    cache: Annotated[
+        int | None,
+        typer.Option("--cache", metavar="TOKENS", help="With mode xl: steps of --window, each sees so many before it."),
+    ] = None,
     blocks: BlocksOption = None,
     segments: SegmentsOption = None,
     granularity: Annotated[
@@ -110,7 +114,7 @@ def perplexity(
             models |= {"xl": load(xl_adapter), "full": load(full_adapter)}
     else:
         settings = [
-            Setting(mode, size, k, segments or opened(k or 1), granularity, mass)
+            Setting(mode, size, cache, k, segments or opened(k or 1), granularity, mass)
             for size, k, mass in product(sizes or (None,), ks or (None,), masses)
         ]
     for one in settings:
@@ -152,14 +156,14 @@ def perplexity(
 
 
 # options that some tables and modes have no use for
-_USED = ("mode", "window", "blocks", "segments", "granularity", "threshold", "xl_adapter", "full_adapter")
+_USED = ("mode", "window", "cache", "blocks", "segments", "granularity", "threshold", "xl_adapter", "full_adapter")
 
 
 def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[int], ks: Sequence[int]) -> None:
     """Raises `InvalidArgument` for an option that would change nothing: whoever gave it believes it did."""
     if table:
         who, why = f"--table {table}", "it has no use for them"
-        useless = given & {"mode", "granularity"}
+        useless = given & {"mode", "granularity", "cache"}
         if table != "D":
             useless |= given & {"threshold"}
         if table != "1":
@@ -168,13 +172,13 @@ def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[i
                 raise InvalidArgument(f"expected one --window and one --blocks with --table {table}")
     elif mode in ("full", "xl"):
         who, why = f"--mode {mode}", "it is plain attention"
-        useless = given - ({"mode", "window"} if mode == "xl" else {"mode"})
+        useless = given - ({"mode", "window", "cache"} if mode == "xl" else {"mode"})
     elif not ks:
         who, why = "every block being read", "name how many with --blocks"
-        useless = given & {"segments", "threshold", "granularity", "xl_adapter", "full_adapter"}
+        useless = given & {"segments", "threshold", "granularity", "cache", "xl_adapter", "full_adapter"}
     else:
         who, why = f"--mode {mode}", "it has no use for them"
-        useless = given & ({"xl_adapter", "full_adapter"} | ({"segments"} if mode == "flat" else set()))
+        useless = given & ({"xl_adapter", "full_adapter", "cache"} | ({"segments"} if mode == "flat" else set()))
     if useless:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in _USED if name in useless)
         raise InvalidArgument(f"{names} would change nothing beside {who}: {why}")
@@ -189,8 +193,9 @@ def scorer(models: "dict[str, LandmarkModel]") -> "Callable[[Sequence[int], Sett
         if setting.window and setting.mode in ("hierarchical", "flat"):
             layout = layout.model_copy(update={"blocks_per_segment": setting.window // layout.block_size})
         return found.nll(
-            tokens, mode=setting.mode, recall=setting.select, layout=layout, window=setting.window, counts=counts
-        )
+            tokens, mode=setting.mode, recall=setting.select, layout=layout, window=setting.window,
+            cache=setting.cache, counts=counts,
+        )  # fmt: skip
 
     return score
 
@@ -221,7 +226,7 @@ def _shape(model: "LandmarkModel") -> Any:
 def _line(row: dict[str, Any]) -> str:
     text = f"{row['length']:>8,} tokens, mode {row['mode']}"
     if row["window"]:
-        text += f", window {row['window']:,}"
+        text += f", window {row['window']:,}" + (f" and cache {row['cache']:,}" if row["cache"] is not None else "")
     if row["blocks"] and row["mode"] in ("hierarchical", "flat"):
         text += f", k {row['blocks']}"
         # flat looks at every segment

@@ -20,10 +20,12 @@ PER_DOCUMENT = 4
 class Setting:
     """How a window is read: one row of a table."""
 
-    # "full" is plain attention to all, "xl" plain attention to the last `window` tokens
+    # "full" is plain attention to all, "xl" plain attention to the last `window` tokens, or to `cache` tokens before
+    # each step of `window` and what came before in the step (Transformer-XL)
     mode: Literal["hierarchical", "flat", "full", "xl"] = "hierarchical"
     # tokens of the local window: a segment's positions, or all that "xl" sees; None for the model's segments
     window: int | None = None
+    cache: int | None = None
     # blocks that a query reads; None for every block
     blocks: int | None = None
     segments: int = 4
@@ -45,7 +47,7 @@ class Setting:
             return length
         window = self.window or layout_window
         if self.mode == "xl":
-            return min(length, window)
+            return min(length, window + (self.cache or 0))
         return length if self.blocks is None else min(length, window + self.blocks * block_size)
 
 

@@ -19,7 +19,8 @@ def settings_of(
 ) -> list[Setting]:
     """The rows of a table at one length.
 
-    1: full attention, sliding windows, and both modes at every local window and k, and with every block. 2: who
+    1: full attention, sliding windows, windows with a cache as large as k blocks, and both modes at every local window
+    and k, and with every block. 2: who
     chooses blocks. D: thresholds. 2 and D are made at the first window and k.
     """
     first = Setting(window=windows[0], blocks=blocks[0], segments=opened(blocks[0]))
@@ -32,9 +33,10 @@ def settings_of(
         return [replace(first, mode=mode, threshold=one) for mode in ("flat", "hierarchical") for one in wanted]
     sizes = sorted({window + k * block_size for window in windows for k in blocks})
     rows = [Setting("full"), *(Setting("xl", window=size) for size in sizes)]
+    rows += [Setting("xl", window=window, cache=k * block_size) for window in windows for k in blocks]
     for mode in ("flat", "hierarchical"):
         for window in windows:
-            rows += [Setting(mode, window, k, opened(k)) for k in blocks]
+            rows += [Setting(mode, window, blocks=k, segments=opened(k)) for k in blocks]
             rows.append(Setting(mode, window))
     return rows
 
@@ -74,7 +76,7 @@ def as_lines(rows: Iterable[dict[str, Any]]) -> list[str]:
         cells = (
             f"{row['length']:,}",
             row["mode"],
-            f"{row['window']:,}" if row["window"] and landmarks else "",
+            f"{row['window']:,}" if row["window"] and (landmarks or row["cache"] is not None) else "",
             (str(row["blocks"]) if selects else "all") if landmarks else "",
             f"{row['attention_size']:,}",
             _SHORT[row["granularity"]] if selects else "",
@@ -88,4 +90,4 @@ def as_lines(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("length", "mode", "window", "blocks", "segments", "granularity"))
+    return tuple(row[name] for name in ("length", "mode", "window", "cache", "blocks", "segments", "granularity"))

@@ -127,11 +127,11 @@ class LandmarkCore(nn.Module):
             run(kept, 0, cached)
         return run(BehindKept(dense, kept.taken), cached, S)
 
-    def hidden_plain(self, ids: Tensor, window: int | None) -> Tensor:
-        """Last hidden states without landmarks, each token seeing the last `window`: (B, T) -> (B, T, hidden)."""
+    def hidden_plain(self, ids: Tensor, window: int | None, cache: int | None = None) -> Tensor:
+        """Last hidden states under `PlainAttention`, without landmarks: (B, T) -> (B, T, hidden)."""
         kinds = torch.full_like(ids, int(Kind.CONTENT))
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        return self.hidden(ids, kinds, positions, PlainAttention(window))
+        return self.hidden(ids, kinds, positions, PlainAttention(window, cache))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits in fp32: (..., hidden) -> (..., vocabulary)."""

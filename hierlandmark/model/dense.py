@@ -105,10 +105,12 @@ class PlainAttention:
 
     Args:
         window: tokens that a token sees, itself among them; None for all before it.
+        cache: tokens before each step of `window` tokens that are seen too (`banded_attention`); None: it slides.
     """
 
     window: int | None = None
+    cache: int | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`."""
-        return banded_attention(q, k, v, self.window, scale=scale)
+        return banded_attention(q, k, v, self.window, cache=self.cache, scale=scale)

@@ -70,11 +70,16 @@ def nll_full(full: Any, tokens: Sequence[int]) -> list[float]:
 
 
 @torch.inference_mode()
-def nll_plain(model: "LandmarkModel", tokens: Sequence[int], window: int | None) -> list[float]:
-    """Nats of each token but the first: the model with its adapter, plain attention to the last `window` tokens."""
+def nll_plain(
+    model: "LandmarkModel", tokens: Sequence[int], window: int | None, cache: int | None = None
+) -> list[float]:
+    """Nats of each token but the first: the model with its adapter, plain attention to the last `window` tokens.
+
+    With `cache` in steps of a window, as `ops.banded.banded_attention` says.
+    """
     core = model.core
     ids = torch.tensor([list(tokens)], device=core.rows.device)
-    return _nats_of_hidden(core, core.hidden_plain(ids, window)[0, :-1], ids[0, 1:])
+    return _nats_of_hidden(core, core.hidden_plain(ids, window, cache)[0, :-1], ids[0, 1:])
 
 
 @torch.inference_mode()

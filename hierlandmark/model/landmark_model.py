@@ -255,6 +255,7 @@ class LandmarkModel:
         recall: RecallConfig | None = None,
         layout: LayoutConfig | None = None,
         window: int | None = None,
+        cache: int | None = None,
         counts: Counts | None = None,
     ) -> list[float]:
         """Negative log-likelihood in nats of each token but the first, the text read as a stream.
@@ -262,6 +263,7 @@ class LandmarkModel:
         Args:
             mode: "full" is plain attention to all, by the untouched base model unless the adapter was trained so;
                 "xl" is plain attention to the last `window` tokens, by an adapter trained so or by the base.
+            cache: with "xl", the text goes in steps of `window` tokens, which see so many before the step too.
             recall: what a segment selects of all before it; None for every block. `mode` is the argument above, not its
                 own, and nothing is cached here.
             layout: by default the model's own; a memory of it is another matter.
@@ -284,7 +286,9 @@ class LandmarkModel:
             return nll_landmark(self, token_ids, mode, recall, layout, counts)
         if window is None or window < 1:
             raise InvalidArgument(f"expected mode 'xl' to have a window of at least 1 token, got {window!r}")
-        return nll_plain(self, token_ids, window)
+        if cache is not None and cache < 0:
+            raise InvalidArgument(f"expected a cache of 0 tokens or more, got {cache!r}")
+        return nll_plain(self, token_ids, window, cache)
 
     def recall(self, sources: Sequence[Source], config: RecallConfig, use: Use = "read") -> Recall:
         """A view of some stores' segments for this model's queries: of what attention reads, or what search does."""

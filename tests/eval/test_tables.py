@@ -12,13 +12,16 @@ from hierlandmark.eval.tables import GRANULARITIES, THRESHOLDS, as_lines, settin
 from hierlandmark.testing import save_tiny
 
 
-def test_table_1_has_a_sliding_window_of_every_attention_size() -> None:
+def test_table_1_has_windows_of_every_attention_size() -> None:
     rows = settings_of("1", [512, 256], [2, 4], 64)
     sizes = {(one.mode, one.attention_size(4096, 512, 64)) for one in rows}
     landmarks = {size for mode, size in sizes if mode == "hierarchical"}
     assert landmarks == {512 + 128, 512 + 256, 256 + 128, 256 + 256, 4096}
-    assert {size for mode, size in sizes if mode == "xl"} == landmarks - {4096}
-    assert ("full", 4096) in sizes and len(rows) == len(set(rows)) == 1 + 4 + 2 * 2 * 3
+    for stepped in (True, False):
+        windows = [one for one in rows if one.mode == "xl" and (one.cache is not None) is stepped]
+        assert sorted(one.attention_size(4096, 512, 64) for one in windows) == sorted(landmarks - {4096})
+    assert {(one.window, one.cache) for one in rows if one.cache} == {(w, c) for w in (512, 256) for c in (128, 256)}
+    assert ("full", 4096) in sizes and len(rows) == len(set(rows)) == 1 + 4 + 4 + 2 * 2 * 3
     assert all(one.segments >= 4 for one in rows)
 
 
@@ -37,7 +40,8 @@ def test_no_text_is_shorter_than_what_is_attended() -> None:
 
 def test_lines_show_the_change_against_the_lowest_threshold() -> None:
     def row(mode, threshold, perplexity, **more):
-        one = {"length": 2048, "mode": mode, "window": 512, "blocks": 4, "segments": 4, "granularity": "head"}
+        one = {"length": 2048, "mode": mode, "window": 512, "cache": None, "blocks": 4, "segments": 4}
+        one |= {"granularity": "head"}
         one |= {"threshold": threshold, "perplexity": perplexity, "attention_size": 768}
         return one | {"reads_skipped": {"head_token": threshold}} | more
 
@@ -70,7 +74,7 @@ def test_the_command_makes_table_1(run) -> None:
     rows, text = run("--table", "1", "--lengths", "300,600", "--limit", 2, "--window", "256,128", "--blocks", "1,2")
     # full attention goes no further than the base model was made for
     assert [row["mode"] for row in rows if row["length"] == 600].count("full") == 0
-    assert len(rows) == (1 + 4 + 12) + (4 + 12) and len(text.splitlines()) == len(rows) + 2
+    assert len(rows) == (1 + 8 + 12) + (8 + 12) and len(text.splitlines()) == len(rows) + 2
     assert {row["tokens"] for row in rows if row["length"] == 300} == {2 * 299}
     for row in rows:
         assert row["perplexity"] > 1 and row["attention_size"] <= row["length"]
@@ -100,5 +104,8 @@ def test_the_command_selects_and_counts(run) -> None:
     assert "k 1 of 99 segments" in text
     (near,), _ = run(*words[:-1], "300", "--mode", "xl")
     (full,), _ = run("--lengths", "400", *single, "--mode", "xl", "--window", 400)
+    (steps,), text = run("--lengths", "400", *single, "--mode", "xl", "--window", 128, "--cache", 64)
+    assert "window 128 and cache 64" in text and steps["attention_size"] == 192
+    assert steps["perplexity"] not in (near["perplexity"], full["perplexity"])
     (plain,), _ = run("--lengths", "400", *single, "--mode", "full")
     assert full["perplexity"] == pytest.approx(plain["perplexity"], rel=1e-5) != near["perplexity"]
