@@ -304,7 +304,7 @@ class Recall:
         return (logits.view(H, T, *hidden.shape) * scale).masked_fill(hidden, NEG)
 
     def _load_landmarks(self, segments: Collection[int]) -> None:
-        absent = [s for s in segments if s not in self._opened]
+        absent = set(segments) - self._opened
         for s in absent:
             record = self._where[s][1]
             raw = to_tensor(self.landmark_keys(s), self.spec).float().permute(1, 2, 0, 3)  # (L, H_kv, n, D)
@@ -339,12 +339,13 @@ class Recall:
     def _hold(self, layer: int, names: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Memory (m, C, P, D) that holds these pieces, keys rotated, and where in it each is: (n,)."""
         pool, cache = self._pooled()[layer], self._caches[layer].slots
-        for name in names:
+        different, absent = dict.fromkeys(names), []
+        for name in different:
             if name in cache:
                 cache.move_to_end(name)
-        absent = list(dict.fromkeys(name for name in names if name not in cache))
+            else:
+                absent.append(name)
         fresh = self._read(layer, absent) if absent else pool[:0]
-        different = dict.fromkeys(names)
         if len(different) > len(pool):
             # more than the cache holds: pass through, leave the cache as it is
             kept = [name for name in different if name in cache]
