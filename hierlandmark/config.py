@@ -70,7 +70,7 @@ class RecallConfig(BaseModel):
     # gate mass of a head and token under which nothing is read (the paper's Appendix D)
     threshold: float = Field(default=0.01, ge=0.0, lt=1.0)
     # blocks kept in memory per layer, least recently used first out
-    cached_blocks: int = Field(default=64, ge=1)
+    cached_blocks: int = Field(default=256, ge=1)
     # bytes of dropped segments kept in memory once a query encoded them again; one that reads more encodes some again
     # in each layer
     restored_bytes: int = Field(default=2**30, ge=0)

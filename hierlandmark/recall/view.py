@@ -304,7 +304,7 @@ class Recall:
         return (logits.view(H, T, *hidden.shape) * scale).masked_fill(hidden, NEG)
 
     def _load_landmarks(self, segments: Collection[int]) -> None:
-        absent = [s for s in segments if s not in self._opened]
+        absent = set(segments) - self._opened
         for s in absent:
             record = self._where[s][1]
             raw = to_tensor(self.landmark_keys(s), self.spec).float().permute(1, 2, 0, 3)  # (L, H_kv, n, D)
@@ -329,22 +329,23 @@ class Recall:
             if self._restore is None:
                 raise
             return None
-        self._count(source, array)
+        self._count(source, array.nbytes)
         return array
 
-    def _count(self, source: Source, array: np.ndarray) -> None:
+    def _count(self, source: Source, n_bytes: int) -> None:
         if not source.scratch:
-            self.tally.bytes_read += array.nbytes
+            self.tally.bytes_read += n_bytes
 
     def _hold(self, layer: int, names: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Memory (m, C, P, D) that holds these pieces, keys rotated, and where in it each is: (n,)."""
         pool, cache = self._pooled()[layer], self._caches[layer].slots
-        for name in names:
+        different, absent = dict.fromkeys(names), []
+        for name in different:
             if name in cache:
                 cache.move_to_end(name)
-        absent = list(dict.fromkeys(name for name in names if name not in cache))
+            else:
+                absent.append(name)
         fresh = self._read(layer, absent) if absent else pool[:0]
-        different = dict.fromkeys(names)
         if len(different) > len(pool):
             # more than the cache holds: pass through, leave the cache as it is
             kept = [name for name in different if name in cache]
@@ -377,54 +378,56 @@ class Recall:
         """Pieces from the stores: (n, C, P, D), keys rotated. They are to be copied before any other are read."""
         spec, N = self.spec, self.layout.blocks_per_segment
         split = [divmod(name, spec.kv_heads) for name in names]
-        where = {place: i for i, place in enumerate(dict.fromkeys(place for place, _ in split))}
-        blocks = self._read_blocks(layer, [divmod(place, N) for place in where])
-        rows = [(where[place] * spec.parts + c) * spec.kv_heads + g for place, g in split for c in range(spec.parts)]
-        out = self._buffers.get("read", blocks.dtype, len(rows), spec.block_size, spec.head_dim)
-        torch.index_select(blocks.flatten(0, 2), 0, torch.tensor(rows), out=out)
-        out = out.unflatten(0, (-1, spec.parts))
+        out = self._read_pieces(layer, [(*divmod(place, N), group) for place, group in split])
         which = torch.tensor([place % N for place, _ in split])
         keys, (cos, sin) = out[:, 0], self._turns[layer]
         wide = self._buffers.get("turned", torch.float32, 4, *keys.shape[:-1], spec.head_dim // 2)
         turn_in_place(keys, cos.index_select(0, which), sin.index_select(0, which), wide)
         return out
 
-    def _read_blocks(self, layer: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
-        """From the stores: (n, C, H_kv, P, D), as they are there."""
+    def _read_pieces(self, layer: int, pieces: Sequence[tuple[int, int, int]]) -> Tensor:
+        """From the stores, of segment, block and group: (n, C, P, D), as they are there."""
         by_source: dict[int, list[int]] = {}
-        again = [i for i, (s, _) in enumerate(blocks) if s in self._gone]
-        for i, (s, _) in enumerate(blocks):
+        again = [i for i, (s, _, _) in enumerate(pieces) if s in self._gone]
+        for i, (s, _, _) in enumerate(pieces):
             if s not in self._gone:
                 by_source.setdefault(id(self._where[s][0]), []).append(i)
         read: list[tuple[list[int], Tensor]] = []
         for members in by_source.values():
-            again += self._read_stored(layer, blocks, members, read)
+            again += self._read_stored(layer, pieces, members, read)
         # a segment's blocks together: one that cannot be held is encoded once for all of them
-        for s in dict.fromkeys(blocks[i][0] for i in again):
+        for s in dict.fromkeys(pieces[i][0] for i in again):
             kv = self._encoded_again(s).kv
             assert kv is not None
-            members = [i for i in again if blocks[i][0] == s]
-            read.append((members, to_tensor(kv[[blocks[i][1] for i in members], layer], self.spec)))
-        if len(read) == 1:
+            members = [i for i in again if pieces[i][0] == s]
+            of = np.array([pieces[i][1:] for i in members])
+            read.append((members, to_tensor(kv[of[:, 0], layer, :, of[:, 1]], self.spec)))
+        if len(read) == 1 and read[0][0] == list(range(len(pieces))):
             return read[0][1]
-        out = torch.empty(len(blocks), *read[0][1].shape[1:], dtype=read[0][1].dtype)
+        out = torch.empty(len(pieces), *read[0][1].shape[1:], dtype=read[0][1].dtype)
         for members, part in read:
             out[members] = part
         return out
 
     def _read_stored(
-        self, layer: int, blocks: Sequence[tuple[int, int]], members: list[int], read: list[tuple[list[int], Tensor]]
+        self,
+        layer: int,
+        pieces: Sequence[tuple[int, int, int]],
+        members: list[int],
+        read: list[tuple[list[int], Tensor]],
     ) -> list[int]:
         """Append to `read` those members of one source that its store has as listed; the others."""
-        segments = [blocks[i][0] for i in members]
+        segments = [pieces[i][0] for i in members]
         source = self._where[segments[0]][0]
         records = [self._where[s][1] for s in segments]
         ids = [
-            record.id * self.layout.blocks_per_segment + blocks[i][1]
+            record.id * self.layout.blocks_per_segment + pieces[i][1]
             for i, record in zip(members, records, strict=True)
         ]
         try:
-            array = source.store.read_blocks(self._first + layer, ids, [record.version for record in records])
+            array = source.store.read_blocks(
+                self._first + layer, ids, [record.version for record in records], [pieces[i][2] for i in members]
+            )
         except KeyError:
             # removed, rewritten or dropped since they were listed: the list still has their text
             if self._restore is None:
@@ -436,9 +439,10 @@ class Recall:
             return [
                 i
                 for s in different
-                for i in self._read_stored(layer, blocks, [m for m in members if blocks[m][0] == s], read)
+                for i in self._read_stored(layer, pieces, [m for m in members if pieces[m][0] == s], read)
             ]
-        self._count(source, array)
+        # rows are read whole, for their checksums
+        self._count(source, len(set(ids)) * self.spec.kv_heads * array[0].nbytes)
         read.append((members, to_tensor(array, self.spec)))
         return []
 

@@ -230,17 +230,25 @@ class InMemoryStore:
         wanted: Sequence[int | None] = [None] * len(segment_ids) if versions is None else versions
         return [self._anywhere(*pair).landmark_keys.copy() for pair in zip(segment_ids, wanted, strict=True)]
 
-    def read_blocks(self, slot: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None) -> np.ndarray:
+    def read_blocks(
+        self,
+        slot: int,
+        block_ids: Sequence[BlockId],
+        versions: Sequence[int] | None = None,
+        groups: Sequence[int] | None = None,
+    ) -> np.ndarray:
         """See `BlockStore.read_blocks`."""
         check_slot(self.spec, slot)
-        shape = (self.spec.parts_of(slot), self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
+        shape: tuple[int, ...] = (self.spec.kv_heads, self.spec.block_size, self.spec.head_dim)
+        shape = (self.spec.parts_of(slot), *(shape if groups is None else shape[1:]))
         out = np.empty((len(block_ids), *shape), self.spec.numpy_dtype)
         for i, block_id in enumerate(block_ids):
             segment_id, n = divmod(int(block_id), self.spec.blocks_per_segment)
             segment = self._anywhere(segment_id, None if versions is None else versions[i])
             if segment.kv is None or n >= len(segment.kv):
                 raise KeyError(f"block {block_id} is unknown, or its keys and values were dropped: encode it again")
-            out[i] = segment.row(n, slot)
+            row = segment.row(n, slot)
+            out[i] = row if groups is None else row[:, groups[i]]
         return out
 
     def drop_kv(self, namespace: str, segment_ids: Sequence[SegmentId]) -> None:

@@ -254,10 +254,17 @@ class BlockStore(Protocol):
         Raises `KeyError` when one is unknown or, with `versions`, was rewritten since it had that one.
         """
 
-    def read_blocks(self, slot: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None) -> np.ndarray:
+    def read_blocks(
+        self,
+        slot: int,
+        block_ids: Sequence[BlockId],
+        versions: Sequence[int] | None = None,
+        groups: Sequence[int] | None = None,
+    ) -> np.ndarray:
         """Keys and values (n, C, H_kv, P, D) of one of the kept layers, in the order asked; writable memory of its own.
 
-        Slots from L on are those of search, (n, 1, H_kv, P, D).
+        Slots from L on are those of search, (n, 1, H_kv, P, D). With `groups`, of each block what one group of heads
+        reads, (n, C, P, D); a block may be asked for once a group.
 
         Raises `StoreCorrupt` when a checksum fails, `KeyError` when a block is unknown, its KV was dropped or, with
         `versions` (of each block's segment), its segment was rewritten since it had that one.

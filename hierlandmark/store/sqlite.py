@@ -280,12 +280,18 @@ class SQLiteStore:
                 found.append(from_bytes(data, crc, spec.numpy_dtype, shape, what).astype(spec.numpy_dtype))
         return found
 
-    def read_blocks(self, slot: int, block_ids: Sequence[BlockId], versions: Sequence[int] | None = None) -> np.ndarray:
+    def read_blocks(
+        self,
+        slot: int,
+        block_ids: Sequence[BlockId],
+        versions: Sequence[int] | None = None,
+        groups: Sequence[int] | None = None,
+    ) -> np.ndarray:
         """See `BlockStore.read_blocks`."""
         check_slot(self.spec, slot)
         spec = self.spec
         shape = (spec.parts_of(slot), spec.kv_heads, spec.block_size, spec.head_dim)
-        out = np.empty((len(block_ids), *shape), spec.numpy_dtype)
+        out = np.empty((len(block_ids), *(shape if groups is None else (shape[0], *shape[2:]))), spec.numpy_dtype)
         # row -> where it goes
         wanted: dict[int, list[int]] = {}
         for i, block_id in enumerate(block_ids):
@@ -296,7 +302,9 @@ class SQLiteStore:
                 self._require_versions(conn, dict(zip(segments, versions, strict=True)))
             for row_id, crc, data in rows.kv_rows(conn, list(wanted)):
                 what = f"slot {slot} of block {row_id // spec.slots}"
-                out[wanted.pop(row_id)] = from_bytes(data, crc, out.dtype, shape, what)
+                row = from_bytes(data, crc, out.dtype, shape, what)
+                for i in wanted.pop(row_id):
+                    out[i] = row if groups is None else row[:, groups[i]]
         if wanted:
             block = next(iter(wanted)) // spec.slots
             raise KeyError(f"block {block} is unknown, or its keys and values were dropped: encode it again")

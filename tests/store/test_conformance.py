@@ -83,6 +83,15 @@ def test_read_blocks_in_the_order_asked_and_writable(store):
     assert store.read_blocks(0, []).shape == (0, 2, SPEC.kv_heads, SPEC.block_size, SPEC.head_dim)
 
 
+def test_read_blocks_of_one_group_of_heads_each(store):
+    sent = segment("a", blocks=3)
+    (segment_id,) = store.append("n", [message("a")], [sent])
+    order, groups = [2, 0, 2, 2], [1, 0, 0, 1]
+    read = store.read_blocks(1, [block(segment_id, n) for n in order], groups=groups)
+    np.testing.assert_array_equal(read, sent.kv[order, 1, :, groups])
+    assert store.read_blocks(0, [], groups=[]).shape == (0, 2, SPEC.block_size, SPEC.head_dim)
+
+
 def test_what_a_caller_does_to_its_arrays_later_changes_nothing(store):
     sent = segment("a")
     kept = sent.kv.copy()
