@@ -116,10 +116,9 @@ class _Fused(torch.autograd.Function):
         dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
         delta = torch.empty_like(lse)
         dgroups = torch.zeros(groups.shape, dtype=torch.float32, device=q.device)
-        dsink = torch.zeros(B, k.shape[1], tables.counts.shape[1], q.shape[-1], dtype=torch.float32, device=q.device)
         tile = _tile("query", layout, q.shape[-1], q.dtype)
         query_grad_kernel[(T // tile.queries, B * H)](
-            q, q_far, k, v, groups, out, grad, lse, delta, dq, dq_far, dgroups, dsink,
+            q, q_far, k, v, groups, out, grad, lse, delta, dq, dq_far, dgroups,
             tables.kinds, tables.groups, tables.whole, tables.reads, tables.counts,
             tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout), BM=tile.queries,
@@ -131,7 +130,7 @@ class _Fused(torch.autograd.Function):
         if picks is not None:
             readers = _reading_tiles(picks, layout.config.blocks_per_segment, tile.queries, H // k.shape[1])
         key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
-            q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups, dsink,
+            q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups,
             tables.kinds, tables.groups, tables.whole, *readers, tables.kinds if picks is None else picks,
             qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout), BM=tile.queries,
@@ -215,7 +214,7 @@ def group_slots(blocks: int) -> int:
 
 # fastest of those tried on an H100 at a block size of 64 (docs/log.md): kernel and whether heads are wider than 64
 _TILES = {
-    ("forward", False): Tile(128, 4, 3), ("query", False): Tile(64, 4, 3), ("key", False): Tile(64, 4, 3),
+    ("forward", False): Tile(64, 4, 2), ("query", False): Tile(64, 4, 3), ("key", False): Tile(64, 4, 3),
     ("forward", True): Tile(128, 8, 3), ("query", True): Tile(128, 8, 3), ("key", True): Tile(128, 8, 2),
 }  # fmt: skip
 

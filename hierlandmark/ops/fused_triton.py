@@ -44,12 +44,6 @@ def _tile(base, first, stride, R: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
-def _across(base, first, stride, R: tl.constexpr, D: tl.constexpr):
-    """The same, a row in each column."""
-    return base + tl.cast(first, tl.int64) * stride + (tl.arange(0, R)[None, :] * stride + tl.arange(0, D)[:, None])
-
-
-@triton.jit
 def _nth(LIST, n, RANGE: tl.constexpr):
     """The n-th segment of a list; of a range, whose first is at hand, without waiting for it."""
     if RANGE:
@@ -244,7 +238,7 @@ def _block_grads(
 
 @triton.jit
 def query_grad_kernel(
-    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, DSINK, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
+    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
     scale, sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
     RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr,
@@ -285,16 +279,12 @@ def query_grad_kernel(
     if sink:
         of_sink = tl.load(V + tl.cast(segment * N * BS, tl.int64) * svt + tl.arange(0, D)).to(tl.float32)
         got = tl.where(index[None, :] == N + 1, tl.sum(do.to(tl.float32) * of_sink[None, :], axis=1)[:, None], got)
-        dv = tl.sum(_column(w, N + 1, NP)[:, None] * do.to(tl.float32), axis=0)
-        tl.atomic_add(DSINK + (of_text + segment) * D + tl.arange(0, D), dv)
     for i in range(tile * (BM // BS) - segment * N + BM // BS - 1):
         acc, got = _block_grads(
             acc, got, q, do, w, K, V, KIND, segment, i, whole, sink, qk_scale, skt, svt, N, NP, BS, D
         )
     dx = (w * (got - delta[:, None])).to(q.dtype)
     acc += _dot(dx, group_keys)
-    of_groups = _dot(tl.trans(q), dx) * scale
-    tl.atomic_add(_across(DLG, segment * NP, D, NP, D), of_groups, mask=(there & (index != N))[None, :])
     tl.store(_tile(DQ + here * D, tile * BM, D, BM, D), (acc * scale).to(DQ.dtype.element_ty))
 
     qf = tl.load(_tile(QF + b * sfb + h * sfh, tile * BM, sft, BM, D))
@@ -337,122 +327,125 @@ def query_grad_kernel(
                 dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
             dx = dx.to(qf.dtype)
             acc += _dot(dx, group_keys)
-            of_groups = _dot(tl.trans(qf), dx) * scale
-            tl.atomic_add(_across(DLG, past * NP, D, NP, D), of_groups, mask=(there & (index <= N))[None, :])
+            of_groups = _dot(tl.trans(dx), qf) * scale
+            tl.atomic_add(_tile(DLG, past * NP, D, NP, D), of_groups, mask=(there & (index <= N))[:, None])
     tl.store(_tile(DQF + here * D, tile * BM, D, BM, D), (acc * scale).to(DQF.dtype.element_ty))
 
 
 @triton.jit
-def _from_queries(
-    dk, dv, q, do, k, v, weight, KIND, segment, place, whole, sink, qk_scale, N: tl.constexpr, BS: tl.constexpr
-):
-    """Gradients of a block's keys and values from queries after it, which give it this weight."""
-    p = _within(_dot(q, tl.trans(k)), KIND, segment, place, whole, sink, qk_scale, N, BS)
-    dp = _dot(do, tl.trans(v))
-    over = 1.0 / tl.sum(p, axis=1)
-    mean = tl.sum(p * dp, axis=1) * over
-    w = p * (weight * over)[:, None]
-    dv += _dot(tl.trans(do), w.to(do.dtype))
-    dk += _dot(tl.trans(q), (w * (dp - mean[:, None])).to(q.dtype))
-    return dk, dv
+def _near(s, kind, rows, cols, block, BS: tl.constexpr):
+    """A block of the queries' own segment: unnormalised P2 (or own part of P0), its maximum and sum, and the masks."""
+    own = rows // BS == block
+    earlier = rows // BS > block
+    content = kind == _CONTENT
+    allowed = content[None, :] & (earlier[:, None] | (own[:, None] & (rows[:, None] >= cols[None, :])))
+    top = tl.max(tl.where(allowed, s, _OFF), axis=1)
+    p = tl.where(allowed, tl.exp2(s - top[:, None]), 0.0)
+    total = tl.maximum(tl.sum(p, axis=1), 1e-30)
+    mark = tl.sum(tl.where((kind == _LANDMARK)[None, :], s, 0.0), axis=1)
+    marked = earlier & (tl.max((kind == _LANDMARK).to(tl.int32)) > 0)
+    return p, top, total, mark, marked, own
+
+
+@triton.jit
+def _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta):
+    """Weights of a near block's tokens, and gradients of its logits, landmark and sink among them."""
+    is_sink = (kind == _SINK)[None, :]
+    weight = tl.where(marked, tl.exp2(tl.where(marked, mark, 0.0) - lse), 0.0)
+    p2 = p / total[:, None]
+    got = tl.sum(p2 * dp, axis=1)
+    inside = own[:, None] & (p > 0) | is_sink
+    p0 = tl.where(inside, tl.exp2(tl.where(inside, s, 0.0) - lse[:, None]), 0.0)
+    w = tl.where(own[:, None] | is_sink, p0, p2 * weight[:, None])
+    ds = w * (dp - tl.where(own[:, None] | is_sink, delta[:, None], got[:, None]))
+    ds += tl.where((kind == _LANDMARK)[None, :], (weight * (got - delta))[:, None], 0.0)
+    return w, ds
 
 
 @triton.jit
 def key_grad_kernel(
-    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, DSINK, KIND, LG, WHOLE, READERS, READER_COUNT, PICK, qk_scale,
-    scale, sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
+    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, WHOLE, READERS, READER_COUNT, PICK, qk_scale, scale,
+    sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
     RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
     block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
     b = (tl.program_id(1) // (H // REP)).to(tl.int64)
     segment, j = block // N, block % N
+    cols = block * BS + tl.arange(0, BS)
     K += b * skb + h_kv * skh
-    V += b * svb + h_kv * svh
-    KIND += b * T
-    LG += (b * S + segment) * NP
-    # contiguous, (B, H_kv, S, NP, D)
-    of_segment = tl.program_id(1).to(tl.int64) * S + segment
-    index = tl.arange(0, NP)
-    k, v = tl.load(_tile(K, block * BS, skt, BS, D)), tl.load(_tile(V, block * BS, svt, BS, D))
-    group_keys = tl.load(_tile(GROUP, of_segment * NP, D, NP, D))
-    there = tl.load(LG + index) >= 0
-    sink, whole = tl.load(LG + N + 1) >= 0, tl.load(WHOLE + b * S + segment) != 0
-    # (D, BS): queries and their gradients are the left side of a product, as they stand in memory
-    dk, dv = tl.zeros([D, BS], tl.float32), tl.zeros([D, BS], tl.float32)
+    k = tl.load(_rows(K, cols, skt, D))
+    v = tl.load(_rows(V + b * svb + h_kv * svh, cols, svt, D))
+    kind = tl.load(KIND + b * T + cols)
+    dk, dv = tl.zeros([BS, D], tl.float32), tl.zeros([BS, D], tl.float32)
     tiles: tl.constexpr = N * BS // BM
 
-    # its own queries, and those of its segment that read it as a group
-    first, h = block * BS // BM, h_kv * REP
-    for n in range(REP):
-        here = (b * H + h + n) * T
-        rows = first * BM + tl.arange(0, BM)
-        q = tl.load(_tile(Q + b * sqb + (h + n) * sqh, first * BM, sqt, BM, D))
-        do = tl.load(_tile(GRAD + b * sgb + (h + n) * sgh, first * BM, sgt, BM, D))
+    first = block * BS // BM
+    count = (segment + 1) * tiles - first
+    for n in range(count * REP):
+        h = h_kv * REP + n // count
+        rows = (first + n % count) * BM + tl.arange(0, BM)
+        here = (b * H + h) * T
+        q = tl.load(_rows(Q + b * sqb + h * sqh, rows, sqt, D))
+        do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
         lse, delta = tl.load(LSE + here + rows), tl.load(DELTA + here + rows)
-        s = tl.where(_own(KIND, rows, block, BS), _dot(q, tl.trans(k)) * qk_scale, _OFF)
-        w = tl.exp2(s - lse[:, None])
-        ds = w * (_dot(do, tl.trans(v)) - delta[:, None])
-        dv += _dot(tl.trans(do), w.to(do.dtype))
-        dk += _dot(tl.trans(q), ds.to(q.dtype))
-    # a tile that also holds queries after the block is looked at twice
-    first = (block + 1) * BS // BM
-    reads = (segment + 1) * tiles - first
-    for n in range(REP):
-        here = (b * H + h + n) * T
-        for t in range(reads):
-            rows = (first + t) * BM + tl.arange(0, BM)
-            q = tl.load(_tile(Q + b * sqb + (h + n) * sqh, (first + t) * BM, sqt, BM, D))
-            do = tl.load(_tile(GRAD + b * sgb + (h + n) * sgh, (first + t) * BM, sgt, BM, D))
-            mark = _column(_near_groups(q, group_keys, there, rows // BS - segment * N, qk_scale, N, NP), j, NP)
-            weight = tl.exp2(mark - tl.load(LSE + here + rows))
-            dk, dv = _from_queries(dk, dv, q, do, k, v, weight, KIND, segment, j, whole, sink, qk_scale, N, BS)
+        s = _dot(q, tl.trans(k)) * qk_scale
+        p, top, total, mark, marked, own = _near(s, kind, rows, cols, block, BS)
+        w, ds = _near_grads(s, p, total, mark, marked, own, kind, lse, _dot(do, tl.trans(v)), delta)
+        dv += _dot(tl.trans(w.to(do.dtype)), do)
+        dk += _dot(tl.trans(ds.to(q.dtype)), q)
 
+    index = tl.arange(0, NP)
+    there = tl.load(LG + (b * S + segment) * NP + index) >= 0
+    group_keys = tl.load(_rows(GROUP, (tl.program_id(1).to(tl.int64) * S + segment) * NP + index, D, D))
+    bias = tl.where(kind == _CONTENT, 0.0, _OFF)
+    per_reader = tiles * REP
     if SELECT:
         READERS += (tl.program_id(1).to(tl.int64) * (T // BS) + block) * (T // BM * REP)
         reads = tl.load(READER_COUNT + tl.program_id(1) * (T // BS) + block)
     else:
         READERS += (b * S + segment) * S
-        reads = tl.load(READER_COUNT + b * S + segment) * tiles
-    # readers of all heads are in one list where they were picked
-    for n in range(1 if SELECT else REP):
-        for t in range(reads):
-            if SELECT:
-                entry = tl.load(READERS + t)
-                head, first = h + entry % REP, entry // REP * BM
-            else:
-                head = h + n
-                if RANGE:
-                    first = tl.load(READERS) * (N * BS) + t * BM
-                else:
-                    first = tl.load(READERS + t // tiles) * (N * BS) + t % tiles * BM
-            here, rows = (b * H + head) * T, first + tl.arange(0, BM)
-            qf = tl.load(_tile(QF + b * sfb + head * sfh, first, sft, BM, D))
-            do = tl.load(_tile(GRAD + b * sgb + head * sgh, first, sgt, BM, D))
-            lse = tl.load(LSE + here + rows)
-            landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
-            if SELECT:
-                landmarks = tl.where(_picked(_bits(PICK + here * S, segment, rows, T), NP), landmarks, _OFF)
-            mark = _column(landmarks, j, NP)
-            if FLAT:
-                weight = tl.exp2(mark - lse)
-            else:
-                # infinite where the block has no share to speak of
-                weight = tl.exp2(gate - lse) / tl.sum(tl.exp2(landmarks - mark[:, None]), axis=1)
-            # a block that is not there: its softmax is of nothing
-            weight = tl.where(mark > _OFF / 2, weight, 0.0)
-            dk, dv = _from_queries(dk, dv, qf, do, k, v, weight, KIND, segment, j, FULL or whole, sink, qk_scale, N, BS)
+        reads = tl.load(READER_COUNT + b * S + segment) * per_reader
+    for n in range(reads):
+        if SELECT:
+            entry = tl.load(READERS + n)
+            h = h_kv * REP + entry % REP
+            rows = entry // REP * BM + tl.arange(0, BM)
+        else:
+            reader = _nth(READERS, n // per_reader, RANGE)
+            h = h_kv * REP + n % REP
+            rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
+        here = (b * H + h) * T
+        qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
+        do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
+        lse = tl.load(LSE + here + rows)
+        landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
+        if SELECT:
+            landmarks = tl.where(_picked(_bits(PICK + here * S, segment, rows, T), NP), landmarks, _OFF)
+        mark = _column(landmarks, j, NP)
+        if FLAT:
+            weight = tl.exp2(mark - lse)
+        else:
+            top = tl.max(landmarks, axis=1)
+            weight = tl.exp2(mark - top + gate - lse) / tl.sum(tl.exp2(landmarks - top[:, None]), axis=1)
+        # a block that is not there: its softmax is of nothing
+        weight = tl.where(mark > _OFF / 2, weight, 0.0)
+        s = _dot(qf, tl.trans(k)) * qk_scale + bias[None, :]
+        p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+        over = 1.0 / tl.sum(p, axis=1)
+        dp = _dot(do, tl.trans(v))
+        mean = tl.sum(p * dp, axis=1) * over
+        w = p * (weight * over)[:, None]
+        dv += _dot(tl.trans(w.to(do.dtype)), do)
+        dk += _dot(tl.trans((w * (dp - mean[:, None])).to(qf.dtype)), qf)
 
-    # what the queries' kernel found for this block's landmark, for the gate and the sink
-    kind = tl.load(KIND + block * BS + tl.arange(0, BS))
-    of_landmark = tl.load(DLG + (of_segment * NP + j) * D + tl.arange(0, D))
-    of_gate = tl.load(DLG + (of_segment * NP + N) * D + tl.arange(0, D))
-    of_sink = tl.load(DLG + (of_segment * NP + N + 1) * D + tl.arange(0, D))
-    dk = dk * scale + tl.where(kind == _LANDMARK, 1.0, 0.0)[None, :] * of_landmark[:, None]
-    dk += tl.where(kind == _GATE, 1.0, 0.0)[None, :] * of_gate[:, None]
-    dk += tl.where(kind == _SINK, 1.0, 0.0)[None, :] * of_sink[:, None]
-    dv += tl.where(kind == _SINK, 1.0, 0.0)[None, :] * tl.load(DSINK + of_segment * D + tl.arange(0, D))[:, None]
+    # what the queries' kernel found for this block's landmark and gate
+    groups = (tl.program_id(1).to(tl.int64) * S + segment) * NP
+    of_landmark = tl.load(DLG + (groups + j) * D + tl.arange(0, D))
+    of_gate = tl.load(DLG + (groups + N) * D + tl.arange(0, D))
+    dk = dk * scale + tl.where(kind == _LANDMARK, 1.0, 0.0)[:, None] * of_landmark[None, :]
+    dk += tl.where(kind == _GATE, 1.0, 0.0)[:, None] * of_gate[None, :]
     # contiguous, (B, H_kv, T, D)
     here = tl.program_id(1).to(tl.int64) * T * D
-    tl.store(_tile(DK + here, block * BS, D, BS, D), tl.trans(dk.to(DK.dtype.element_ty)))
-    tl.store(_tile(DV + here, block * BS, D, BS, D), tl.trans(dv.to(DV.dtype.element_ty)))
+    tl.store(_rows(DK + here, cols, D, D), dk.to(DK.dtype.element_ty))
+    tl.store(_rows(DV + here, cols, D, D), dv.to(DV.dtype.element_ty))
