@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hierlandmark.config import Mode
-from hierlandmark.layout import Kind, Layout
+from hierlandmark.layout import Kind, Layout, segment_kinds, split_blocks
 
 WIDTHS, DTYPES = (16, 32, 64, 128), (torch.bfloat16, torch.float16, torch.float32)
 
@@ -19,7 +19,8 @@ class Tables(NamedTuple):
     """A layout on the device, as the kernels read it. B texts, S segments, N blocks."""
 
     kinds: Tensor  # (B, S * P) int8
-    groups: Tensor  # (B, S, NP) int32, place of each landmark and of the gate, -1 if none
+    groups: Tensor  # (B, S, NP) int32, place of each landmark, of the gate and of the sink, -1 if none
+    whole: Tensor  # (B, S) int32, whether a segment is full
     reads: Tensor  # (B, S, S) int32, segments that each one reads, in order
     counts: Tensor  # (B, S) int32, how many
     readers: Tensor  # the reverse
@@ -27,6 +28,8 @@ class Tables(NamedTuple):
     allowed: Tensor  # (B, S, S) bool, the same as a mask
     # whether the segments in every list follow one another
     ranges: bool
+    # whether all segments that anybody reads are full
+    all_whole: bool
 
 
 class Tile(NamedTuple):
@@ -116,10 +119,11 @@ class _Fused(torch.autograd.Function):
         tile = _tile("query", layout, q.shape[-1], q.dtype)
         query_grad_kernel[(T // tile.queries, B * H)](
             q, q_far, k, v, groups, out, grad, lse, delta, dq, dq_far, dgroups,
-            tables.kinds, tables.groups, tables.reads, tables.counts, tables.kinds if picks is None else picks,
-            qk_scale, ctx.scale,
+            tables.kinds, tables.groups, tables.whole, tables.reads, tables.counts,
+            tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout), BM=tile.queries,
-            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, num_warps=tile.warps, num_stages=tile.stages,
+            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, FULL=tables.all_whole,
+            num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         tile = _tile("key", layout, q.shape[-1], q.dtype)
         readers = tables.readers, tables.reader_counts
@@ -127,9 +131,11 @@ class _Fused(torch.autograd.Function):
             readers = _reading_tiles(picks, layout.config.blocks_per_segment, tile.queries, H // k.shape[1])
         key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
             q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups,
-            tables.kinds, tables.groups, *readers, tables.kinds if picks is None else picks, qk_scale, ctx.scale,
+            tables.kinds, tables.groups, tables.whole, *readers, tables.kinds if picks is None else picks,
+            qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout), BM=tile.queries,
-            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, num_warps=tile.warps, num_stages=tile.stages,
+            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, FULL=tables.all_whole,
+            num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         return dq, dq_far, dk, dv, None, None, None, None
 
@@ -156,16 +162,16 @@ def run_forward(
     lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
     tables, tile = tables_of(layout, q.device), tile or _tile("forward", layout, D, q.dtype)
     forward_kernel[(T // tile.queries, B * H)](
-        q, q_far, k, v, groups, out, lse, tables.kinds, tables.groups, tables.reads, counts,
+        q, q_far, k, v, groups, out, lse, tables.kinds, tables.groups, tables.whole, tables.reads, counts,
         tables.kinds if picks is None else picks, qk_scale, *_strides(q, q_far, k, v, out),
         **_sizes(q, k, layout), BM=tile.queries, FLAT=flat, RANGE=tables.ranges, SELECT=picks is not None,
-        num_warps=tile.warps, num_stages=tile.stages,
+        FULL=tables.all_whole, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out, lse
 
 
 def _group_keys(k: Tensor, tables: Tables) -> Tensor:
-    """Keys of landmarks and gates: (B, H_kv, S * NP, D), contiguous; what stands for none is never looked at."""
+    """Keys of landmarks, gates and sinks: (B, H_kv, S * NP, D), contiguous; what stands for none is never looked at."""
     where = tables.groups.clamp_min(0).flatten(1)[:, None, :, None].long()
     return k.gather(2, where.expand(-1, k.shape[1], -1, k.shape[-1]))
 
@@ -202,13 +208,13 @@ def _sizes(q: Tensor, k: Tensor, layout: Layout) -> dict[str, int]:
 
 
 def group_slots(blocks: int) -> int:
-    """Landmarks and the gate of a segment, up to a power of two that a matrix product takes."""
-    return max(16, 1 << blocks.bit_length())
+    """Landmarks, the gate and the sink of a segment, up to a power of two that a matrix product takes."""
+    return max(16, 1 << (blocks + 1).bit_length())
 
 
 # fastest of those tried on an H100 at a block size of 64 (docs/log.md): kernel and whether heads are wider than 64
 _TILES = {
-    ("forward", False): Tile(128, 4, 3), ("query", False): Tile(64, 4, 3), ("key", False): Tile(64, 4, 3),
+    ("forward", False): Tile(64, 4, 2), ("query", False): Tile(64, 4, 3), ("key", False): Tile(64, 4, 3),
     ("forward", True): Tile(128, 8, 3), ("query", True): Tile(128, 8, 3), ("key", True): Tile(128, 8, 2),
 }  # fmt: skip
 
@@ -243,15 +249,19 @@ def _make_tables(layout: Layout, device: torch.device) -> Tables:
     groups[..., :N] = np.where(blocks.any(-1), starts + blocks.argmax(-1), -1)
     gates = layout.kinds == Kind.GATE
     groups[..., N] = np.where(gates.any(-1), np.arange(S) * P + gates.argmax(-1), -1)
+    groups[..., N + 1] = np.where(layout.kinds[..., 0] == Kind.SINK, np.arange(S) * P, -1)
+    full = segment_kinds(split_blocks(layout.config.segment_capacity, layout.config), layout.config)
+    whole = (layout.kinds == full).all(-1)
     # a segment of padding is read by nobody
     reads = layout.reads & gates.any(-1)[:, None]
     lists = (*_lists(reads), *_lists(reads.swapaxes(1, 2)))
-    arrays = (layout.kinds.reshape(B, S * P), groups, *lists, reads)
+    arrays = (layout.kinds.reshape(B, S * P), groups, whole.astype(np.int32), *lists, reads)
+    all_whole = bool((whole | ~reads.any(1)).all())
     ranges = _are_ranges(*lists[:2]) and _are_ranges(*lists[2:])
-    kinds, slots, read, counts, readers, reader_counts, allowed = (
+    kinds, slots, full_ones, read, counts, readers, reader_counts, allowed = (
         torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays
     )
-    return Tables(kinds, slots, read, counts, readers, reader_counts, allowed, ranges)
+    return Tables(kinds, slots, full_ones, read, counts, readers, reader_counts, allowed, ranges, all_whole)
 
 
 def _lists(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

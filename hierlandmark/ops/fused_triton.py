@@ -1,12 +1,14 @@
 """Landmark attention as three Triton kernels: forward, gradient of queries, gradient of keys and values.
 
-Every past block is one tile: its softmax is complete within the tile, and its weight depends on gates and landmarks
-only. So there is no running maximum over content, only one over P0's groups, and nothing of size T x T / block_size is
-ever written. Logits are kept in base 2.
+Every block before the query's own is one tile: its softmax is complete within the tile, and its weight depends on
+gates, landmarks and the sink only. So there is no running maximum over content, only one over P0's groups, and nothing
+of size T x T / block_size is ever written. Logits are kept in base 2.
 
 A program of the first two kernels owns BM queries of one head, all in one segment; one of the third owns a block of
-keys of one key-value head. LG is, for each text and segment, the places of its landmarks (N) and its gate, -1 if none;
-GROUP holds the keys that stand there. RANGE says that the segments in every row of READS follow one another.
+keys of one key-value head. LG is, for each text and segment, the places of its landmarks (N), its gate and its sink, -1
+if none; GROUP holds the keys that stand there. WHOLE says that a segment is full: then only a block's first slot and
+its last two may hold anything but content, which the compiler knows. RANGE says that the segments in every row of READS
+follow one another.
 
 With SELECT, bit j of PICK[b, h, g, t] says that query t of head h reads block j of segment g, and weights are made anew
 among what was picked. A program of the first two kernels passes over blocks that none of its queries picked; to the
@@ -19,6 +21,8 @@ import triton.language as tl
 
 # finite, so that rows and blocks with nothing in them stay finite
 _OFF = tl.constexpr(-1.0e30)
+# for products before they are scaled: a fused multiply-add of two of them leaves about 1, not 1e22
+_ABSENT = tl.constexpr(-1.0e8)
 _CONTENT, _LANDMARK, _GATE, _SINK = tl.constexpr(2), tl.constexpr(3), tl.constexpr(4), tl.constexpr(1)
 
 
@@ -31,6 +35,12 @@ def _dot(a, b):
 def _rows(base, rows, stride, D: tl.constexpr):
     """Pointers to whole rows of D numbers."""
     return base + rows.to(tl.int64)[:, None] * stride + tl.arange(0, D)[None, :]
+
+
+@triton.jit
+def _tile(base, first, stride, R: tl.constexpr, D: tl.constexpr):
+    """Pointers to R rows of D numbers that follow one another: what differs between tiles is one number."""
+    return base + tl.cast(first, tl.int64) * stride + (tl.arange(0, R)[:, None] * stride + tl.arange(0, D)[None, :])
 
 
 @triton.jit
@@ -54,7 +64,7 @@ def _far_groups(qf, keys, there, qk_scale, N: tl.constexpr, NP: tl.constexpr):
 def _shares(landmarks):
     """P1: softmax over a segment's landmarks; zero where there is none."""
     e = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - tl.max(landmarks, axis=1)[:, None]), 0.0)
-    return e / tl.maximum(tl.sum(e, axis=1), 1e-30)[:, None]
+    return e * (1.0 / tl.maximum(tl.sum(e, axis=1), 1e-30))[:, None]
 
 
 @triton.jit
@@ -88,26 +98,39 @@ def _used(picked, NP: tl.constexpr):
 
 
 @triton.jit
-def _near(s, kind, rows, cols, block, BS: tl.constexpr):
-    """A block of the queries' own segment: unnormalised P2 (or own part of P0), its maximum and sum, and the masks."""
-    own = rows // BS == block
-    earlier = rows // BS > block
-    content = kind == _CONTENT
-    allowed = content[None, :] & (earlier[:, None] | (own[:, None] & (rows[:, None] >= cols[None, :])))
-    top = tl.max(tl.where(allowed, s, _OFF), axis=1)
-    p = tl.where(allowed, tl.exp2(s - top[:, None]), 0.0)
-    total = tl.maximum(tl.sum(p, axis=1), 1e-30)
-    mark = tl.sum(tl.where((kind == _LANDMARK)[None, :], s, 0.0), axis=1)
-    marked = earlier & (tl.max((kind == _LANDMARK).to(tl.int32)) > 0)
-    return p, top, total, mark, marked, own
+def _near_groups(q, keys, there, own, qk_scale, N: tl.constexpr, NP: tl.constexpr):
+    """Logits of what a query's own segment has in P0 beside its block: landmarks before it, and the sink (BM, NP)."""
+    index = tl.arange(0, NP)
+    shown = (there & (index < N))[None, :] & (index[None, :] < own[:, None]) | (there & (index == N + 1))[None, :]
+    return tl.where(shown, _dot(q, tl.trans(keys)) * qk_scale, _OFF)
+
+
+@triton.jit
+def _own(KIND, rows, block, BS: tl.constexpr):
+    """Which of a block's tokens are in P0 of their block's queries."""
+    cols = block * BS + tl.arange(0, BS)
+    content = tl.load(KIND + cols) == _CONTENT
+    return content[None, :] & (rows[:, None] >= cols[None, :]) & (rows // BS == block)[:, None]
+
+
+@triton.jit
+def _within(s, KIND, segment, place, whole, sink, qk_scale, N: tl.constexpr, BS: tl.constexpr):
+    """P2 before it is divided by its sum."""
+    slot = tl.arange(0, BS)
+    if not whole:
+        content = tl.load(KIND + (segment * N + place) * BS + slot) == _CONTENT
+        s = tl.where(content[None, :], s, _ABSENT)
+    marks = (slot == BS - 1) | (slot == BS - 2) & (place == N - 1) | (slot == 0) & sink & (place == 0)
+    s = tl.where(marks[None, :], _ABSENT, s)
+    return tl.exp2(s * qk_scale - (tl.max(s, axis=1) * qk_scale)[:, None])
 
 
 @triton.jit
 def forward_kernel(
-    Q, QF, K, V, GROUP, OUT, LSE, KIND, LG, READS, COUNT, PICK, qk_scale,
+    Q, QF, K, V, GROUP, OUT, LSE, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
     # the last tiles have most to read: they start first
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -116,41 +139,50 @@ def forward_kernel(
     K += b * skb + (h // REP) * skh
     V += b * svb + (h // REP) * svh
     KIND += b * T
-    slot, index = tl.arange(0, BS), tl.arange(0, NP)
-    m, mass = tl.full([BM], _OFF, tl.float32), tl.zeros([BM], tl.float32)
-    acc = tl.zeros([BM, D], tl.float32)
+    LG += b * S * NP
+    WHOLE += b * S
+    GROUP += (b * (H // REP) + h // REP) * S * NP * D
+    index = tl.arange(0, NP)
 
-    q = tl.load(_rows(Q + b * sqb + h * sqh, rows, sqt, D))
-    for j in range((tile * BM + BM + BS - 1) // BS - segment * N):
-        cols = (segment * N + j) * BS + slot
-        k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-        s = _dot(q, tl.trans(k)) * qk_scale
-        p, top, total, mark, marked, own = _near(s, kind, rows, cols, segment * N + j, BS)
-        group = tl.where(own, top + tl.log2(total), tl.where(marked, mark, _OFF))
-        is_sink = kind == _SINK
-        sink = tl.sum(tl.where(is_sink[None, :], s, 0.0), axis=1)
-        sink = tl.where(tl.max(is_sink.to(tl.int32)) > 0, sink, _OFF)
-        m_new = tl.maximum(tl.maximum(m, group), sink)
-        weight = tl.where(group > _OFF / 2, tl.exp2(group - m_new), 0.0)
-        from_sink = tl.where(sink > _OFF / 2, tl.exp2(sink - m_new), 0.0)
-        p = p * (weight / total)[:, None] + tl.where(is_sink[None, :], from_sink[:, None], 0.0)
+    q = tl.load(_tile(Q + b * sqb + h * sqh, tile * BM, sqt, BM, D))
+    there = tl.load(LG + segment * NP + index) >= 0
+    x = _near_groups(q, tl.load(_tile(GROUP, segment * NP, D, NP, D)), there, rows // BS - segment * N, qk_scale, N, NP)
+    m, mass = tl.maximum(tl.max(x, axis=1), _OFF / 2), tl.zeros([BM], tl.float32)
+    acc = tl.zeros([BM, D], tl.float32)
+    for i in range(BM // BS):
+        block = tile * (BM // BS) + i
+        k, v = tl.load(_tile(K, block * BS, skt, BS, D)), tl.load(_tile(V, block * BS, svt, BS, D))
+        s = tl.where(_own(KIND, rows, block, BS), _dot(q, tl.trans(k)) * qk_scale, _OFF)
+        m_new = tl.maximum(m, tl.max(s, axis=1))
+        p = tl.exp2(s - m_new[:, None])
         alpha = tl.exp2(m - m_new)
-        mass = mass * alpha + weight + from_sink
+        mass = mass * alpha + tl.sum(p, axis=1)
         acc = acc * alpha[:, None] + _dot(p.to(v.dtype), v)
         m = m_new
+    w = tl.exp2(x - m[:, None])
+    mass += tl.sum(w, axis=1)
+    sink = tl.load(LG + segment * NP + N + 1) >= 0
+    if sink:
+        of_sink = tl.load(V + tl.cast(segment * N * BS, tl.int64) * svt + tl.arange(0, D)).to(tl.float32)
+        acc += _column(w, N + 1, NP)[:, None] * of_sink[None, :]
+    whole = tl.load(WHOLE + segment) != 0
+    for i in range(tile * (BM // BS) - segment * N + BM // BS - 1):
+        first = (segment * N + i) * BS
+        k, v = tl.load(_tile(K, first, skt, BS, D)), tl.load(_tile(V, first, svt, BS, D))
+        p = _within(_dot(q, tl.trans(k)), KIND, segment, i, whole, sink, qk_scale, N, BS)
+        p = p * (_column(w, i, NP) / tl.sum(p, axis=1))[:, None]
+        acc += _dot(p.to(v.dtype), v)
 
-    qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
+    qf = tl.load(_tile(QF + b * sfb + h * sfh, tile * BM, sft, BM, D))
     count = tl.load(COUNT + b * S + segment)
     READS += (b * S + segment) * S
-    GROUP += (b * (H // REP) + h // REP) * S * NP * D
     for n in range(count):
         past = _nth(READS, n, RANGE)
         if SELECT:
             bits = _bits(PICK + tl.program_id(1).to(tl.int64) * S * T, past, rows, T)
         if not SELECT or tl.max(bits, axis=0) > 0:
-            there = tl.load(LG + (b * S + past) * NP + index) >= 0
-            group_keys = tl.load(_rows(GROUP, past * NP + index, D, D))
-            landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
+            there = tl.load(LG + past * NP + index) >= 0
+            landmarks, gate = _far_groups(qf, tl.load(_tile(GROUP, past * NP, D, NP, D)), there, qk_scale, N, NP)
             if SELECT:
                 picked = _picked(bits, NP)
                 left, blocks = _used(picked, NP)
@@ -168,20 +200,151 @@ def forward_kernel(
             mass = mass * alpha + total_w
             acc = acc * alpha[:, None]
             m = m_new
+            sink = tl.load(LG + past * NP + N + 1) >= 0
+            whole = FULL or tl.load(WHOLE + past) != 0
             for i in range(blocks if SELECT else N):
                 place = _lowest(left) if SELECT else i
                 if SELECT:
                     left &= left - 1
-                cols = (past * N + place) * BS + slot
-                k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-                s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
-                p = tl.exp2(s - tl.max(s, axis=1)[:, None])
+                first = (past * N + place) * BS
+                k, v = tl.load(_tile(K, first, skt, BS, D)), tl.load(_tile(V, first, svt, BS, D))
+                p = _within(_dot(qf, tl.trans(k)), KIND, past, place, whole, sink, qk_scale, N, BS)
                 p = p * (_column(w, place, NP) / tl.sum(p, axis=1))[:, None]
                 acc += _dot(p.to(v.dtype), v)
 
     mass = tl.maximum(mass, 1e-30)
-    tl.store(_rows(OUT + b * sob + h * soh, rows, sot, D), (acc / mass[:, None]).to(OUT.dtype.element_ty))
+    out = (acc / mass[:, None]).to(OUT.dtype.element_ty)
+    tl.store(_tile(OUT + b * sob + h * soh, tile * BM, sot, BM, D), out)
     tl.store(LSE + tl.program_id(1).to(tl.int64) * T + rows, m + tl.log2(mass))
+
+
+@triton.jit
+def _block_grads(
+    acc, got, q, do, w, K, V, KIND, segment, place, whole, sink, qk_scale, skt, svt,
+    N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    """Gradient of queries from one block before theirs, and the mean of its dP."""
+    first = (segment * N + place) * BS
+    k, v = tl.load(_tile(K, first, skt, BS, D)), tl.load(_tile(V, first, svt, BS, D))
+    p = _within(_dot(q, tl.trans(k)), KIND, segment, place, whole, sink, qk_scale, N, BS)
+    dp = _dot(do, tl.trans(v))
+    over = 1.0 / tl.sum(p, axis=1)
+    mean = tl.sum(p * dp, axis=1) * over
+    factor = _column(w, place, NP) * over
+    ds = p * (dp * factor[:, None] - (mean * factor)[:, None])
+    acc += _dot(ds.to(k.dtype), k)
+    return acc, tl.where(tl.arange(0, NP)[None, :] == place, mean[:, None], got)
+
+
+@triton.jit
+def query_grad_kernel(
+    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
+    scale, sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
+    N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr,
+):  # fmt: skip
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
+    rows, segment = tile * BM + tl.arange(0, BM), tile * BM // (N * BS)
+    K += b * skb + (h // REP) * skh
+    V += b * svb + (h // REP) * svh
+    KIND += b * T
+    LG += b * S * NP
+    WHOLE += b * S
+    of_text = (b * (H // REP) + h // REP) * S
+    GROUP += of_text * NP * D
+    DLG += of_text * NP * D
+    # gradients of queries are contiguous, (B, H, T, D)
+    here = tl.program_id(1).to(tl.int64) * T
+    index = tl.arange(0, NP)
+    do = tl.load(_tile(GRAD + b * sgb + h * sgh, tile * BM, sgt, BM, D))
+    out = tl.load(_tile(OUT + b * sob + h * soh, tile * BM, sot, BM, D))
+    delta = tl.sum(out.to(tl.float32) * do.to(tl.float32), axis=1)
+    tl.store(DELTA + here + rows, delta)
+    lse = tl.load(LSE + here + rows)
+
+    q = tl.load(_tile(Q + b * sqb + h * sqh, tile * BM, sqt, BM, D))
+    acc = tl.zeros([BM, D], tl.float32)
+    for i in range(BM // BS):
+        block = tile * (BM // BS) + i
+        k, v = tl.load(_tile(K, block * BS, skt, BS, D)), tl.load(_tile(V, block * BS, svt, BS, D))
+        s = tl.where(_own(KIND, rows, block, BS), _dot(q, tl.trans(k)) * qk_scale, _OFF)
+        ds = tl.exp2(s - lse[:, None]) * (_dot(do, tl.trans(v)) - delta[:, None])
+        acc += _dot(ds.to(k.dtype), k)
+    there = tl.load(LG + segment * NP + index) >= 0
+    group_keys = tl.load(_tile(GROUP, segment * NP, D, NP, D))
+    w = tl.exp2(_near_groups(q, group_keys, there, rows // BS - segment * N, qk_scale, N, NP) - lse[:, None])
+    sink, whole = tl.load(LG + segment * NP + N + 1) >= 0, tl.load(WHOLE + segment) != 0
+    got = tl.zeros([BM, NP], tl.float32)
+    if sink:
+        of_sink = tl.load(V + tl.cast(segment * N * BS, tl.int64) * svt + tl.arange(0, D)).to(tl.float32)
+        got = tl.where(index[None, :] == N + 1, tl.sum(do.to(tl.float32) * of_sink[None, :], axis=1)[:, None], got)
+    for i in range(tile * (BM // BS) - segment * N + BM // BS - 1):
+        acc, got = _block_grads(
+            acc, got, q, do, w, K, V, KIND, segment, i, whole, sink, qk_scale, skt, svt, N, NP, BS, D
+        )
+    dx = (w * (got - delta[:, None])).to(q.dtype)
+    acc += _dot(dx, group_keys)
+    tl.store(_tile(DQ + here * D, tile * BM, D, BM, D), (acc * scale).to(DQ.dtype.element_ty))
+
+    qf = tl.load(_tile(QF + b * sfb + h * sfh, tile * BM, sft, BM, D))
+    acc = tl.zeros([BM, D], tl.float32)
+    count = tl.load(COUNT + b * S + segment)
+    READS += (b * S + segment) * S
+    for n in range(count):
+        past = _nth(READS, n, RANGE)
+        if SELECT:
+            bits = _bits(PICK + here * S, past, rows, T)
+        if not SELECT or tl.max(bits, axis=0) > 0:
+            there = tl.load(LG + past * NP + index) >= 0
+            group_keys = tl.load(_tile(GROUP, past * NP, D, NP, D))
+            landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
+            if SELECT:
+                picked = _picked(bits, NP)
+                left, blocks = _used(picked, NP)
+                landmarks = tl.where(picked, landmarks, _OFF)
+                gate = tl.where(tl.max(landmarks, axis=1) > _OFF / 2, gate, _OFF)
+            if FLAT:
+                w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - lse[:, None]), 0.0)
+            else:
+                p1 = _shares(landmarks)
+                p0 = tl.exp2(gate - lse)
+                w = p1 * p0[:, None]
+            sink, whole = tl.load(LG + past * NP + N + 1) >= 0, FULL or tl.load(WHOLE + past) != 0
+            got = tl.zeros([BM, NP], tl.float32)
+            for i in range(blocks if SELECT else N):
+                place = _lowest(left) if SELECT else i
+                if SELECT:
+                    left &= left - 1
+                acc, got = _block_grads(
+                    acc, got, qf, do, w, K, V, KIND, past, place, whole, sink, qk_scale, skt, svt, N, NP, BS, D
+                )
+            if FLAT:
+                dx = w * (got - delta[:, None])
+            else:
+                mean_got = tl.sum(p1 * got, axis=1)
+                dx = w * (got - mean_got[:, None])
+                dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
+            dx = dx.to(qf.dtype)
+            acc += _dot(dx, group_keys)
+            of_groups = _dot(tl.trans(dx), qf) * scale
+            tl.atomic_add(_tile(DLG, past * NP, D, NP, D), of_groups, mask=(there & (index <= N))[:, None])
+    tl.store(_tile(DQF + here * D, tile * BM, D, BM, D), (acc * scale).to(DQF.dtype.element_ty))
+
+
+@triton.jit
+def _near(s, kind, rows, cols, block, BS: tl.constexpr):
+    """A block of the queries' own segment: unnormalised P2 (or own part of P0), its maximum and sum, and the masks."""
+    own = rows // BS == block
+    earlier = rows // BS > block
+    content = kind == _CONTENT
+    allowed = content[None, :] & (earlier[:, None] | (own[:, None] & (rows[:, None] >= cols[None, :])))
+    top = tl.max(tl.where(allowed, s, _OFF), axis=1)
+    p = tl.where(allowed, tl.exp2(s - top[:, None]), 0.0)
+    total = tl.maximum(tl.sum(p, axis=1), 1e-30)
+    mark = tl.sum(tl.where((kind == _LANDMARK)[None, :], s, 0.0), axis=1)
+    marked = earlier & (tl.max((kind == _LANDMARK).to(tl.int32)) > 0)
+    return p, top, total, mark, marked, own
 
 
 @triton.jit
@@ -200,97 +363,11 @@ def _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta):
 
 
 @triton.jit
-def query_grad_kernel(
-    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, READS, COUNT, PICK, qk_scale, scale,
-    sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
-    N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr,
-):  # fmt: skip
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)
-    b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
-    rows, segment = tile * BM + tl.arange(0, BM), tile * BM // (N * BS)
-    K += b * skb + (h // REP) * skh
-    V += b * svb + (h // REP) * svh
-    KIND += b * T
-    # gradients of queries are contiguous, (B, H, T, D)
-    here = tl.program_id(1).to(tl.int64) * T
-    slot, index = tl.arange(0, BS), tl.arange(0, NP)
-    do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
-    out = tl.load(_rows(OUT + b * sob + h * soh, rows, sot, D))
-    delta = tl.sum(out.to(tl.float32) * do.to(tl.float32), axis=1)
-    tl.store(DELTA + here + rows, delta)
-    lse = tl.load(LSE + here + rows)
-
-    q = tl.load(_rows(Q + b * sqb + h * sqh, rows, sqt, D))
-    acc = tl.zeros([BM, D], tl.float32)
-    for j in range((tile * BM + BM + BS - 1) // BS - segment * N):
-        cols = (segment * N + j) * BS + slot
-        k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-        s = _dot(q, tl.trans(k)) * qk_scale
-        p, top, total, mark, marked, own = _near(s, kind, rows, cols, segment * N + j, BS)
-        dp = _dot(do, tl.trans(v))
-        _, ds = _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta)
-        acc += _dot(ds.to(k.dtype), k)
-    tl.store(_rows(DQ + here * D, rows, D, D), (acc * scale).to(DQ.dtype.element_ty))
-
-    qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
-    acc = tl.zeros([BM, D], tl.float32)
-    count = tl.load(COUNT + b * S + segment)
-    READS += (b * S + segment) * S
-    groups = (b * (H // REP) + h // REP) * S * NP
-    for n in range(count):
-        past = _nth(READS, n, RANGE)
-        if SELECT:
-            bits = _bits(PICK + here * S, past, rows, T)
-        if not SELECT or tl.max(bits, axis=0) > 0:
-            there = tl.load(LG + (b * S + past) * NP + index) >= 0
-            group_keys = tl.load(_rows(GROUP, groups + past * NP + index, D, D))
-            landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
-            if SELECT:
-                picked = _picked(bits, NP)
-                left, blocks = _used(picked, NP)
-                landmarks = tl.where(picked, landmarks, _OFF)
-                gate = tl.where(tl.max(landmarks, axis=1) > _OFF / 2, gate, _OFF)
-            if FLAT:
-                w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - lse[:, None]), 0.0)
-            else:
-                p1 = _shares(landmarks)
-                p0 = tl.exp2(gate - lse)
-                w = p1 * p0[:, None]
-            got = tl.zeros([BM, NP], tl.float32)
-            for i in range(blocks if SELECT else N):
-                place = _lowest(left) if SELECT else i
-                if SELECT:
-                    left &= left - 1
-                cols = (past * N + place) * BS + slot
-                k, v, kind = tl.load(_rows(K, cols, skt, D)), tl.load(_rows(V, cols, svt, D)), tl.load(KIND + cols)
-                s = _dot(qf, tl.trans(k)) * qk_scale + tl.where(kind == _CONTENT, 0.0, _OFF)[None, :]
-                p = tl.exp2(s - tl.max(s, axis=1)[:, None])
-                over = 1.0 / tl.sum(p, axis=1)
-                dp = _dot(do, tl.trans(v))
-                mean = tl.sum(p * dp, axis=1) * over
-                ds = p * (dp - mean[:, None]) * (_column(w, place, NP) * over)[:, None]
-                acc += _dot(ds.to(k.dtype), k)
-                got = tl.where(index[None, :] == place, mean[:, None], got)
-            if FLAT:
-                dx = w * (got - delta[:, None])
-            else:
-                mean_got = tl.sum(p1 * got, axis=1)
-                dx = w * (got - mean_got[:, None])
-                dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
-            dx = dx.to(qf.dtype)
-            acc += _dot(dx, group_keys)
-            of_groups = _dot(tl.trans(dx), qf) * scale
-            tl.atomic_add(_rows(DLG, groups + past * NP + index, D, D), of_groups, mask=there[:, None])
-    tl.store(_rows(DQF + here * D, rows, D, D), (acc * scale).to(DQF.dtype.element_ty))
-
-
-@triton.jit
 def key_grad_kernel(
-    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, PICK, qk_scale, scale,
+    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, WHOLE, READERS, READER_COUNT, PICK, qk_scale, scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
     block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
     b = (tl.program_id(1) // (H // REP)).to(tl.int64)
