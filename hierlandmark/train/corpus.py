@@ -1,7 +1,7 @@
 """Token ids of plain text and of chats, and what is needed to cut passages and words out of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cached_property
 from typing import overload
@@ -50,6 +50,13 @@ class Talk(Sequence[Turn]):
     def assisted(self) -> bool:
         """Whether an assistant speaks in it."""
         return any(turn.role == "assistant" for turn in self.turns[:_OPENING])
+
+    def named(self, names: Mapping[str, str]) -> "Talk":
+        """The same chat between speakers of these names."""
+        other = replace(self, names=names)
+        # the turns are the same: counted once for all that are made of this chat
+        vars(other)["lengths"] = self.lengths
+        return other
 
     def called(self, place: int) -> str:
         """Who speaks a message, by name if they have one."""

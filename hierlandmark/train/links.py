@@ -323,7 +323,7 @@ def _named(chat: Talk, rng: np.random.Generator) -> Talk:
     if not chat.assisted or rng.random() >= _NAMED:
         return chat
     user, assistant = map(str, rng.choice(NAMES, 2, replace=False))
-    return replace(chat, names={"user": user, "assistant": assistant})
+    return chat.named({"user": user, "assistant": assistant})
 
 
 def _saying(corpus: Corpus, tokens: np.ndarray, statement: str, longest: int, rng: np.random.Generator) -> np.ndarray:

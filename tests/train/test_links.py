@@ -237,6 +237,13 @@ def test_some_users_and_assistants_have_names_and_are_asked_for_by_them():
     assert len(by_name) > 20 and np.mean(by_name) > 0.4 and np.mean(by_role) > 0.3
 
 
+def test_a_chat_between_others_is_not_counted_anew():
+    chat = Talk([Turn("user", np.arange(3)), Turn("assistant", np.arange(5))])
+    other = chat.named({"user": "Ada"})
+    assert other.lengths is chat.lengths and other.lengths.tolist() == [3, 5]
+    assert [other.called(i) for i in range(2)] == ["Ada", "assistant"] and chat.called(0) == "user"
+
+
 def test_without_an_assistant_nobody_is_given_a_name():
     room = Talk([turn(("user", "nick")[n % 2], said(n)) for n in range(40)])
     for made, text in memories(room, seeds=range(30), segments=3):
