@@ -14,6 +14,7 @@ from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from hierlandmark.memory import Memory
+    from hierlandmark.messages import MessageId
     from hierlandmark.model import LandmarkModel
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample_chat.jsonl"
@@ -77,7 +78,7 @@ def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread:
         show_cost(found.cost)
         answer = memory.ask(one, max_new_tokens=24)
         first.append(answer.first_token_s)
-        typer.echo(f"\n= {short(answer.text, 400)}\n\nwhy: of the attention that went to those messages' segments")
+        typer.echo(f"\n= {short(answer.text, 400)}\n\nwhy: of the attention that went to {_read_from(answer.among)}")
         show_trace(answer.trace, 3)
         typer.echo(f"first token after {answer.first_token_s:.2f} s, from stored keys and values\n")
     if first:
@@ -121,6 +122,11 @@ def estimate(measured: dict[int, float], n: int) -> float:
     # two measurements of a busy machine may bend either way
     b = min(max(b, 0.0), slow / high**2)
     return (slow / high - b * high) * n + b * n * n
+
+
+def _read_from(among: "list[MessageId] | None") -> str:
+    """An answer looks at the segments of more messages than are shown above it."""
+    return "all segments" if among is None else f"the segments of the {len(among)} messages found best"
 
 
 def _questions(file: Path, n: int) -> list[str]:

@@ -33,6 +33,8 @@ def test_demo(cli, chat_file: Path, second_process: list) -> None:
     assert command[:3] == [sys.executable, "-m", "hierlandmark"]
     assert "? moved where" in second.stdout
     assert "= we moved to Lyon" in second.stdout
+    # not of the three that are shown
+    assert "why: of the attention that went to the segments of the 4 messages found best" in second.stdout
     assert "gate of segment    0  mass 0.625" in second.stdout
     # fewer tokens than may be read again: nothing is left to estimate
     assert "measured: 0.50 s from the store, which holds" in second.stdout
