@@ -17,7 +17,6 @@ def check_opening(path: Any, model: Any, config: Any) -> None:
     """A file's name or ":memory:"; no name in place of a model, no mapping in place of a configuration."""
     if not isinstance(path, str | os.PathLike) or "\0" in str(path):
         raise InvalidArgument(f"expected path to name a file, or ':memory:', got {path!r}")
-
     if isinstance(model, str | os.PathLike):
         raise InvalidArgument(f"expected a loaded model, got {model!r}; give LandmarkModel.from_pretrained({model!r})")
     if config is not None and not isinstance(config, MemoryConfig):

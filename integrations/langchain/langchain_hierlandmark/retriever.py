@@ -33,7 +33,7 @@ class HierLandmarkRetriever(BaseRetriever):
     """
 
     # a misspelt option would be lost without a word
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     path: str | Path | None = None
     """Database to open, when no memory is given."""
