@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import DuplicateMessageId, InvalidArgument, InvalidMessage, MessageNotFound, NamespaceNotFound
 from hierlandmark.filters import Filter, TimeSpan, matches
+from hierlandmark.memory.arguments import checked_filter
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import (
     AddReport,
@@ -114,10 +115,7 @@ class FakeMemory:
     ) -> SearchResult:
         if k < 1:
             raise InvalidArgument(f"expected k of at least 1, got {k!r}")
-        try:
-            wanted = Filter.model_validate(where or {})
-        except ValueError as error:
-            raise InvalidArgument(f"expected a Filter, got {where!r}: {error}") from error
+        wanted = checked_filter(where) or Filter()
         words = set(query.lower().split())
         when = TimeSpan(expressions=["in May"], since=MAY) if parse_time and "in may" in query else None
         all_held = list(self._held.values())

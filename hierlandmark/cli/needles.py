@@ -81,6 +81,8 @@ def needles(
         raise InvalidArgument(f"expected --filler to name a file, got {str(filler)!r}")
     if threshold is not None and not 0 <= threshold < 1:
         raise InvalidArgument(f"expected a threshold from 0 to under 1, got {threshold!r}")
+    if min(one for one in (1, segments, blocks) if one is not None) < 1:
+        raise InvalidArgument(f"expected segments and blocks of at least 1, got {segments!r} and {blocks!r}")
     options = {"segments": segments, "blocks": blocks, "granularity": granularity, "threshold": threshold}
     recall = RecallConfig(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
     plan = Plan(

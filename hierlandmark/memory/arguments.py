@@ -12,6 +12,15 @@ from hierlandmark.errors import InvalidArgument
 from hierlandmark.filters import Filter
 from hierlandmark.messages import MessageId
 
+_TIME = "an ISO 8601 date or time, such as 2026-03-31 or 2026-03-31T09:30:00+02:00"
+# what each condition of a filter is
+_CONDITIONS = {
+    "roles": "a list of roles, at least one",
+    "since": _TIME,
+    "until": _TIME,
+    "metadata": "a mapping of keys to texts, finite numbers, true, false or None",
+}
+
 
 def check_opening(path: Any, model: Any, config: Any) -> None:
     """A file's name or ":memory:"; no name in place of a model, no mapping in place of a configuration."""
@@ -41,10 +50,24 @@ def checked_filter(where: Any) -> Filter | None:
         return where
     try:
         return Filter.model_validate(dict(where))
-    except (ValidationError, TypeError, ValueError) as error:
-        raise InvalidArgument(
-            f"expected a Filter of {', '.join(Filter.model_fields)}, got {where!r}: {error}"
-        ) from error
+    except ValidationError as error:
+        raise InvalidArgument(_wrong(error, where)) from error
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"expected a Filter of {', '.join(Filter.model_fields)}, got {where!r}") from error
+
+
+def _wrong(error: ValidationError, where: Any) -> str:
+    """What the first condition that is none should have been, and what came."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if "no next day" in first["msg"]:
+        return f"expected until to be a day before the last of all, got {first['input']!r}"
+    if name in _CONDITIONS:
+        return f"expected {name} to be {_CONDITIONS[name]}, got {first['input']!r}"
+    if name:
+        return f"expected a Filter of {', '.join(Filter.model_fields)}, got {name!r} in {where!r}"
+    # both are times, and in the wrong order
+    return f"expected since to be before until: {first['msg'].removeprefix('Value error, ')}"
 
 
 def check_mode(mode: Any, known: Any = Mode) -> None:

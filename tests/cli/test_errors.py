@@ -53,6 +53,7 @@ def test_every_command_is_in_the_list() -> None:
             ["eval", "needles", "--filler", "none.txt"],
             "InvalidArgument: expected --filler to name a file, got 'none.txt'",
         ),
+        (["eval", "needles", "--segments", "0"], "InvalidArgument: expected segments and blocks of at least 1, got 0"),
         (["eval", "needles", "--workers", "0"], "InvalidArgument: expected at least one worker, got 0"),
         (["demo", "--file", "none.jsonl"], "InvalidArgument: no chat file at 'none.jsonl'"),
         (["train", "--out", "o"], "InvalidArgument: expected at least one --text or --chats"),

@@ -53,13 +53,19 @@ def test_search_filters(filled) -> None:
 
 
 def test_filters_that_are_none_are_one_line(filled) -> None:
+    iso = "an ISO 8601 date or time, such as 2026-03-31 or 2026-03-31T09:30:00+02:00"
     for options, said in (
-        (("--since", "last week"), "InvalidArgument: expected a Filter"),
-        (("--meta", "key"), "expected key=value, got 'key'"),
+        (("--since", "last week"), f"expected since to be {iso}, got 'last week'"),
+        (("--until", "31.3."), f"expected until to be {iso}, got '31.3.'"),
+        (("--since", "2026-03-02", "--until", "2026-03-01"), "expected since to be before until: no time is at"),
+        (("--meta", "n=1e999"), "expected metadata to be a mapping of keys to texts, finite numbers,"),
     ):
         done = filled("search", "tea", "--db", "m.db", *options)
         assert done.exit_code == 2
-        assert said in done.stderr and "Traceback" not in done.stderr
+        assert done.stderr.startswith(f"hierlandmark: InvalidArgument: {said}")
+        assert "validation error" not in done.stderr and done.stderr.count("\n") == 1
+    done = filled("search", "tea", "--db", "m.db", "--meta", "key")
+    assert done.exit_code == 2 and "expected key=value, got 'key'" in done.stderr
 
 
 def test_search_neighbours(filled) -> None:

@@ -9,6 +9,7 @@ from hierlandmark.errors import InvalidArgument
 from hierlandmark.memory.rank import rank_messages
 from hierlandmark.testing import tiny_model
 
+ISO = "an ISO 8601 date or time, such as 2026-03-31 or 2026-03-31T09:30:00+02:00"
 MODES = ["hierarchical", "flat", "hybrid"]
 # one of ten is from March, and they are short: many of them share a segment with others
 CHAT = [
@@ -170,24 +171,37 @@ def test_the_same_from_a_file(memory, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "said"),
     [
-        {"where": "user"},
-        {"where": {"role": "user"}},
-        {"where": {"roles": "user"}},
-        {"where": {"since": "last week"}},
-        {"where": {"since": "2025-02-01", "until": "2025-01-01"}},
-        {"where": {"since": 7}},
-        {"where": {"metadata": {"a": [1]}}},
-        {"neighbours": -1},
-        {"neighbours": True},
-        {"now": "2025-01-01"},
+        ({"where": "user"}, "a Filter of roles, since, until, metadata, got 'user'"),
+        ({"where": 7}, "a Filter of roles, since, until, metadata, got 7"),
+        ({"where": {"role": "user"}}, "a Filter of roles, since, until, metadata, got 'role' in {'role': 'user'}"),
+        ({"where": {"roles": "user"}}, "roles to be a list of roles, at least one, got 'user'"),
+        ({"where": {"roles": []}}, "roles to be a list of roles, at least one, got []"),
+        ({"where": {"roles": ["user", 7]}}, "roles to be a list of roles, at least one, got 7"),
+        ({"where": {"since": "last week"}}, f"since to be {ISO}, got 'last week'"),
+        ({"where": {"until": "2025-02-30"}}, f"until to be {ISO}, got '2025-02-30'"),
+        ({"where": {"until": "9999-12-31"}}, "until to be a day before the last of all, got '9999-12-31'"),
+        (
+            {"where": {"since": "2025-02-01", "until": "2025-01-01"}},
+            "since to be before until: no time is at or after 2025-02-01T00:00:00+00:00 and before "
+            "2025-01-02T00:00:00+00:00",
+        ),
+        ({"where": {"since": 7}}, f"since to be {ISO}, got 7"),
+        (
+            {"where": {"metadata": {"a": [1]}}},
+            "metadata to be a mapping of keys to texts, finite numbers, true, false or None, got [1]",
+        ),
+        ({"neighbours": -1}, "neighbours of at least 0, got -1"),
+        ({"neighbours": True}, "neighbours of at least 0, got True"),
+        ({"now": "2025-01-01"}, "now to be a datetime, got '2025-01-01'"),
     ],
     ids=str,
 )
-def test_bad_arguments_have_a_name(memory, options):
-    with pytest.raises(InvalidArgument, match="expected"):
+def test_bad_arguments_are_one_sentence(memory, options, said):
+    with pytest.raises(InvalidArgument) as raised:
         memory.search("plain", **options)
+    assert str(raised.value) == f"expected {said}"
 
 
 def test_a_search_that_names_no_mode_has_that_of_the_config(memory, monkeypatch):
