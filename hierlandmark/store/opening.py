@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from hierlandmark.errors import InvalidArgument, StoreNotWritable
@@ -12,6 +13,8 @@ from hierlandmark.store.header import check_spec, is_new, read_header, stored_sp
 from hierlandmark.store.migrations import MIGRATIONS
 from hierlandmark.store.protocol import KVSpec
 
+# what opening to write comes to in a read-only folder, of a read-only file, and on a read-only mount
+_READ_ONLY = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 # seconds between two tries
 _PAUSE = 0.01
 
@@ -42,9 +45,10 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
         writer = None
         if not read_only:
             page_size = SEARCH_PAGE_SIZE if spec.keep == "search" else PAGE_SIZE
-            writer = open_database(path, timeout=timeout, page_size=page_size)
-            undo.callback(writer.close)
-            _bring_up_to_date(writer, path, spec, timeout)
+            with _read_only_named(path):
+                writer = open_database(path, timeout=timeout, page_size=page_size)
+                undo.callback(writer.close)
+                _bring_up_to_date(writer, path, spec, timeout)
         reader = open_existing(path, timeout) if read_only else open_database(path, timeout=timeout)
         undo.callback(reader.close)
         check_spec(path, spec, read_header(reader, path).spec)
@@ -55,6 +59,21 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
         reader.conn.execute("PRAGMA query_only = ON")
         undo.pop_all()
     return writer, reader
+
+
+@contextlib.contextmanager
+def _read_only_named(path: Path) -> Iterator[None]:
+    """`StoreNotWritable` that says how to read a file that is there; SQLite says only that it cannot open it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in _READ_ONLY or not os.access(path, os.R_OK):
+            raise
+        raise StoreNotWritable(
+            f"{path} may be read and not be written, as it or its folder is read-only: open it with read_only=True to "
+            "search it and to answer from it (the commands search, ask and info do so by themselves), or copy it to "
+            "where it may be written to add to it"
+        ) from error
 
 
 def _bring_up_to_date(db: Database, path: Path, spec: KVSpec, timeout: float) -> None:
