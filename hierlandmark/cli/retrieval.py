@@ -46,7 +46,7 @@ def retrieval(
     ] = None,
     mode: Annotated[
         SearchMode | None,
-        typer.Option("--mode", help="Only this mode; with --rows, the one that `results` in the JSON are of."),
+        typer.Option("--mode", help="Only this mode; with --rows, the one that stands first, if not hybrid."),
     ] = None,
     rows: Annotated[
         str | None,
@@ -101,7 +101,8 @@ def retrieval(
             # the vectors of the first are what a scale repeats
             if sizes:
                 memories.staying = memories.folder(_first(chats))
-            report = _ask(chats, memories, k, mode or "hierarchical", names)
+            # what a search does that names no mode comes first
+            report = _ask(chats, memories, k, mode or "hybrid", names)
             _show(report, str(out) == "-")
             if sizes:
                 from hierlandmark.memory.vectors import LandmarkVectors

@@ -47,7 +47,9 @@ def test_retrieval_keeps_a_database(cli, chat_file: Path) -> None:
 def test_retrieval_side_by_side(cli, chat_file: Path) -> None:
     done = cli("eval", "retrieval", chat_file, "--rows", "hierarchical, flat,hybrid", "--json", "out.json")
     assert done.exit_code == 0
-    assert list(json.loads(Path("out.json").read_text())["rows"]) == ["hierarchical", "flat", "hybrid"]
+    # what a search does by itself comes first
+    assert list(json.loads(Path("out.json").read_text())["rows"]) == ["hybrid", "hierarchical", "flat"]
+    assert "mode hybrid\n" in done.stdout
     heads = next(line.split() for line in done.stdout.splitlines() if line.startswith("row"))
     assert heads[:4] == ["row", "recall@1", "recall@5", "recall@10"]
     assert "has the highest recall@10, 1.000, over 2 questions" in done.stdout
@@ -57,11 +59,13 @@ def test_retrieval_side_by_side(cli, chat_file: Path) -> None:
 def test_retrieval_runs_what_is_installed_and_says_what_is_not(
     cli, chat_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hierlandmark.eval.rows.installed_rows", lambda _: (["flat", "hybrid"], ["bm25 needs bm25s"]))
+    monkeypatch.setattr(
+        "hierlandmark.eval.rows.installed_rows", lambda _: (["hierarchical", "flat"], ["bm25 needs bm25s"])
+    )
     done = cli("eval", "retrieval", chat_file, "--json", "out.json")
     assert done.exit_code == 0
     # the mode that `results` are of runs always
-    assert list(json.loads(Path("out.json").read_text())["rows"]) == ["hierarchical", "flat", "hybrid"]
+    assert list(json.loads(Path("out.json").read_text())["rows"]) == ["hybrid", "hierarchical", "flat"]
     assert "left out: bm25 needs bm25s" in done.stderr
 
 
