@@ -18,7 +18,7 @@ from torch import Tensor
 from hierlandmark.config import RecallConfig
 from hierlandmark.errors import StoreCorrupt
 from hierlandmark.memory.index_build import Built
-from hierlandmark.memory.rank import Ranked, eligible_blocks, going_on
+from hierlandmark.memory.rank import BlockShares, Holders, Ranked, block_shares, eligible_blocks, going_on
 from hierlandmark.memory.vectors import Voters
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel
@@ -63,9 +63,9 @@ class IndexSearch:
         scale: float,
         n_open: int,
         allowed: Set[MessageId] | None,
-        beside: Set[MessageId],
+        words: Sequence[MessageId],
     ) -> tuple[Recall, Ranked]:
-        """See `search.Look`. The recall holds the opened segments alone; none are opened for messages beside."""
+        """See `search.Look`. The recall holds the opened segments alone; none are opened for words."""
         while True:
             self._keep_up()
             try:
@@ -139,9 +139,9 @@ class IndexSearch:
         block_logits = torch.full((len(voters.heads), len(opened), N), float("-inf"))
         for at, part in enumerate(landmarks):
             block_logits[:, at, : len(part)] = torch.from_numpy(part @ by).T * scale
-        eligible = None
+        eligible, holders = None, Holders(recall)
         if allowed is not None:
-            eligible = eligible_blocks(recall, range(len(opened)), allowed, N)
+            eligible = eligible_blocks(holders, range(len(opened)), allowed, N)
             block_logits = block_logits.masked_fill(~eligible, float("-inf"))
         votes = weight[:, None, None] * block_logits.flatten(1).softmax(-1).view_as(block_logits)
         block_scores = voters.rule.scores(block_logits, votes, weight)
@@ -153,6 +153,7 @@ class IndexSearch:
             votes,
             list(voters.heads),
             voters.rule,
+            holders,
             eligible,
             whole=len(opened) == int(stands.sum()) + len(beside),
             beyond=self._beyond(ids[opened], recall) if voters.rule.damps else None,
@@ -162,13 +163,13 @@ class IndexSearch:
         """Blocks that messages fill beside opened segments, whose neighbours in the text no cell need hold."""
         every = self._every
 
-        def read(places: list[int]) -> list[SegmentRecord]:
+        def read(places: list[int]) -> list[BlockShares]:
             try:
                 records, keys = self._store.index(self._namespace, every[places].tolist())
             except KeyError:
                 raise _Changed from None
             self._tally.bytes_read += keys.nbytes
-            return records
+            return [block_shares(record) for record in records]
 
         places = np.searchsorted(every, opened).tolist()
         return going_on({at: recall.block_of(i, 0)[0] for i, at in enumerate(places)}, len(every), read)

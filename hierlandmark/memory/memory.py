@@ -259,9 +259,9 @@ class Memory(IndexVerbs, AsyncVerbs):
             return partial(through.look, self.config.recall)
         recall = self._recall(model, store, "hierarchical" if mode == "hybrid" else mode, "search")
         rule = RULES[model.ranking]
-        return lambda queries, scale, n_open, allowed, beside: (
+        return lambda queries, scale, n_open, allowed, words: (
             recall,
-            rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed, rule, beside),
+            rank_blocks(recall, queries, model.retrieval, scale, recall.config.mode, n_open, allowed, rule, words),
         )
 
     def ask(

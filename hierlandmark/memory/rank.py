@@ -16,8 +16,44 @@ from hierlandmark.model import RetrievalHead
 from hierlandmark.recall import Recall
 from hierlandmark.store.protocol import SegmentRecord
 
+# of each block of a segment, the share of its content tokens that each message holds
+BlockShares = list[dict[MessageId, float]]
 # of a long memory a share of the segments is opened: among more of them the right one's gate stands further down
 _SHARE = 16
+
+
+class Holders:
+    """Whose tokens segments of a recall hold, for as long as one search takes: each segment is counted once."""
+
+    def __init__(self, recall: Recall, words: Sequence[MessageId] = (), places: Iterable[int] = ()) -> None:
+        """Look for what words found, best first, in the segments at these places, once."""
+        self._recall = recall
+        self._shares: dict[int, BlockShares] = {}
+        self._words = words
+        # in text order
+        self.matching = candidates(recall, set(words), places) if words else []
+
+    def best_matching(self, n: int) -> list[int]:
+        """Those that hold any of the n best."""
+        return candidates(self._recall, set(self._words[:n]), self.matching)
+
+    def standing(self) -> dict[MessageId, tuple[int, float]]:
+        """Of messages that words found and that have blocks: the first of them, and how many each would fill."""
+        out: dict[MessageId, tuple[int, float]] = {}
+        wanted = set(self._words)
+        for segment in self.matching:
+            _, first = self._recall.block_of(segment, 0)
+            for block, parts in enumerate(self.shares(segment)):
+                for message_id in wanted & parts.keys():
+                    at, extent = out.get(message_id, (first + block, 0.0))
+                    out[message_id] = (at, extent + parts[message_id])
+        return out
+
+    def shares(self, segment: int) -> BlockShares:
+        """`block_shares` of the segment at a place."""
+        if segment not in self._shares:
+            self._shares[segment] = block_shares(self._recall.block_of(segment, 0)[0])
+        return self._shares[segment]
 
 
 @dataclass(frozen=True)
@@ -31,6 +67,7 @@ class Ranked:
     votes: Tensor  # (heads, len(segments), N), each head's mass of 1 over the opened segments' blocks, times its weight
     heads: list[RetrievalHead]
     rule: Rule
+    holders: Holders
     # (len(segments), N), blocks that a filter lets through; None for all
     eligible: Tensor | None = None
     # no segment is left that could be opened
@@ -48,7 +85,7 @@ def rank_blocks(
     n_open: int,
     allowed: Set[MessageId] | None = None,
     rule: Rule = VOTES,
-    beside: Set[MessageId] = frozenset(),
+    words: Sequence[MessageId] = (),
 ) -> Ranked:
     """Let heads rank the blocks of the opened segments by their landmarks.
 
@@ -65,7 +102,8 @@ def rank_blocks(
         allowed: messages that may be found: segments and blocks that hold none of them get no vote, and are not
             opened. None for all.
         rule: of the adapter.
-        beside: messages whose segments are opened, too, whatever the gates say.
+        words: messages that words found, best first, all of them allowed; segments of the first `n_open` are opened,
+            too, whatever the gates say.
     """
     if not heads:
         heads = [RetrievalHead(layer=i, head=h) for i, q in enumerate(queries) for h in range(q.shape[0])]
@@ -78,7 +116,8 @@ def rank_blocks(
     gates: Tensor | None = None
     gate_scores: Tensor | None = None
     # a range is read in place, a list is gathered
-    places: Sequence[int] = range(G) if allowed is None else candidates(recall, allowed)
+    places: Sequence[int] = range(G) if allowed is None else candidates(recall, allowed, range(G))
+    holders = Holders(recall, words, places)
     opened = places
     if mode == "hierarchical":
         of_gates: list[Tensor] = [torch.empty(0)] * len(heads)
@@ -92,11 +131,11 @@ def rank_blocks(
         best = gate_scores.sort(descending=True, stable=True).indices[: max(n_open, len(places) // _SHARE)]
         opened = [places[i] for i in best.tolist()]
         seen = set(opened)
-        opened += [s for s in (candidates(recall, beside) if beside else ()) if s not in seen and s in places]
+        opened += [s for s in holders.best_matching(n_open) if s not in seen]
     logits = torch.stack(_pick(recall, heads, by_layer, last, opened, scale))  # (heads, len(opened), N)
     eligible = None
     if allowed is not None:
-        eligible = eligible_blocks(recall, opened, allowed, logits.shape[-1])
+        eligible = eligible_blocks(holders, opened, allowed, logits.shape[-1])
         logits = logits.masked_fill(~eligible, float("-inf"))
     votes = logits.flatten(1).softmax(-1).view_as(logits)
     mass = torch.zeros(len(heads), G)
@@ -113,22 +152,29 @@ def rank_blocks(
         votes,
         list(heads),
         rule,
+        holders,
         eligible,
         whole=len(opened) == len(places),
     )
 
 
-def candidates(recall: Recall, allowed: Set[MessageId]) -> list[int]:
-    """Segments that hold tokens of any of these messages, in text order."""
-    records = ((s, recall.block_of(s, 0)[0]) for s in range(recall.n_segments))
-    return [s for s, record in records if any(run.message_id in allowed for run in record.runs)]
+def candidates(recall: Recall, allowed: Set[MessageId], places: Iterable[int]) -> list[int]:
+    """Those of the segments at some places that hold tokens of any of these messages."""
+    found = []
+    for s in places:
+        # written out: `any` takes twice as long, and this may go through a million messages
+        for run in recall.block_of(s, 0)[0].runs:
+            if run.message_id in allowed:
+                found.append(s)
+                break
+    return found
 
 
-def eligible_blocks(recall: Recall, segments: Sequence[int], allowed: Set[MessageId], N: int) -> Tensor:
+def eligible_blocks(holders: Holders, segments: Sequence[int], allowed: Set[MessageId], N: int) -> Tensor:
     """(len(segments), N): blocks that hold tokens of any of these messages."""
     out = torch.zeros(len(segments), N, dtype=torch.bool)
     for at, s in enumerate(segments):
-        for b, parts in enumerate(block_shares(recall.block_of(s, 0)[0])):
+        for b, parts in enumerate(holders.shares(s)):
             out[at, b] = not allowed.isdisjoint(parts)
     return out
 
@@ -150,9 +196,9 @@ def _pick(
     return out
 
 
-def block_shares(record: SegmentRecord) -> list[dict[MessageId, float]]:
+def block_shares(record: SegmentRecord) -> BlockShares:
     """For each block, the share of its content tokens that each message holds, in text order."""
-    shares: list[dict[MessageId, float]] = [{} for _ in record.block_content]
+    shares: BlockShares = [{} for _ in record.block_content]
     block, left = 0, record.block_content[0]
     for run in record.runs:
         count = run.n_tokens
@@ -174,36 +220,43 @@ def judged(recall: Recall, ranked: Ranked, shares: Sequence[Share]) -> Sequence[
 
 def extents(recall: Recall, ranked: Ranked) -> dict[MessageId, float]:
     """How many blocks each message of the opened segments would fill: its shares of blocks by tokens, summed."""
-    beyond = blocks_beyond(recall, ranked.segments) if ranked.beyond is None else ranked.beyond
-    return filled([recall.block_of(s, 0)[0] for s in ranked.segments], dict(beyond))
+    shares = ranked.holders.shares
+    beyond = blocks_beyond(recall, ranked.segments, shares) if ranked.beyond is None else ranked.beyond
+    return filled(map(shares, ranked.segments), dict(beyond))
 
 
-def filled(records: Iterable[SegmentRecord], known: dict[MessageId, float]) -> dict[MessageId, float]:
-    """What is known and, of every message, its shares of the blocks of these segments by tokens."""
-    for record in records:
-        for parts in block_shares(record):
+def filled(shares: Iterable[BlockShares], known: dict[MessageId, float]) -> dict[MessageId, float]:
+    """What is known and, of every message, its shares of the blocks of some segments by tokens."""
+    for blocks in shares:
+        for parts in blocks:
             for message_id, share in parts.items():
                 known[message_id] = known.get(message_id, 0.0) + share
     return known
 
 
-def blocks_beyond(recall: Recall, segments: Sequence[int]) -> dict[MessageId, float]:
-    """Of messages that stand partly in these segments, how many blocks of other ones of the recall they fill."""
+def blocks_beyond(
+    recall: Recall, segments: Sequence[int], shares: Callable[[int], BlockShares]
+) -> dict[MessageId, float]:
+    """Of messages that stand partly in these segments, how many blocks of other ones of the recall they fill.
+
+    Args:
+        shares: `Holders.shares` of the recall.
+    """
     return going_on(
         {s: recall.block_of(s, 0)[0] for s in segments},
         recall.n_segments,
-        lambda places: [recall.block_of(at, 0)[0] for at in places],
+        lambda places: [shares(at) for at in places],
     )
 
 
 def going_on(
-    opened: Mapping[int, SegmentRecord], n_segments: int, read: Callable[[list[int]], Sequence[SegmentRecord]]
+    opened: Mapping[int, SegmentRecord], n_segments: int, read: Callable[[list[int]], Sequence[BlockShares]]
 ) -> dict[MessageId, float]:
     """Of messages that stand partly in opened segments, how many blocks of others they fill.
 
     Args:
         opened: by their places among all, in text order.
-        read: records of the segments at some places; called once for each segment further that any message goes on.
+        read: `block_shares` of segments at some places; called once for each segment further that any message goes on.
     """
     ends = [(runs[0], -1, at) for at, record in opened.items() if (runs := record.runs)]
     ends += [(runs[-1], 1, at) for at, record in opened.items() if (runs := record.runs)]
@@ -213,9 +266,9 @@ def going_on(
         one for one in wanted if 0 <= one[1] < n_segments and one[1] not in opened and one[:2] not in seen
     }:
         places = sorted({at for _, at, _ in wanted})
-        records = dict(zip(places, read(places), strict=True))
+        found = dict(zip(places, read(places), strict=True))
         for message_id, at, _ in wanted:
-            seen[message_id, at] = sum(parts.get(message_id, 0.0) for parts in block_shares(records[at]))
+            seen[message_id, at] = sum(parts.get(message_id, 0.0) for parts in found[at])
         wanted = {(message_id, at + step, step) for message_id, at, step in wanted if seen[message_id, at]}
     out: dict[MessageId, float] = {}
     for (message_id, _), share in seen.items():
@@ -237,7 +290,7 @@ def message_shares(recall: Recall, ranked: Ranked, queries: Sequence[Tensor], sc
     shared: list[tuple[float, int, int]] = []
     for at, s in enumerate(ranked.segments):
         record, first = recall.block_of(s, 0)
-        for b, parts in enumerate(block_shares(record)):
+        for b, parts in enumerate(ranked.holders.shares(s)):
             if ranked.eligible is not None and not bool(ranked.eligible[at, b]):
                 continue
             out[at * N + b] = (float(ranked.block_scores[at, b]), first + b, parts)

@@ -17,9 +17,9 @@ from hierlandmark.recall import Recall
 from hierlandmark.results import Cost, Hit, SearchResult
 from hierlandmark.store.protocol import BlockStore
 
-# queries of each layer, their scale, segments to open, messages that may be found, and such whose segments are opened
-# too, to blocks with their scores, and where those are read; see `rank.rank_blocks`
-Look = Callable[[Sequence[Tensor], float, int, Set[MessageId] | None, Set[MessageId]], tuple[Recall, Ranked]]
+# queries of each layer, their scale, segments to open, messages that may be found, and those that words found, best
+# first, to blocks with their scores, and where those are read; see `rank.rank_blocks`
+Look = Callable[[Sequence[Tensor], float, int, Set[MessageId] | None, Sequence[MessageId]], tuple[Recall, Ranked]]
 
 
 def search(
@@ -49,12 +49,13 @@ def search(
     words = None
     if hybrid:
         words = store.search_text(namespace, query, max(DEPTH, k), where)
+        # others may have come since
+        words = [row for row in words if allowed is None or row[0] in allowed]
     queries, scale = model.search_queries(query)
     n_open = max(least, 2 * k)
     while True:
         # gates may have passed over what the words find
-        matching = {message_id for message_id, _ in (words or ())[:n_open]}
-        recall, ranked = look(queries, scale, n_open, allowed, matching)
+        recall, ranked = look(queries, scale, n_open, allowed, [message_id for message_id, _ in words or ()])
         shares = message_shares(recall, ranked, queries, scale, n_open)
         if allowed is not None:
             shares = [
@@ -66,7 +67,7 @@ def search(
         shares = [(score / whole, block, parts) for score, block, parts in shares]
         found = rank_messages(judged(recall, ranked, shares))
         if words is not None:
-            found = fuse(recall, found, words)
+            found = fuse(ranked.holders, found, words)
         hits = _hits(store, namespace, found, k)
         if len(hits) == k or ranked.whole:
             break

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hierlandmark.layout import gate_position, landmark_positions
-from hierlandmark.memory.rank import Ranked, judged, message_shares, rank_messages
+from hierlandmark.memory.rank import Holders, Ranked, judged, message_shares, rank_messages
 from hierlandmark.memory.rules import RULES
 from hierlandmark.messages import MessageId
 from hierlandmark.model import LandmarkModel, RetrievalHead
@@ -170,6 +170,7 @@ class LandmarkVectors:
             votes=alike[:, None, None] * table,
             heads=self._heads,
             rule=rule,
+            holders=Holders(self._recall),
         )
         # the memory may look into the same blocks from another thread
         with self._memory._lock:

@@ -6,8 +6,9 @@ import pytest
 
 from hierlandmark import Memory, Message
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.memory import rank
 from hierlandmark.memory.fuse import WORDS, fuse
-from hierlandmark.memory.rank import block_shares, candidates, filled, rank_blocks
+from hierlandmark.memory.rank import Holders, block_shares, candidates, filled, rank_blocks
 from hierlandmark.testing import tiny_model
 
 CHAT = [Message(id=i, role="user", content=f"message {i} says plain things " * 3) for i in range(40)]
@@ -25,7 +26,7 @@ def test_the_best_match_keeps_its_score_and_others_are_damped(memory):
     recall = memory._recall(memory.model, memory._store, "hierarchical")
     found = [(0, 0.4, 0), (1, 0.3, 1), (2, 0.1, 2)]
     # messages of one length
-    fused = fuse(recall, found, [(1, 8.0), (3, 4.0), ("gone", 9.0)])
+    fused = fused_with(recall, found, [(1, 8.0), (3, 4.0), ("gone", 9.0)])
     assert [one for one, _, _ in fused] == [1, 3, 0, 2]
     scores = {one: score for one, score, _ in fused}
     half = math.exp(-WORDS * (1 - 4 * extent(recall, 1) ** 0.5 / (8 * extent(recall, 3) ** 0.5)))
@@ -33,15 +34,18 @@ def test_the_best_match_keeps_its_score_and_others_are_damped(memory):
     assert scores == pytest.approx(wanted)
 
 
+def fused_with(recall, found, words):
+    return fuse(Holders(recall, [one for one, _ in words], range(recall.n_segments)), found, words)
+
+
 def extent(recall, message_id):
-    records = [recall.block_of(s, 0)[0] for s in range(recall.n_segments)]
-    return 1 + filled(records, {})[message_id]
+    return 1 + filled(map(Holders(recall).shares, range(recall.n_segments)), {})[message_id]
 
 
 def test_a_longer_message_needs_a_better_match(memory):
     recall = memory._recall(memory.model, memory._store, "hierarchical")
     assert extent(recall, "rare") < extent(recall, 5)
-    fused = fuse(recall, [], [(5, 8.0), ("rare", 7.5)])
+    fused = fused_with(recall, [], [(5, 8.0), ("rare", 7.5)])
     assert [one for one, _, _ in fused] == ["rare", 5]
 
 
@@ -83,6 +87,28 @@ def test_segments_of_the_best_matches_are_opened_whatever_their_gates_say(memory
     plain = rank_blocks(recall, queries, model.retrieval, scale, "hierarchical", 1)
     (passed_over, *_) = [s for s in range(recall.n_segments) if s not in plain.segments]
     message = recall.block_of(passed_over, 0)[0].runs[0].message_id
-    also = rank_blocks(recall, queries, model.retrieval, scale, "hierarchical", 1, beside={message})
+    also = rank_blocks(recall, queries, model.retrieval, scale, "hierarchical", 1, words=[message])
     assert passed_over in also.segments
-    assert also.segments == plain.segments + [s for s in candidates(recall, {message}) if s not in plain.segments]
+    holding = candidates(recall, {message}, range(recall.n_segments))
+    assert also.segments == plain.segments + [s for s in holding if s not in plain.segments]
+
+
+def test_a_search_looks_through_the_text_once(memory, monkeypatch):
+    walked, counted = [], []
+    plain = rank.candidates
+
+    def walk(recall, ids, places):
+        walked.append(len(places))
+        return plain(recall, ids, places)
+
+    def count(record):
+        counted.append(record.id)
+        return block_shares(record)
+
+    monkeypatch.setattr(rank, "candidates", walk)
+    monkeypatch.setattr(rank, "block_shares", count)
+    memory.search("quokka", 3, mode="hybrid")
+    # all of it for every match, and what was found for the best
+    whole, found = walked
+    assert whole == memory.stats().segments and found < 5
+    assert len(counted) == len(set(counted)) > found

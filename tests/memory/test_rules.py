@@ -10,7 +10,15 @@ import torch
 from hierlandmark import Memory, MemoryConfig
 from hierlandmark.config import RecallConfig
 from hierlandmark.memory.fuse import WORDS
-from hierlandmark.memory.rank import block_shares, blocks_beyond, filled, message_shares, rank_blocks, rank_messages
+from hierlandmark.memory.rank import (
+    Holders,
+    block_shares,
+    blocks_beyond,
+    filled,
+    message_shares,
+    rank_blocks,
+    rank_messages,
+)
 from hierlandmark.memory.rules import RULES
 from hierlandmark.memory.vectors import LandmarkVectors
 from hierlandmark.messages import MessageId
@@ -203,12 +211,12 @@ def test_a_message_has_the_sum_of_its_blocks_over_one_more_than_it_would_fill_an
 def test_blocks_that_were_not_opened_count_too(memory: Memory) -> None:
     recall = memory._recall(memory.model, memory._store, "hierarchical")
     records = [recall.block_of(s, 0)[0] for s in range(recall.n_segments)]
-    everywhere = filled(records, {})
+    everywhere = filled(map(block_shares, records), {})
     cut = 0
     for opened in ([3], [0, 5], [2, 4], list(range(recall.n_segments))):
-        beyond = blocks_beyond(recall, opened)
+        beyond = blocks_beyond(recall, opened, Holders(recall).shares)
         cut += len(beyond)
-        seen = filled([records[s] for s in opened], {})
+        seen = filled([block_shares(records[s]) for s in opened], {})
         assert {one: n + beyond.get(one, 0.0) for one, n in seen.items()} == pytest.approx(
             {one: everywhere[one] for one in seen}
         )
