@@ -212,7 +212,8 @@ def group_slots(blocks: int) -> int:
     return max(16, 1 << (blocks + 1).bit_length())
 
 
-# fastest of those tried on an H100 and an H200 at a block size of 64 (docs/log.md): kernel and whether heads are wider than 64
+# fastest of those tried on an H100 and an H200 at a block size of 64 (docs/log.md): kernel, and whether heads are wider
+# than 64
 _TILES = {
     ("forward", False): Tile(64, 4, 2), ("query", False): Tile(64, 4, 3), ("key", False): Tile(64, 4, 3),
     ("forward", True): Tile(128, 8, 3), ("query", True): Tile(128, 8, 3), ("key", True): Tile(128, 8, 2),
