@@ -51,7 +51,9 @@ def perplexity(
     ] = None,
     window: Annotated[
         str | None,
-        typer.Option("--window", metavar="TOKENS,...", help="Local window: a segment, or all that `xl` sees."),
+        typer.Option(
+            "--window", metavar="TOKENS,...", help="Local window: a segment, or what `xl` sees without --cache."
+        ),
     ] = None,
     cache: Annotated[
         int | None,
@@ -91,6 +93,8 @@ def perplexity(
     # a default that was not asked for misleads nobody
     given = {name for name in _USED if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
     _check_used(given, table, mode, sizes or [], ks or [])
+    if cache is not None and cache < 0:
+        raise InvalidArgument(f"expected a --cache of 0 tokens or more, got {cache}")
     if not all(0 <= mass < 1 for mass in masses) or min([1, *(sizes or ()), *(ks or ()), segments or 1]) < 1:
         raise InvalidArgument("expected windows, blocks and segments of at least 1, and thresholds from 0 to under 1")
     from hierlandmark.chats import read_texts

@@ -20,8 +20,7 @@ def settings_of(
     """The rows of a table at one length.
 
     1: full attention, sliding windows, windows with a cache as large as k blocks, and both modes at every local window
-    and k, and with every block. 2: who
-    chooses blocks. D: thresholds. 2 and D are made at the first window and k.
+    and k, and with every block. 2: who chooses blocks. D: thresholds. 2 and D are made at the first window and k.
     """
     first = Setting(window=windows[0], blocks=blocks[0], segments=opened(blocks[0]))
     if table == "2":

@@ -23,7 +23,7 @@ _SHARE = 16
 
 
 class Holders:
-    """Whose tokens segments of a recall hold, for as long as one search takes: each segment is counted once."""
+    """Whose tokens segments of a recall hold, for one look at it: each segment is counted once."""
 
     def __init__(self, recall: Recall, words: Sequence[MessageId] = (), places: Iterable[int] = ()) -> None:
         """Look for what words found, best first, in the segments at these places, once."""

@@ -131,11 +131,9 @@ class _Fused(torch.autograd.Function):
             readers = _reading_tiles(picks, layout.config.blocks_per_segment, tile.queries, H // k.shape[1])
         key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
             q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups,
-            tables.kinds, tables.groups, tables.whole, *readers, tables.kinds if picks is None else picks,
-            qk_scale, ctx.scale,
+            tables.kinds, tables.groups, *readers, tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout), BM=tile.queries,
-            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, FULL=tables.all_whole,
-            num_warps=tile.warps, num_stages=tile.stages,
+            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         return dq, dq_far, dk, dv, None, None, None, None
 

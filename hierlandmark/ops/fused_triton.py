@@ -7,7 +7,8 @@ of size T x T / block_size is ever written. Logits are kept in base 2.
 A program of the first two kernels owns BM queries of one head, all in one segment; one of the third owns a block of
 keys of one key-value head. LG is, for each text and segment, the places of its landmarks (N), its gate and its sink, -1
 if none; GROUP holds the keys that stand there. WHOLE says that a segment is full: then only a block's first slot and
-its last two may hold anything but content, which the compiler knows. RANGE says that the segments in every row of READS
+its last two may hold anything but content. FULL says that all segments that anybody reads are: then the compiler knows,
+and no kinds of far blocks are loaded. RANGE says that the segments in every row of READS
 follow one another.
 
 With SELECT, bit j of PICK[b, h, g, t] says that query t of head h reads block j of segment g, and weights are made anew
@@ -364,10 +365,10 @@ def _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta):
 
 @triton.jit
 def key_grad_kernel(
-    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, WHOLE, READERS, READER_COUNT, PICK, qk_scale, scale,
+    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, PICK, qk_scale, scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr,
 ):  # fmt: skip
     block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
     b = (tl.program_id(1) // (H // REP)).to(tl.int64)

@@ -375,7 +375,7 @@ class Recall:
         return self._contents[shape]
 
     def _read(self, layer: int, names: Sequence[int]) -> Tensor:
-        """Pieces from the stores: (n, C, P, D), keys rotated. They are to be copied before any other are read."""
+        """Pieces from the stores: (n, C, P, D), keys rotated."""
         spec, N = self.spec, self.layout.blocks_per_segment
         split = [divmod(name, spec.kv_heads) for name in names]
         out = self._read_pieces(layer, [(*divmod(place, N), group) for place, group in split])

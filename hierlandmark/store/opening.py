@@ -61,13 +61,21 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
     return writer, reader
 
 
+def _may(path: Path, mode: int) -> bool:
+    """Whether this process may, as the user that it acts for."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 @contextlib.contextmanager
 def _read_only_named(path: Path) -> Iterator[None]:
     """`StoreNotWritable` that says how to read a file that is there; SQLite says only that it cannot open it."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _READ_ONLY or not os.access(path, os.R_OK):
+        if error.sqlite_errorcode & 0xFF not in _READ_ONLY or not _may(path, os.R_OK):
+            raise
+        if _may(path, os.W_OK) and _may(path.parent, os.W_OK):
+            # it cannot be opened for another reason
             raise
         raise StoreNotWritable(
             f"{path} may be read and not be written, as it or its folder is read-only: open it with read_only=True to "

@@ -106,6 +106,9 @@ def test_the_command_selects_and_counts(run) -> None:
     (full,), _ = run("--lengths", "400", *single, "--mode", "xl", "--window", 400)
     (steps,), text = run("--lengths", "400", *single, "--mode", "xl", "--window", 128, "--cache", 64)
     assert "window 128 and cache 64" in text and steps["attention_size"] == 192
-    assert steps["perplexity"] not in (near["perplexity"], full["perplexity"])
+    (slides,), _ = run("--lengths", "400", *single, "--mode", "xl", "--window", 128)
+    assert steps["perplexity"] not in (slides["perplexity"], full["perplexity"])
+    (all_seen,), _ = run("--lengths", "400", *single, "--mode", "xl", "--window", 128, "--cache", 400)
+    assert all_seen["perplexity"] == pytest.approx(full["perplexity"], rel=1e-5)
     (plain,), _ = run("--lengths", "400", *single, "--mode", "full")
     assert full["perplexity"] == pytest.approx(plain["perplexity"], rel=1e-5) != near["perplexity"]

@@ -174,3 +174,5 @@ def test_xl_needs_a_window():
     model.attention = "window"
     with pytest.raises(InvalidArgument, match="window of at least 1 token, got None"):
         model.nll([1, 2, 3], mode="xl")
+    with pytest.raises(InvalidArgument, match="cache of 0 tokens or more, got -1"):
+        model.nll([1, 2, 3], mode="xl", window=2, cache=-1)
