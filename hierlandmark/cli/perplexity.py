@@ -165,9 +165,12 @@ _USED = ("mode", "window", "cache", "blocks", "segments", "granularity", "thresh
 
 def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[int], ks: Sequence[int]) -> None:
     """Raises `InvalidArgument` for an option that would change nothing: whoever gave it believes it did."""
+    if "cache" in given and (table or mode not in ("full", "xl")):
+        beside = f"--table {table}, which has caches of its own" if table else f"--mode {mode}, which has none"
+        raise InvalidArgument(f"--cache belongs to --mode xl and would change nothing beside {beside}")
     if table:
         who, why = f"--table {table}", "it has no use for them"
-        useless = given & {"mode", "granularity", "cache"}
+        useless = given & {"mode", "granularity"}
         if table != "D":
             useless |= given & {"threshold"}
         if table != "1":
@@ -179,10 +182,10 @@ def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[i
         useless = given - ({"mode", "window", "cache"} if mode == "xl" else {"mode"})
     elif not ks:
         who, why = "every block being read", "name how many with --blocks"
-        useless = given & {"segments", "threshold", "granularity", "cache", "xl_adapter", "full_adapter"}
+        useless = given & {"segments", "threshold", "granularity", "xl_adapter", "full_adapter"}
     else:
         who, why = f"--mode {mode}", "it has no use for them"
-        useless = given & ({"xl_adapter", "full_adapter", "cache"} | ({"segments"} if mode == "flat" else set()))
+        useless = given & ({"xl_adapter", "full_adapter"} | ({"segments"} if mode == "flat" else set()))
     if useless:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in _USED if name in useless)
         raise InvalidArgument(f"{names} would change nothing beside {who}: {why}")

@@ -105,6 +105,9 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             del model.config.quantization_config
         model.save_pretrained(work)
         AutoTokenizer.from_pretrained(**where).save_pretrained(work)
+        for file in work.iterdir():
+            # safetensors makes files for their owner only, and a cache may be shared
+            file.chmod(0o644)
         try:
             work.rename(folder)
         except OSError:

@@ -280,7 +280,7 @@ class LandmarkModel:
         if self.attention not in fits:
             raise InvalidArgument(
                 f"mode {mode!r} cannot use an adapter trained under {self.attention!r} attention; give one trained "
-                f"with --attention {fits[1]}, or none"
+                f"with --attention {fits[1]}, or no adapter (--adapter none)"
             )
         if mode != "xl":
             return nll_landmark(self, token_ids, mode, recall, layout, counts)

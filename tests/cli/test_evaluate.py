@@ -273,6 +273,8 @@ def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkey
         ("--threshold 0.1", "--threshold would change nothing beside every block being read"),
         ("--granularity head", "--granularity would change nothing beside every block being read"),
         ("--segments 2", "--segments would change nothing beside every block being read: name how many with --blocks"),
+        ("--cache 10", "--cache belongs to --mode xl and would change nothing beside --mode hierarchical"),
+        ("--table 1 --cache 10", "--cache belongs to --mode xl and would change nothing beside --table 1"),
         ("--mode flat --blocks 2 --segments 2", "--segments would change nothing beside --mode flat"),
         ("--mode full --blocks 2 --window 64", "--window, --blocks would change nothing beside --mode full"),
         ("--mode xl --window 64 --blocks 2", "--blocks would change nothing beside --mode xl"),
