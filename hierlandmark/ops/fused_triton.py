@@ -335,7 +335,7 @@ def query_grad_kernel(
 
 @triton.jit
 def _near(s, kind, rows, cols, block, BS: tl.constexpr):
-    """A block of the queries' own segment: unnormalised P2 (or own part of P0), its maximum and sum, and the masks."""
+    """A block of the queries' own segment: unnormalised P2 (or own part of P0), its sum, and the masks."""
     own = rows // BS == block
     earlier = rows // BS > block
     content = kind == _CONTENT
@@ -345,7 +345,7 @@ def _near(s, kind, rows, cols, block, BS: tl.constexpr):
     total = tl.maximum(tl.sum(p, axis=1), 1e-30)
     mark = tl.sum(tl.where((kind == _LANDMARK)[None, :], s, 0.0), axis=1)
     marked = earlier & (tl.max((kind == _LANDMARK).to(tl.int32)) > 0)
-    return p, top, total, mark, marked, own
+    return p, total, mark, marked, own
 
 
 @triton.jit
@@ -391,7 +391,7 @@ def key_grad_kernel(
         do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
         lse, delta = tl.load(LSE + here + rows), tl.load(DELTA + here + rows)
         s = _dot(q, tl.trans(k)) * qk_scale
-        p, top, total, mark, marked, own = _near(s, kind, rows, cols, block, BS)
+        p, total, mark, marked, own = _near(s, kind, rows, cols, block, BS)
         w, ds = _near_grads(s, p, total, mark, marked, own, kind, lse, _dot(do, tl.trans(v)), delta)
         dv += _dot(tl.trans(w.to(do.dtype)), do)
         dk += _dot(tl.trans(ds.to(q.dtype)), q)
