@@ -54,6 +54,10 @@ def train(
     stream_share: Annotated[
         float | None, typer.Option("--stream-share", help="Share of steps on plain text that is read in order.")
     ] = None,
+    recency: Annotated[
+        bool | None,
+        typer.Option("--recency", help="Text in order: the segment right before is told from older ones."),
+    ] = None,
     select_share: Annotated[
         float | None, typer.Option("--select-share", help="Share of steps that attend only to what they select.")
     ] = None,
@@ -117,6 +121,7 @@ def train(
         "attention": attention,
         "window": window,
         "stream_share": stream_share,
+        "recency": recency,
         "select_share": select_share,
         "select_segments": select_segments,
         "select_blocks": select_blocks,

@@ -64,6 +64,8 @@ class AdapterMeta(BaseModel):
     # what it was trained under: landmarks, or as a peer plain attention, to all or to the last `window` tokens
     attention: Attention = "landmark"
     window: int | None = None
+    # whether texts read in order have the segment right before at its true distance, and older ones one further
+    recency: bool = False
     training: dict[str, Any] = {}
     # where search has weights of its own, in a file of their own: those of the layers up to its highest
     search: SearchMeta | None = None

@@ -64,39 +64,54 @@ class DenseAttention:
     # far_queries, or the same compiled
     prepare: "Prepare | None" = None
     reach: int | None = None
+    # the segment right before a query's own stands at that reach, older ones one segment further
+    recency: bool = False
     # what queries select of earlier segments; None for all of them. `select.mode` is not used
     select: RecallConfig | None = None
     counts: Counts | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
-        q_far = None
+        q_far = q_older = None
         if self.layout.reads.any():
             angles = self.rope.angles(layer, self.reach or self.layout.config.segment_size, q.device)
-            q, q_far, k = (self.prepare or far_queries)(q, k, v, *angles)
+            if self.recency:
+                further = (self.reach or self.layout.config.segment_size) + self.layout.config.segment_size
+                angles = (*angles, *self.rope.angles(layer, further, q.device))
+            q, q_far, q_older, k = (self.prepare or far_queries)(q, k, v, *angles)
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):
                     self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
         # hidden states at padding are those of some token: finite, and nobody looks at them
         if self.select is None:
             return landmark_attention(
-                q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl, finite=True
-            )
+                q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older, impl=self.impl,
+                finite=True,
+            )  # fmt: skip
         return selected_attention(
-            q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl,
-            counts=self.counts, finite=True,
+            q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older,
+            impl=self.impl, counts=self.counts, finite=True,
         )  # fmt: skip
 
 
-Prepare = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Prepare = Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor]]
 
 
-def far_queries(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, queries turned for looking into other segments, and keys, all in the values' dtype.
+def far_queries(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    cos_older: Tensor | None = None,
+    sin_older: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Queries, queries turned for other segments and for the older of those, and keys, all in the values' dtype.
 
     R(p + reach) q = R(reach) R(p) q: what is rotated already is rotated by one segment more.
     """
-    return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), k.to(v.dtype)
+    older = None if cos_older is None or sin_older is None else turn(q, cos_older, sin_older).to(v.dtype)
+    return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), older, k.to(v.dtype)
 
 
 @dataclass

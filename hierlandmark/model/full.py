@@ -96,7 +96,7 @@ def nll_landmark(
     config = layout or core.layout
     grid = Layout.of([list(split_segments(len(tokens), config))], config)
     ids = torch.from_numpy(grid.place([np.asarray(tokens)])).to(device)
-    hidden = core.hidden_dense(ids, grid, mode, select=select, counts=counts)
+    hidden = core.hidden_dense(ids, grid, mode, select=select, counts=counts, recency=model.recency)
     content = torch.from_numpy(grid.kinds == Kind.CONTENT).to(device)
     return _nats_of_hidden(core, hidden[content][:-1], torch.tensor(list(tokens[1:]), device=device))
 

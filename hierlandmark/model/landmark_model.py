@@ -50,6 +50,7 @@ class LandmarkModel:
         base_folder: where the untouched base model is, for comparisons.
         load_base: makes the untouched base model where there is no folder of it.
         attention: what its adapter was trained under; None where there is no adapter.
+        recency: whether a text read in order has the segment right before at its true distance (`nll`).
         searcher: the network up to the highest layer that searches, with the weights of search; None where these are
             the network's own.
     """
@@ -66,6 +67,7 @@ class LandmarkModel:
         base_folder: str | None = None,
         load_base: Callable[[], Any] | None = None,
         attention: Attention | None = "landmark",
+        recency: bool = False,
         searcher: LandmarkCore | None = None,
     ) -> None:
         self.core = core.eval().requires_grad_(False)
@@ -76,6 +78,7 @@ class LandmarkModel:
         self.ranking: Ranking = ranking
         self.base_folder, self.load_base = base_folder, load_base
         self.attention = attention
+        self.recency = recency
         self._digest = digest
 
     @classmethod
@@ -163,6 +166,7 @@ class LandmarkModel:
             ranking=loaded.meta.ranking if loaded else "votes",
             base_folder=str(folder),
             attention=loaded.meta.attention if loaded else None,
+            recency=bool(loaded and loaded.meta.recency),
             searcher=searcher.to(device) if searcher is not None else None,
         )
 

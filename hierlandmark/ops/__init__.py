@@ -29,6 +29,7 @@ def landmark_attention(
     mode: Mode = "hierarchical",
     scale: float | None = None,
     q_far: Tensor | None = None,
+    q_older: Tensor | None = None,
     impl: Impl | None = None,
     finite: bool = False,
 ) -> Tensor:
@@ -44,6 +45,7 @@ def landmark_attention(
             in v's dtype, sums and softmaxes in fp32 at least.
         scale: factor on the logits, by default 1 / sqrt(D).
         q_far: (B, H, T, D), the queries rotated for looking into other segments; by default q.
+        q_older: (B, H, T, D), the same for segments before the one right before a query's own; by default q_far.
         impl: None chooses "fused" (Triton) on a GPU in half precision where it can take the tensors, else "blockwise".
         finite: padding holds finite numbers, and what comes out there does not matter: saves a copy of everything.
 
@@ -55,7 +57,7 @@ def landmark_attention(
     """
     out_dtype = q.dtype
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
+        q, k, v, q_far, q_older, scale, pad = inputs_of(q, k, v, layout, scale, q_far, q_older, finite=finite)
         attend = _IMPLS[impl or ("fused" if preferred(v, layout) else "blockwise")]
-        out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
+        out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far, q_older=q_older)
         return (out if pad is None else out.masked_fill(pad, 0.0)).to(out_dtype)

@@ -13,7 +13,15 @@ MASKED = -1e30
 
 
 def landmark_attention_blockwise(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, mode: Mode, scale: float, q_far: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    *,
+    mode: Mode,
+    scale: float,
+    q_far: Tensor,
+    q_older: Tensor | None = None,
 ) -> Tensor:
     """Grouped softmax on the segment grid; see `landmark_attention` for shapes."""
     B, H, T, D = q.shape
@@ -27,8 +35,8 @@ def landmark_attention_blockwise(
     gate_k = pick(keys.flatten(3, 4), (kind == Kind.GATE).flatten(2))  # (B, H_kv, S, D)
 
     # queries of one segment, heads of one group beside each other: (B, H_kv, S, rep, P, D)
-    near_q = q.view(B, H_kv, rep, S, P, D).transpose(2, 3)
-    far_q = q_far.view(B, H_kv, rep, S, P, D).transpose(2, 3)
+    near_q, far_q = (x.view(B, H_kv, rep, S, P, D).transpose(2, 3) for x in (q, q_far))
+    older_q = None if q_older is None else q_older.view(B, H_kv, rep, S, P, D).transpose(2, 3)
     q_blocks = near_q.unflatten(-2, (nb, bs))  # (B, H_kv, S, rep, nb, bs, D)
 
     own = _mm(q_blocks.transpose(3, 4).flatten(4, 5), keys) * scale  # (B, H_kv, S, nb, rep * bs, bs)
@@ -51,15 +59,11 @@ def landmark_attention_blockwise(
     readers, memory = _used(layout)
     far_landmarks = None
     if memory:
-        fq = far_q.flatten(2, 4)  # (B, H_kv, S * rep * P, D)
-        lm = (
-            _mm(fq, landmark_k[:, :, :memory].flatten(2, 3)).unflatten(2, (S, rep, P)).unflatten(-1, (memory, nb))
-            * scale
-        )
+        lm = _past(far_q, older_q, landmark_k[:, :, :memory]) * scale
         far_landmarks = lm.masked_fill(~has_block[:, None, None, None, None, :memory], MASKED)
         allowed = reads[:, None, :, None, None, :memory]
         if mode == "hierarchical":
-            gates = _mm(fq, gate_k[:, :, :memory]).unflatten(2, (S, rep, P)) * scale
+            gates = _past(far_q, older_q, gate_k[:, :, :memory, None]).squeeze(-1) * scale
             parts.append(gates.masked_fill(~allowed, MASKED))
         else:
             flat = far_landmarks.masked_fill(~allowed.unsqueeze(-1), MASKED)
@@ -95,18 +99,41 @@ def landmark_attention_blockwise(
             weight = (split[-1].unsqueeze(-1) * p1).flatten(-2)
         else:
             weight = split[-1]
-        recalled = block_attention(
-            far_q[:, :, readers:].flatten(2, 4).flatten(0, 1),
-            keys[:, :, :memory].flatten(2, 3).flatten(0, 1),
-            values[:, :, :memory].flatten(2, 3).flatten(0, 1),
-            bias[:, :, :memory].flatten(2, 3).flatten(0, 1),
-            weight[:, :, readers:].flatten(2, 4).flatten(0, 1),
-            scale,
+        behind = _behind(S, memory, q.device).unsqueeze(-1).expand(S, 1, 1, memory, nb).flatten(-2)
+        asks = ((far_q, weight),) if older_q is None else ((far_q, weight * behind), (older_q, weight * ~behind))
+        recalled = sum(
+            block_attention(
+                asking[:, :, readers:].flatten(2, 4).flatten(0, 1),
+                keys[:, :, :memory].flatten(2, 3).flatten(0, 1),
+                values[:, :, :memory].flatten(2, 3).flatten(0, 1),
+                bias[:, :, :memory].flatten(2, 3).flatten(0, 1),
+                share[:, :, readers:].flatten(2, 4).flatten(0, 1),
+                scale,
+            )
+            for asking, share in asks
         )
         out = torch.cat(
             (out[:, :, :readers], out[:, :, readers:] + recalled.view(B, H_kv, S - readers, rep, P, D)), dim=2
         )
     return out.transpose(2, 3).reshape(B, H, T, D)
+
+
+def _past(far_q: Tensor, older_q: Tensor | None, keys: Tensor) -> Tensor:
+    """(B, H_kv, S, rep, P, D) on keys of the first M segments (B, H_kv, M, n, D) -> (B, H_kv, S, rep, P, M, n)."""
+
+    def products(q: Tensor) -> Tensor:
+        flat = _mm(q.flatten(2, 4), keys.flatten(2, 3))
+        return flat.unflatten(2, q.shape[2:5]).unflatten(-1, keys.shape[2:4])
+
+    if older_q is None:
+        return products(far_q)
+    behind = _behind(far_q.shape[2], keys.shape[2], keys.device).unsqueeze(-1)
+    return torch.where(behind, products(far_q), products(older_q))
+
+
+def _behind(S: int, M: int, device: torch.device) -> Tensor:
+    """Which of the first M segments each one stands right behind: (S, 1, 1, M) bool."""
+    return torch.from_numpy(np.eye(S, M, -1, dtype=bool)).to(device)[:, None, None]
 
 
 def _used(layout: Layout) -> tuple[int, int]:

@@ -11,6 +11,9 @@ its last two may hold anything but content. FULL says that all segments that any
 and no kinds of far blocks are loaded. RANGE says that the segments in every row of READS
 follow one another.
 
+With OLDER, QO holds the queries for segments before the one right before their own, QF those for that one alone; both
+are strided alike. Without, QF is for all, and nobody looks at QO.
+
 With SELECT, bit j of PICK[b, h, g, t] says that query t of head h reads block j of segment g, and weights are made anew
 among what was picked. A program of the first two kernels passes over blocks that none of its queries picked; to the
 third READERS says, for each key-value head and block, which tiles of BM queries read it, as tile * REP + head of the
@@ -50,6 +53,13 @@ def _nth(LIST, n, RANGE: tl.constexpr):
     if RANGE:
         return tl.load(LIST) + n
     return tl.load(LIST + n)
+
+
+@triton.jit
+def _older(READS, count, segment):
+    """How many of a list are not the segment right before a query's own, which would stand last."""
+    last = tl.load(READS + tl.maximum(count - 1, 0))
+    return count - ((count > 0) & (last == segment - 1)).to(tl.int32)
 
 
 @triton.jit
@@ -128,10 +138,10 @@ def _within(s, KIND, segment, place, whole, sink, qk_scale, N: tl.constexpr, BS:
 
 @triton.jit
 def forward_kernel(
-    Q, QF, K, V, GROUP, OUT, LSE, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
+    Q, QF, QO, K, V, GROUP, OUT, LSE, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, OLDER: tl.constexpr,
 ):  # fmt: skip
     # the last tiles have most to read: they start first
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -174,44 +184,46 @@ def forward_kernel(
         p = p * (_column(w, i, NP) / tl.sum(p, axis=1))[:, None]
         acc += _dot(p.to(v.dtype), v)
 
-    qf = tl.load(_tile(QF + b * sfb + h * sfh, tile * BM, sft, BM, D))
     count = tl.load(COUNT + b * S + segment)
     READS += (b * S + segment) * S
-    for n in range(count):
-        past = _nth(READS, n, RANGE)
-        if SELECT:
-            bits = _bits(PICK + tl.program_id(1).to(tl.int64) * S * T, past, rows, T)
-        if not SELECT or tl.max(bits, axis=0) > 0:
-            there = tl.load(LG + past * NP + index) >= 0
-            landmarks, gate = _far_groups(qf, tl.load(_tile(GROUP, past * NP, D, NP, D)), there, qk_scale, N, NP)
+    older = _older(READS, count, segment) if OLDER else 0
+    for part in tl.static_range(OLDER, -1, -1):
+        qf = tl.load(_tile((QO if part else QF) + b * sfb + h * sfh, tile * BM, sft, BM, D))
+        for n in range(0 if part else older, older if part else count):
+            past = _nth(READS, n, RANGE)
             if SELECT:
-                picked = _picked(bits, NP)
-                left, blocks = _used(picked, NP)
-                landmarks = tl.where(picked, landmarks, _OFF)
-                gate = tl.where(tl.max(landmarks, axis=1) > _OFF / 2, gate, _OFF)
-            if FLAT:
-                m_new = tl.maximum(m, tl.max(landmarks, axis=1))
-                w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - m_new[:, None]), 0.0)
-                total_w = tl.sum(w, axis=1)
-            else:
-                m_new = tl.maximum(m, gate)
-                total_w = tl.exp2(gate - m_new)
-                w = _shares(landmarks) * total_w[:, None]
-            alpha = tl.exp2(m - m_new)
-            mass = mass * alpha + total_w
-            acc = acc * alpha[:, None]
-            m = m_new
-            sink = tl.load(LG + past * NP + N + 1) >= 0
-            whole = FULL or tl.load(WHOLE + past) != 0
-            for i in range(blocks if SELECT else N):
-                place = _lowest(left) if SELECT else i
+                bits = _bits(PICK + tl.program_id(1).to(tl.int64) * S * T, past, rows, T)
+            if not SELECT or tl.max(bits, axis=0) > 0:
+                there = tl.load(LG + past * NP + index) >= 0
+                landmarks, gate = _far_groups(qf, tl.load(_tile(GROUP, past * NP, D, NP, D)), there, qk_scale, N, NP)
                 if SELECT:
-                    left &= left - 1
-                first = (past * N + place) * BS
-                k, v = tl.load(_tile(K, first, skt, BS, D)), tl.load(_tile(V, first, svt, BS, D))
-                p = _within(_dot(qf, tl.trans(k)), KIND, past, place, whole, sink, qk_scale, N, BS)
-                p = p * (_column(w, place, NP) / tl.sum(p, axis=1))[:, None]
-                acc += _dot(p.to(v.dtype), v)
+                    picked = _picked(bits, NP)
+                    left, blocks = _used(picked, NP)
+                    landmarks = tl.where(picked, landmarks, _OFF)
+                    gate = tl.where(tl.max(landmarks, axis=1) > _OFF / 2, gate, _OFF)
+                if FLAT:
+                    m_new = tl.maximum(m, tl.max(landmarks, axis=1))
+                    w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - m_new[:, None]), 0.0)
+                    total_w = tl.sum(w, axis=1)
+                else:
+                    m_new = tl.maximum(m, gate)
+                    total_w = tl.exp2(gate - m_new)
+                    w = _shares(landmarks) * total_w[:, None]
+                alpha = tl.exp2(m - m_new)
+                mass = mass * alpha + total_w
+                acc = acc * alpha[:, None]
+                m = m_new
+                sink = tl.load(LG + past * NP + N + 1) >= 0
+                whole = FULL or tl.load(WHOLE + past) != 0
+                for i in range(blocks if SELECT else N):
+                    place = _lowest(left) if SELECT else i
+                    if SELECT:
+                        left &= left - 1
+                    first = (past * N + place) * BS
+                    k, v = tl.load(_tile(K, first, skt, BS, D)), tl.load(_tile(V, first, svt, BS, D))
+                    p = _within(_dot(qf, tl.trans(k)), KIND, past, place, whole, sink, qk_scale, N, BS)
+                    p = p * (_column(w, place, NP) / tl.sum(p, axis=1))[:, None]
+                    acc += _dot(p.to(v.dtype), v)
 
     mass = tl.maximum(mass, 1e-30)
     out = (acc / mass[:, None]).to(OUT.dtype.element_ty)
@@ -239,10 +251,10 @@ def _block_grads(
 
 @triton.jit
 def query_grad_kernel(
-    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
+    Q, QF, QO, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DQO, DLG, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
     scale, sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, OLDER: tl.constexpr,
 ):  # fmt: skip
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
@@ -288,49 +300,51 @@ def query_grad_kernel(
     acc += _dot(dx, group_keys)
     tl.store(_tile(DQ + here * D, tile * BM, D, BM, D), (acc * scale).to(DQ.dtype.element_ty))
 
-    qf = tl.load(_tile(QF + b * sfb + h * sfh, tile * BM, sft, BM, D))
-    acc = tl.zeros([BM, D], tl.float32)
     count = tl.load(COUNT + b * S + segment)
     READS += (b * S + segment) * S
-    for n in range(count):
-        past = _nth(READS, n, RANGE)
-        if SELECT:
-            bits = _bits(PICK + here * S, past, rows, T)
-        if not SELECT or tl.max(bits, axis=0) > 0:
-            there = tl.load(LG + past * NP + index) >= 0
-            group_keys = tl.load(_tile(GROUP, past * NP, D, NP, D))
-            landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
+    older = _older(READS, count, segment) if OLDER else 0
+    for part in tl.static_range(OLDER, -1, -1):
+        qf = tl.load(_tile((QO if part else QF) + b * sfb + h * sfh, tile * BM, sft, BM, D))
+        acc = tl.zeros([BM, D], tl.float32)
+        for n in range(0 if part else older, older if part else count):
+            past = _nth(READS, n, RANGE)
             if SELECT:
-                picked = _picked(bits, NP)
-                left, blocks = _used(picked, NP)
-                landmarks = tl.where(picked, landmarks, _OFF)
-                gate = tl.where(tl.max(landmarks, axis=1) > _OFF / 2, gate, _OFF)
-            if FLAT:
-                w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - lse[:, None]), 0.0)
-            else:
-                p1 = _shares(landmarks)
-                p0 = tl.exp2(gate - lse)
-                w = p1 * p0[:, None]
-            sink, whole = tl.load(LG + past * NP + N + 1) >= 0, FULL or tl.load(WHOLE + past) != 0
-            got = tl.zeros([BM, NP], tl.float32)
-            for i in range(blocks if SELECT else N):
-                place = _lowest(left) if SELECT else i
+                bits = _bits(PICK + here * S, past, rows, T)
+            if not SELECT or tl.max(bits, axis=0) > 0:
+                there = tl.load(LG + past * NP + index) >= 0
+                group_keys = tl.load(_tile(GROUP, past * NP, D, NP, D))
+                landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)
                 if SELECT:
-                    left &= left - 1
-                acc, got = _block_grads(
-                    acc, got, qf, do, w, K, V, KIND, past, place, whole, sink, qk_scale, skt, svt, N, NP, BS, D
-                )
-            if FLAT:
-                dx = w * (got - delta[:, None])
-            else:
-                mean_got = tl.sum(p1 * got, axis=1)
-                dx = w * (got - mean_got[:, None])
-                dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
-            dx = dx.to(qf.dtype)
-            acc += _dot(dx, group_keys)
-            of_groups = _dot(tl.trans(dx), qf) * scale
-            tl.atomic_add(_tile(DLG, past * NP, D, NP, D), of_groups, mask=(there & (index <= N))[:, None])
-    tl.store(_tile(DQF + here * D, tile * BM, D, BM, D), (acc * scale).to(DQF.dtype.element_ty))
+                    picked = _picked(bits, NP)
+                    left, blocks = _used(picked, NP)
+                    landmarks = tl.where(picked, landmarks, _OFF)
+                    gate = tl.where(tl.max(landmarks, axis=1) > _OFF / 2, gate, _OFF)
+                if FLAT:
+                    w = tl.where(landmarks > _OFF / 2, tl.exp2(landmarks - lse[:, None]), 0.0)
+                else:
+                    p1 = _shares(landmarks)
+                    p0 = tl.exp2(gate - lse)
+                    w = p1 * p0[:, None]
+                sink, whole = tl.load(LG + past * NP + N + 1) >= 0, FULL or tl.load(WHOLE + past) != 0
+                got = tl.zeros([BM, NP], tl.float32)
+                for i in range(blocks if SELECT else N):
+                    place = _lowest(left) if SELECT else i
+                    if SELECT:
+                        left &= left - 1
+                    acc, got = _block_grads(
+                        acc, got, qf, do, w, K, V, KIND, past, place, whole, sink, qk_scale, skt, svt, N, NP, BS, D
+                    )
+                if FLAT:
+                    dx = w * (got - delta[:, None])
+                else:
+                    mean_got = tl.sum(p1 * got, axis=1)
+                    dx = w * (got - mean_got[:, None])
+                    dx = tl.where(index[None, :] == N, (p0 * (mean_got - delta))[:, None], dx)
+                dx = dx.to(qf.dtype)
+                acc += _dot(dx, group_keys)
+                of_groups = _dot(tl.trans(dx), qf) * scale
+                tl.atomic_add(_tile(DLG, past * NP, D, NP, D), of_groups, mask=(there & (index <= N))[:, None])
+        tl.store(_tile((DQO if part else DQF) + here * D, tile * BM, D, BM, D), (acc * scale).to(DQF.dtype.element_ty))
 
 
 @triton.jit
@@ -365,10 +379,10 @@ def _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta):
 
 @triton.jit
 def key_grad_kernel(
-    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, PICK, qk_scale, scale,
+    Q, QF, QO, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, PICK, qk_scale, scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, OLDER: tl.constexpr,
 ):  # fmt: skip
     block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
     b = (tl.program_id(1) // (H // REP)).to(tl.int64)
@@ -411,13 +425,17 @@ def key_grad_kernel(
         if SELECT:
             entry = tl.load(READERS + n)
             h = h_kv * REP + entry % REP
+            reader = entry // REP * BM // (N * BS)
             rows = entry // REP * BM + tl.arange(0, BM)
         else:
             reader = _nth(READERS, n // per_reader, RANGE)
             h = h_kv * REP + n % REP
             rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
         here = (b * H + h) * T
-        qf = tl.load(_rows(QF + b * sfb + h * sfh, rows, sft, D))
+        far = QF
+        if OLDER:
+            far = tl.where(reader - segment > 1, QO, QF)
+        qf = tl.load(_rows(far + b * sfb + h * sfh, rows, sft, D))
         do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
         lse = tl.load(LSE + here + rows)
         landmarks, gate = _far_groups(qf, group_keys, there, qk_scale, N, NP)

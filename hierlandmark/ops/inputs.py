@@ -15,6 +15,8 @@ class Inputs(NamedTuple):
     k: Tensor
     v: Tensor
     q_far: Tensor
+    # None where it is q_far
+    q_older: Tensor | None
     scale: float
     pad: Tensor | None
 
@@ -26,6 +28,7 @@ def inputs_of(
     layout: Layout,
     scale: float | None,
     q_far: Tensor | None,
+    q_older: Tensor | None = None,
     *,
     finite: bool = False,
 ) -> Inputs:
@@ -41,10 +44,12 @@ def inputs_of(
     q_far = q if q_far is None else q_far
     # autocast leaves values in half precision and rotates queries and keys to single
     q, q_far, k = (x.to(v.dtype) for x in (q, q_far, k))
+    q_older = None if q_older is None else q_older.to(v.dtype)
     padding = layout.kinds == Kind.PAD
     if finite or not padding.any():
-        return Inputs(q, k, v, q_far, scale, None)
+        return Inputs(q, k, v, q_far, q_older, scale, None)
     pad = torch.from_numpy(padding).to(q.device).view(B, 1, T, 1)
     # padding may hold anything, NaN too
     q, q_far, k, v = (x.masked_fill(pad, 0.0) for x in (q, q_far, k, v))
-    return Inputs(q, k, v, q_far, scale, pad)
+    q_older = None if q_older is None else q_older.masked_fill(pad, 0.0)
+    return Inputs(q, k, v, q_far, q_older, scale, pad)

@@ -21,8 +21,9 @@ class Masks(NamedTuple):
     # of the segments that its own one reads
     far_landmark: Tensor
     far_gate: Tensor
-    # the two stand in one segment
+    # the two stand in one segment; the key's is the one right before the query's
     same_segment: Tensor
+    next_segment: Tensor
 
 
 def masks_of(layout: Layout, device: torch.device) -> Masks:
@@ -41,6 +42,7 @@ def masks_of(layout: Layout, device: torch.device) -> Masks:
         far_landmark=(kind == Kind.LANDMARK) & reads,
         far_gate=(kind == Kind.GATE) & reads,
         same_segment=same_segment,
+        next_segment=(segment[:, None] == segment[None, :] + 1)[None, None],
     )
 
 
@@ -53,6 +55,7 @@ def landmark_attention_reference(
     mode: Mode,
     scale: float,
     q_far: Tensor,
+    q_older: Tensor | None = None,
     chosen: Tensor | None = None,
 ) -> Tensor:
     """Grouped softmax over blocks and segments by dense masks; see `landmark_attention` for shapes.
@@ -65,7 +68,7 @@ def landmark_attention_reference(
     bs = layout.config.block_size
     k = k.repeat_interleave(H // k.shape[1], dim=1)
     v = v.repeat_interleave(H // v.shape[1], dim=1)
-    own, sink, near_landmark, far_landmark, far_gate, same_segment = masks_of(layout, q.device)
+    own, sink, near_landmark, far_landmark, far_gate, same_segment, next_segment = masks_of(layout, q.device)
     if chosen is not None:
         far_landmark = far_landmark & chosen.repeat_interleave(bs, -1)
         far_gate = far_gate & far_landmark.unflatten(-1, (S, P)).any(-1).repeat_interleave(P, -1)
@@ -75,6 +78,8 @@ def landmark_attention_reference(
     wide = torch.promote_types(q.dtype, torch.float32)
     near = (q.to(wide) @ k.to(wide).transpose(-1, -2)) * scale  # (B, H, T, T)
     far = (q_far.to(wide) @ k.to(wide).transpose(-1, -2)) * scale
+    if q_older is not None:
+        far = torch.where(next_segment, far, (q_older.to(wide) @ k.to(wide).transpose(-1, -2)) * scale)
     logits = torch.where(same_segment, near, far)
     p0 = _softmax(logits, own | sink | near_landmark | far_group)  # (B, H, T, T)
 

@@ -58,6 +58,7 @@ def selected_attention(
     mode: Mode = "hierarchical",
     scale: float | None = None,
     q_far: Tensor | None = None,
+    q_older: Tensor | None = None,
     impl: Impl | None = None,
     counts: Counts | None = None,
     finite: bool = False,
@@ -73,14 +74,14 @@ def selected_attention(
     The rest is as in `landmark_attention`; `mode` is the argument, not `select.mode`.
     """
     if counts is None and _by_kernels(v, layout, impl):
-        return _fused(q, k, v, layout, select, mode, scale, q_far, finite)
+        return _fused(q, k, v, layout, select, mode, scale, q_far, q_older, finite)
     dtype = q.dtype
     near = landmark_attention(q, k, v, _alone(layout), mode=mode, scale=scale, impl=impl, finite=finite)
     readers = np.any(layout.reads, axis=(0, 2)).tolist()
     if not any(readers):
         return near
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v, q_far, scale, _ = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
+        q, k, v, q_far, q_older, scale, _ = inputs_of(q, k, v, layout, scale, q_far, q_older, finite=finite)
         grid = _Grid(k, v, layout)
         parts = []
         for s, inside in enumerate(near.split(layout.config.segment_size, dim=2)):
@@ -89,7 +90,8 @@ def selected_attention(
                 continue
             rows = slice(s * layout.config.segment_size, (s + 1) * layout.config.segment_size)
             near_lse = grid.near_lse(s, q[:, :, rows], scale)
-            past, lse = _read(grid, s, q_far[:, :, rows], near_lse, select, mode, scale, counts)
+            older = None if q_older is None else q_older[:, :, rows]
+            past, lse = _read(grid, s, q_far[:, :, rows], older, near_lse, select, mode, scale, counts)
             total = torch.logaddexp(near_lse, lse)
             out = inside * (near_lse - total).exp().unsqueeze(-1) + past * (lse - total).exp().unsqueeze(-1)
             out = out if finite else out.masked_fill(~grid.real[:, s, None, :, None], 0.0)
@@ -111,14 +113,17 @@ def _fused(
     mode: Mode,
     scale: float | None,
     q_far: Tensor | None,
+    q_older: Tensor | None,
     finite: bool,
 ) -> Tensor:
     """The choice first, then all in the kernels, which pass over what nobody picked."""
     dtype = q.dtype
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
-        picks = picks_of(q, k, v, layout, select, mode=mode, scale=scale, q_far=q_far)
-        out = landmark_attention_fused(q, k, v, layout, mode=mode, scale=scale, q_far=q_far, picks=picks)
+        q, k, v, q_far, q_older, scale, pad = inputs_of(q, k, v, layout, scale, q_far, q_older, finite=finite)
+        picks = picks_of(q, k, v, layout, select, mode=mode, scale=scale, q_far=q_far, q_older=q_older)
+        out = landmark_attention_fused(
+            q, k, v, layout, mode=mode, scale=scale, q_far=q_far, q_older=q_older, picks=picks
+        )
         return (out if pad is None else out.masked_fill(pad, 0.0)).to(dtype)
 
 
@@ -176,6 +181,7 @@ def _read(
     grid: _Grid,
     s: int,
     q: Tensor,
+    q_older: Tensor | None,
     near_lse: Tensor,
     select: RecallConfig,
     mode: Mode,
@@ -186,14 +192,20 @@ def _read(
     B, H, P, D = q.shape
     M = int(np.flatnonzero(grid.layout.reads[:, s].any(0))[-1]) + 1
     H_kv, nb = grid.keys.shape[1], grid.keys.shape[3]
-    grouped = q.reshape(B, H_kv, -1, D)
+    # queries, and the first and one past the last of the segments that they look into
+    asks = [(q, 0, M)] if q_older is None or not s - 1 else [(q_older, 0, min(M, s - 1)), (q, s - 1, M)]
+    asks = [(of.reshape(B, H_kv, -1, D), first, last) for of, first, last in asks if first < last]
+
+    def products(keys: Tensor) -> Tensor:
+        return torch.cat([_products(of, keys[:, :, first:last].flatten(2, -2)) for of, first, last in asks], dim=-1)
+
     allowed = grid.reads[:, s, None, None, :M]  # (B, 1, 1, M)
     present = grid.has_block[:, None, None, :M]  # (B, 1, 1, M, nb)
-    landmarks = _products(grouped, grid.landmark_keys[:, :, :M].flatten(2, 3)).view(B, H, P, M, nb) * scale
+    landmarks = products(grid.landmark_keys).view(B, H, P, M, nb) * scale
     landmarks = landmarks.masked_fill(~(present & allowed.unsqueeze(-1)), MASKED)
     real = grid.real[:, s, None].expand(B, H, P)
     if mode == "hierarchical":
-        gates = (_products(grouped, grid.gate_keys[:, :, :M]).view(B, H, P, M) * scale).masked_fill(~allowed, MASKED)
+        gates = (products(grid.gate_keys).view(B, H, P, M) * scale).masked_fill(~allowed, MASKED)
         chosen, opened = _choose(gates, landmarks, near_lse, real, select)
         weights, lse = block_weights(gates, landmarks, chosen)
     else:
@@ -202,7 +214,18 @@ def _read(
         weights = weights.view_as(chosen)
     if counts is not None:
         _count(counts, grid, s, chosen, opened, hierarchical=mode == "hierarchical")
-    return _attend(grid, grouped, weights.flatten(-2), chosen.flatten(-2), select, scale).view(B, H, P, D), lse
+    parts = []
+    for of, first, last in asks:
+        some = chosen if len(asks) == 1 else _only(chosen, first, last)
+        parts.append(_attend(grid, of, (weights * some).flatten(-2), some.flatten(-2), select, scale))
+    return sum(parts[1:], parts[0]).view(B, H, P, D), lse
+
+
+def _only(chosen: Tensor, first: int, last: int) -> Tensor:
+    """Of what was chosen, (B, H, P, M, nb), that in some segments."""
+    out = torch.zeros_like(chosen)
+    out[..., first:last, :] = chosen[..., first:last, :]
+    return out
 
 
 @torch.no_grad()

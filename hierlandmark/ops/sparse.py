@@ -94,7 +94,7 @@ def landmark_attention_sparse(
         raise ValueError(f"expected to open and read at least one, got segments={segments!r}, blocks={blocks!r}")
     dtype = q.dtype
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far)
+        q, k, v, q_far, _, scale, pad = inputs_of(q, k, v, layout, scale, q_far)
         attend = _fused if (impl or ("fused" if preferred(v, layout) else "reference")) == "fused" else sparse_reference
         out = attend(
             q, k, v, layout,

@@ -47,6 +47,8 @@ class Batch:
     positions: np.ndarray | None = None
     # leading segments whose keys and values are made without gradient, as recall finds them
     cached: int = 0
+    # every segment reads all before it, as one text
+    stream: bool = False
 
 
 def build_batch(
@@ -174,7 +176,8 @@ def _finish(layout: Layout, contents: list[list[np.ndarray]], marks: list[list[n
         labels[b][content[b]] = np.concatenate(following)
         weights[b][content[b]] = np.concatenate(weight)
     labels[weights == 0] = NO_LABEL
-    return Batch(ids, layout, labels, weights, np.zeros((0, 2), dtype=np.int64), np.zeros((0, 0), dtype=bool))
+    nobody = np.zeros((0, 2), dtype=np.int64), np.zeros((0, 0), dtype=bool)
+    return Batch(ids, layout, labels, weights, *nobody, stream=joined)
 
 
 def make_memory(

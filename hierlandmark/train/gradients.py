@@ -72,7 +72,7 @@ class _Recorder:
         """See `Attend.attend`."""
         reach = self.inner.reach or self.inner.layout.config.segment_size
         with torch.no_grad():
-            near, far, keys = far_queries(q, k, v, *self.inner.rope.angles(layer, reach, q.device))
+            near, far, _, keys = far_queries(q, k, v, *self.inner.rope.angles(layer, reach, q.device))
         call: dict[str, Any] = {"tensors": [near, far, keys, v.detach()], "scale": scale}
         out: Tensor = self.inner.attend(layer, q, k, v, scale)
         out.register_hook(lambda grad: call.update(grad=grad.detach()))

@@ -77,6 +77,8 @@ class TrainConfig:
     # what it trains: landmarks, or as a peer to compare with plain attention to all or to the last `window` tokens
     attention: Attention = "landmark"
     window: int | None = None
+    # texts read in order: the segment right before each one stands at its true distance, older ones one further
+    recency: bool = False
     # share of steps in which segments attend only to what they select, and how many segments and blocks that is
     select_share: float = 0.0
     select_segments: int = 4
@@ -135,7 +137,9 @@ class TrainConfig:
                 f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
             )
         useless = [
-            name for name in ("select_share", "search_share", "cached", "jump", "freeze_below") if getattr(self, name)
+            name
+            for name in ("select_share", "search_share", "cached", "jump", "freeze_below", "recency")
+            if getattr(self, name)
         ]
         if self.attention != "landmark" and useless:
             raise InvalidArgument(
@@ -338,7 +342,9 @@ def train(
                     assert mode != SEARCH
                     select = selection_at(config, step)
                     plain = None if config.attention == "landmark" else PlainAttention(config.window)
-                    loss, parts = batch_loss(core, batch, mode, heads, config.votes, select=select, plain=plain)
+                    loss, parts = batch_loss(
+                        core, batch, mode, heads, config.votes, select=select, plain=plain, recency=config.recency
+                    )
             loss.backward()
             total = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
             norm, norms = float(total), seen[_alike(mode, batch.ids.shape)]

@@ -19,6 +19,7 @@ def batch_loss(
     *,
     select: RecallConfig | None = None,
     plain: PlainAttention | None = None,
+    recency: bool = False,
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean of the cross-entropy, plus the votes' loss, and their parts for the log.
 
@@ -28,6 +29,8 @@ def batch_loss(
 
     With `select`, segments attend only to what they select, while votes are cast on everything; with `plain`, the batch
     is one of `train.variants.without_landmarks`.
+
+    With `recency`, texts read in order have the segment right before each one at its true distance.
 
     Logits are made only where a label stands: the vocabulary is most of a small model's work.
     """
@@ -43,7 +46,14 @@ def batch_loss(
         hidden = core.hidden_plain(ids.flatten(1), plain.window).view(*ids.shape, -1)
     else:
         hidden = core.hidden_dense(
-            ids, batch.layout, mode, probe=probe, positions=batch.positions, cached=batch.cached, select=select
+            ids,
+            batch.layout,
+            mode,
+            probe=probe,
+            positions=batch.positions,
+            cached=batch.cached,
+            select=select,
+            recency=recency and batch.stream,
         )  # (B, S - cached, P, hidden)
         labels, weights = labels[:, batch.cached :], weights[:, batch.cached :]
     chosen = labels != NO_LABEL

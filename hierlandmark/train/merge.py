@@ -75,8 +75,8 @@ def with_search(first: Path, second: Path, out: Path) -> Path:
 
 
 def _check_alike(first: Path, one: Adapter, second: Path, other: Adapter) -> None:
-    if any(getattr(one.meta, name) != getattr(other.meta, name) for name in ("base", "layout", "attention")):
-        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in base, layout or attention")
+    if any(getattr(one.meta, name) != getattr(other.meta, name) for name in ("base", "layout", "attention", "recency")):
+        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in base, layout, attention or recency")
 
 
 def _lora_config(folder: Path) -> dict[str, Any]:

@@ -192,6 +192,7 @@ def train_adapter(
         ranking=ranking,
         attention=config.attention,
         window=config.window,
+        recency=config.recency,
         training=training,
     )
     out = folder / "adapter"
