@@ -1,13 +1,22 @@
 """The one configuration object: layout, selection, recall, disk."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Mode = Literal["hierarchical", "flat"]
 # a search may also fuse the hierarchical ranking with one by words (BM25), or find segments through an index
 SearchMode = Literal["hierarchical", "flat", "hybrid", "index"]
 Granularity = Literal["head_token", "head", "token", "shared"]
+# what a query attends to token by token
+LocalWindow = Literal["block", "segment"]
 # each segment on its own, so that its keys are a function of its text; encoding as a stream is not built yet
 Encode = Literal["segment"]
 # what a database stores of its text: keys and values of all layers, or only the keys that a search looks at
@@ -27,6 +36,17 @@ class LayoutConfig(BaseModel):
     blocks_per_segment: int = Field(default=8, ge=1)
     # a beginning-of-sequence token at the head of every segment, in P0 of all its queries (docs/design.md, "The sink")
     sink: bool = True
+    # what a query attends to token by token: its own block, and earlier ones of its segment through their landmarks (as
+    # in the paper), or its whole segment up to itself (docs/design.md, "The local window")
+    local_window: LocalWindow = "block"
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # databases and adapters are bound to what is written here: the default stays what it was before there was one
+        written: dict[str, Any] = to_dict(self)
+        if self.local_window == "block":
+            del written["local_window"]
+        return written
 
     @property
     def segment_size(self) -> int:

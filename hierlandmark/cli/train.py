@@ -35,6 +35,10 @@ def train(
     blocks_per_segment: Annotated[
         int | None, typer.Option("--blocks-per-segment", help="Blocks in a segment; a started or resumed run's stay.")
     ] = None,
+    local_window: Annotated[
+        Literal["block", "segment"] | None,
+        typer.Option("--local-window", help="What is attended token by token: a token's own block, or its segment."),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA.")] = None,
     votes: Annotated[float | None, typer.Option("--votes", help="Weight of the loss that trains the search.")] = None,
@@ -135,7 +139,7 @@ def train(
         "seed": seed,
     }
     config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
-    sizes = {"block_size": block_size, "blocks_per_segment": blocks_per_segment}
+    sizes = {"block_size": block_size, "blocks_per_segment": blocks_per_segment, "local_window": local_window}
     layout = layout_config({name: value for name, value in sizes.items() if value is not None})
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -98,14 +98,15 @@ class Window:
         W, size = self._length, self.layout.block_size
         index = torch.arange(W)
         q, kind = index[-self._new :, None], self.kinds[:W]
-        own = (kind == Kind.CONTENT) & (q // size == index // size) & (index <= q)
+        plain = self.layout.local_window == "segment"
+        own = (kind == Kind.CONTENT) & (plain | (q // size == index // size)) & (index <= q)
         if self.layout.sink:
             own |= (kind == Kind.SINK) & (index <= q)
-        near = (kind == Kind.LANDMARK) & (index // size < q // size)
+        near = (kind == Kind.LANDMARK) & (index // size < q // size) & (not plain)
         self._own, self._group = own, own | near  # (T, W)
         self._blocks = -(-W // size)
-        # landmark of each block but the last: (blocks - 1,)
-        self._near = (kind == Kind.LANDMARK).nonzero().flatten()[: self._blocks - 1]
+        # landmark of each block but the last: (blocks - 1,), none where blocks are attended token by token
+        self._near = (kind == Kind.LANDMARK).nonzero().flatten()[: 0 if plain else self._blocks - 1]
         self._earlier = (self._near // size < q // size)[None]  # (1, T, blocks - 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -37,23 +37,11 @@ def landmark_attention_blockwise(
     # queries of one segment, heads of one group beside each other: (B, H_kv, S, rep, P, D)
     near_q, far_q = (x.view(B, H_kv, rep, S, P, D).transpose(2, 3) for x in (q, q_far))
     older_q = None if q_older is None else q_older.view(B, H_kv, rep, S, P, D).transpose(2, 3)
-    q_blocks = near_q.unflatten(-2, (nb, bs))  # (B, H_kv, S, rep, nb, bs, D)
-
-    own = _mm(q_blocks.transpose(3, 4).flatten(4, 5), keys) * scale  # (B, H_kv, S, nb, rep * bs, bs)
-    own = own.unflatten(-2, (rep, bs)).transpose(3, 4)  # (B, H_kv, S, rep, nb, bs, bs)
-    causal = torch.ones(bs, bs, dtype=torch.bool, device=q.device).tril()
-    own = own.masked_fill(~(content[:, None, :, None, :, None, :] & causal), MASKED).flatten(4, 5)
-
-    near = _mm(near_q.flatten(3, 4), landmark_k).unflatten(-2, (rep, P)) * scale  # (B, H_kv, S, rep, P, nb)
-    query_block = torch.arange(P, device=q.device) // bs
-    earlier = query_block[:, None] > torch.arange(nb, device=q.device)
-    near = near.masked_fill(~(has_block[:, None, :, None, None] & earlier), MASKED)
-
-    parts = [own, near]
-    if layout.config.sink:
-        sink_k = keys[:, :, :, 0, :1]
-        has_sink = (kind == Kind.SINK).flatten(2).any(-1)[:, None, :, None, None, None]
-        parts.append((_mm(near_q.flatten(3, 4), sink_k).unflatten(-2, (rep, P)) * scale).masked_fill(~has_sink, MASKED))
+    plain = layout.config.local_window == "segment"
+    if plain:
+        parts = [_whole_segment(near_q, keys, kind, scale)]
+    else:
+        parts = _own_blocks(near_q, keys, landmark_k, kind, layout, scale)
 
     reads = torch.from_numpy(layout.reads).to(q.device) & has_gate[:, None]  # (B, S, S)
     readers, memory = _used(layout)
@@ -73,15 +61,19 @@ def landmark_attention_blockwise(
     p0 = torch.softmax(logits, dim=-1) * (logits > MASKED / 2)
     split = p0.split([part.shape[-1] for part in parts], dim=-1)
 
-    # own block and sink
-    own_p = split[0].unflatten(-2, (nb, bs)).transpose(3, 4).flatten(4, 5).to(v.dtype)  # (B, H_kv, S, nb, rep*bs, bs)
-    out = (own_p @ values).unflatten(-2, (rep, bs)).transpose(3, 4).flatten(4, 5)  # (B, H_kv, S, rep, P, D)
-    if layout.config.sink:
-        out = out + split[2].to(v.dtype) * values[:, :, :, None, 0, :1]
+    if plain:
+        p = split[0].flatten(3, 4).to(v.dtype)  # (B, H_kv, S, rep * P, P)
+        out = (p @ values.flatten(3, 4)).unflatten(-2, (rep, P))
+    else:
+        # own block and sink: (B, H_kv, S, nb, rep * bs, bs)
+        p = split[0].unflatten(-2, (nb, bs)).transpose(3, 4).flatten(4, 5).to(v.dtype)
+        out = (p @ values).unflatten(-2, (rep, bs)).transpose(3, 4).flatten(4, 5)  # (B, H_kv, S, rep, P, D)
+        if layout.config.sink:
+            out = out + split[2].to(v.dtype) * values[:, :, :, None, 0, :1]
 
-    bias = torch.zeros(content.shape, device=q.device, dtype=own.dtype).masked_fill(~content, MASKED)
+    bias = torch.zeros(content.shape, device=q.device, dtype=logits.dtype).masked_fill(~content, MASKED)
     bias = bias[:, None].expand(B, H_kv, S, nb, bs)
-    if nb > 1:
+    if nb > 1 and not plain:
         # earlier blocks of the same segment; the last one is never earlier
         recalled = block_attention(
             near_q[..., bs:, :].flatten(3, 4).flatten(0, 2),
@@ -116,6 +108,39 @@ def landmark_attention_blockwise(
             (out[:, :, :readers], out[:, :, readers:] + recalled.view(B, H_kv, S - readers, rep, P, D)), dim=2
         )
     return out.transpose(2, 3).reshape(B, H, T, D)
+
+
+def _whole_segment(q: Tensor, keys: Tensor, kind: Tensor, scale: float) -> Tensor:
+    """Logits of each segment's tokens up to a query: (B, H_kv, S, rep, P, D) -> (B, H_kv, S, rep, P, P)."""
+    rep, P = q.shape[3:5]
+    seen = ((kind == Kind.CONTENT) | (kind == Kind.SINK)).flatten(2)[:, None, :, None, None]
+    seen = seen & torch.ones(P, P, dtype=torch.bool, device=q.device).tril()
+    logits = _mm(q.flatten(3, 4), keys.flatten(3, 4)).unflatten(-2, (rep, P)) * scale
+    return logits.masked_fill(~seen, MASKED)
+
+
+def _own_blocks(
+    near_q: Tensor, keys: Tensor, landmark_k: Tensor, kind: Tensor, layout: Layout, scale: float
+) -> list[Tensor]:
+    """Logits of each block's tokens, of earlier landmarks there, and of the sink: (B, H_kv, S, rep, P, any)."""
+    bs, nb = layout.config.block_size, layout.config.blocks_per_segment
+    rep, P = near_q.shape[3:5]
+    content, has_block = kind == Kind.CONTENT, (kind == Kind.LANDMARK).any(-1)
+    q_blocks = near_q.unflatten(-2, (nb, bs))  # (B, H_kv, S, rep, nb, bs, D)
+    own = _mm(q_blocks.transpose(3, 4).flatten(4, 5), keys) * scale  # (B, H_kv, S, nb, rep * bs, bs)
+    own = own.unflatten(-2, (rep, bs)).transpose(3, 4)  # (B, H_kv, S, rep, nb, bs, bs)
+    causal = torch.ones(bs, bs, dtype=torch.bool, device=near_q.device).tril()
+    own = own.masked_fill(~(content[:, None, :, None, :, None, :] & causal), MASKED).flatten(4, 5)
+    near = _mm(near_q.flatten(3, 4), landmark_k).unflatten(-2, (rep, P)) * scale  # (B, H_kv, S, rep, P, nb)
+    query_block = torch.arange(P, device=near_q.device) // bs
+    earlier = query_block[:, None] > torch.arange(nb, device=near_q.device)
+    near = near.masked_fill(~(has_block[:, None, :, None, None] & earlier), MASKED)
+    parts = [own, near]
+    if layout.config.sink:
+        sink_k = keys[:, :, :, 0, :1]
+        has_sink = (kind == Kind.SINK).flatten(2).any(-1)[:, None, :, None, None, None]
+        parts.append((_mm(near_q.flatten(3, 4), sink_k).unflatten(-2, (rep, P)) * scale).masked_fill(~has_sink, MASKED))
+    return parts
 
 
 def _past(far_q: Tensor, older_q: Tensor | None, keys: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ and no kinds of far blocks are loaded. RANGE says that the segments in every row
 follow one another.
 
 With OLDER, QO holds the queries for segments before the one right before their own, QF those for that one alone; both
-are strided alike. Without, QF is for all, and nobody looks at QO.
+are strided alike. Without, QF is for all, and nobody looks at QO. With PLAIN, a query's own segment is attended without
+landmarks, token by token.
 
 With SELECT, bit j of PICK[b, h, g, t] says that query t of head h reads block j of segment g, and weights are made anew
 among what was picked. A program of the first two kernels passes over blocks that none of its queries picked; to the
@@ -117,11 +118,13 @@ def _near_groups(q, keys, there, own, qk_scale, N: tl.constexpr, NP: tl.constexp
 
 
 @triton.jit
-def _own(KIND, rows, block, BS: tl.constexpr):
-    """Which of a block's tokens are in P0 of their block's queries."""
+def _own(KIND, rows, block, BS: tl.constexpr, PLAIN: tl.constexpr):
+    """Which of a block's tokens are in P0 by themselves: those of their own block, with PLAIN of all their segment."""
     cols = block * BS + tl.arange(0, BS)
-    content = tl.load(KIND + cols) == _CONTENT
-    return content[None, :] & (rows[:, None] >= cols[None, :]) & (rows // BS == block)[:, None]
+    kind = tl.load(KIND + cols)
+    if PLAIN:
+        return ((kind == _CONTENT) | (kind == _SINK))[None, :] & (rows[:, None] >= cols[None, :])
+    return (kind == _CONTENT)[None, :] & (rows[:, None] >= cols[None, :]) & (rows // BS == block)[:, None]
 
 
 @triton.jit
@@ -141,7 +144,7 @@ def forward_kernel(
     Q, QF, QO, K, V, GROUP, OUT, LSE, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, OLDER: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, OLDER: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     # the last tiles have most to read: they start first
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -156,33 +159,37 @@ def forward_kernel(
     index = tl.arange(0, NP)
 
     q = tl.load(_tile(Q + b * sqb + h * sqh, tile * BM, sqt, BM, D))
-    there = tl.load(LG + segment * NP + index) >= 0
-    x = _near_groups(q, tl.load(_tile(GROUP, segment * NP, D, NP, D)), there, rows // BS - segment * N, qk_scale, N, NP)
-    m, mass = tl.maximum(tl.max(x, axis=1), _OFF / 2), tl.zeros([BM], tl.float32)
+    m, mass = tl.full([BM], _OFF / 2, tl.float32), tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
-    for i in range(BM // BS):
-        block = tile * (BM // BS) + i
+    if not PLAIN:
+        there = tl.load(LG + segment * NP + index) >= 0
+        keys = tl.load(_tile(GROUP, segment * NP, D, NP, D))
+        x = _near_groups(q, keys, there, rows // BS - segment * N, qk_scale, N, NP)
+        m = tl.maximum(tl.max(x, axis=1), _OFF / 2)
+    for i in range((tile + 1) * (BM // BS) - segment * N if PLAIN else BM // BS):
+        block = (segment * N if PLAIN else tile * (BM // BS)) + i
         k, v = tl.load(_tile(K, block * BS, skt, BS, D)), tl.load(_tile(V, block * BS, svt, BS, D))
-        s = tl.where(_own(KIND, rows, block, BS), _dot(q, tl.trans(k)) * qk_scale, _OFF)
+        s = tl.where(_own(KIND, rows, block, BS, PLAIN), _dot(q, tl.trans(k)) * qk_scale, _OFF)
         m_new = tl.maximum(m, tl.max(s, axis=1))
         p = tl.exp2(s - m_new[:, None])
         alpha = tl.exp2(m - m_new)
         mass = mass * alpha + tl.sum(p, axis=1)
         acc = acc * alpha[:, None] + _dot(p.to(v.dtype), v)
         m = m_new
-    w = tl.exp2(x - m[:, None])
-    mass += tl.sum(w, axis=1)
-    sink = tl.load(LG + segment * NP + N + 1) >= 0
-    if sink:
-        of_sink = tl.load(V + tl.cast(segment * N * BS, tl.int64) * svt + tl.arange(0, D)).to(tl.float32)
-        acc += _column(w, N + 1, NP)[:, None] * of_sink[None, :]
-    whole = tl.load(WHOLE + segment) != 0
-    for i in range(tile * (BM // BS) - segment * N + BM // BS - 1):
-        first = (segment * N + i) * BS
-        k, v = tl.load(_tile(K, first, skt, BS, D)), tl.load(_tile(V, first, svt, BS, D))
-        p = _within(_dot(q, tl.trans(k)), KIND, segment, i, whole, sink, qk_scale, N, BS)
-        p = p * (_column(w, i, NP) / tl.sum(p, axis=1))[:, None]
-        acc += _dot(p.to(v.dtype), v)
+    if not PLAIN:
+        w = tl.exp2(x - m[:, None])
+        mass += tl.sum(w, axis=1)
+        sink = tl.load(LG + segment * NP + N + 1) >= 0
+        if sink:
+            of_sink = tl.load(V + tl.cast(segment * N * BS, tl.int64) * svt + tl.arange(0, D)).to(tl.float32)
+            acc += _column(w, N + 1, NP)[:, None] * of_sink[None, :]
+        whole = tl.load(WHOLE + segment) != 0
+        for i in range(tile * (BM // BS) - segment * N + BM // BS - 1):
+            first = (segment * N + i) * BS
+            k, v = tl.load(_tile(K, first, skt, BS, D)), tl.load(_tile(V, first, svt, BS, D))
+            p = _within(_dot(q, tl.trans(k)), KIND, segment, i, whole, sink, qk_scale, N, BS)
+            p = p * (_column(w, i, NP) / tl.sum(p, axis=1))[:, None]
+            acc += _dot(p.to(v.dtype), v)
 
     count = tl.load(COUNT + b * S + segment)
     READS += (b * S + segment) * S
@@ -254,7 +261,7 @@ def query_grad_kernel(
     Q, QF, QO, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DQO, DLG, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
     scale, sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, OLDER: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, OLDER: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
@@ -278,26 +285,27 @@ def query_grad_kernel(
 
     q = tl.load(_tile(Q + b * sqb + h * sqh, tile * BM, sqt, BM, D))
     acc = tl.zeros([BM, D], tl.float32)
-    for i in range(BM // BS):
-        block = tile * (BM // BS) + i
+    for i in range((tile + 1) * (BM // BS) - segment * N if PLAIN else BM // BS):
+        block = (segment * N if PLAIN else tile * (BM // BS)) + i
         k, v = tl.load(_tile(K, block * BS, skt, BS, D)), tl.load(_tile(V, block * BS, svt, BS, D))
-        s = tl.where(_own(KIND, rows, block, BS), _dot(q, tl.trans(k)) * qk_scale, _OFF)
+        s = tl.where(_own(KIND, rows, block, BS, PLAIN), _dot(q, tl.trans(k)) * qk_scale, _OFF)
         ds = tl.exp2(s - lse[:, None]) * (_dot(do, tl.trans(v)) - delta[:, None])
         acc += _dot(ds.to(k.dtype), k)
-    there = tl.load(LG + segment * NP + index) >= 0
-    group_keys = tl.load(_tile(GROUP, segment * NP, D, NP, D))
-    w = tl.exp2(_near_groups(q, group_keys, there, rows // BS - segment * N, qk_scale, N, NP) - lse[:, None])
-    sink, whole = tl.load(LG + segment * NP + N + 1) >= 0, tl.load(WHOLE + segment) != 0
-    got = tl.zeros([BM, NP], tl.float32)
-    if sink:
-        of_sink = tl.load(V + tl.cast(segment * N * BS, tl.int64) * svt + tl.arange(0, D)).to(tl.float32)
-        got = tl.where(index[None, :] == N + 1, tl.sum(do.to(tl.float32) * of_sink[None, :], axis=1)[:, None], got)
-    for i in range(tile * (BM // BS) - segment * N + BM // BS - 1):
-        acc, got = _block_grads(
-            acc, got, q, do, w, K, V, KIND, segment, i, whole, sink, qk_scale, skt, svt, N, NP, BS, D
-        )
-    dx = (w * (got - delta[:, None])).to(q.dtype)
-    acc += _dot(dx, group_keys)
+    if not PLAIN:
+        there = tl.load(LG + segment * NP + index) >= 0
+        group_keys = tl.load(_tile(GROUP, segment * NP, D, NP, D))
+        w = tl.exp2(_near_groups(q, group_keys, there, rows // BS - segment * N, qk_scale, N, NP) - lse[:, None])
+        sink, whole = tl.load(LG + segment * NP + N + 1) >= 0, tl.load(WHOLE + segment) != 0
+        got = tl.zeros([BM, NP], tl.float32)
+        if sink:
+            of_sink = tl.load(V + tl.cast(segment * N * BS, tl.int64) * svt + tl.arange(0, D)).to(tl.float32)
+            got = tl.where(index[None, :] == N + 1, tl.sum(do.to(tl.float32) * of_sink[None, :], axis=1)[:, None], got)
+        for i in range(tile * (BM // BS) - segment * N + BM // BS - 1):
+            acc, got = _block_grads(
+                acc, got, q, do, w, K, V, KIND, segment, i, whole, sink, qk_scale, skt, svt, N, NP, BS, D
+            )
+        dx = (w * (got - delta[:, None])).to(q.dtype)
+        acc += _dot(dx, group_keys)
     tl.store(_tile(DQ + here * D, tile * BM, D, BM, D), (acc * scale).to(DQ.dtype.element_ty))
 
     count = tl.load(COUNT + b * S + segment)
@@ -382,7 +390,7 @@ def key_grad_kernel(
     Q, QF, QO, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, PICK, qk_scale, scale,
     sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, OLDER: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, OLDER: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
     b = (tl.program_id(1) // (H // REP)).to(tl.int64)
@@ -405,8 +413,12 @@ def key_grad_kernel(
         do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
         lse, delta = tl.load(LSE + here + rows), tl.load(DELTA + here + rows)
         s = _dot(q, tl.trans(k)) * qk_scale
-        p, total, mark, marked, own = _near(s, kind, rows, cols, block, BS)
-        w, ds = _near_grads(s, p, total, mark, marked, own, kind, lse, _dot(do, tl.trans(v)), delta)
+        if PLAIN:
+            w = tl.where(_own(KIND + b * T, rows, block, BS, PLAIN), tl.exp2(s - lse[:, None]), 0.0)
+            ds = w * (_dot(do, tl.trans(v)) - delta[:, None])
+        else:
+            p, total, mark, marked, own = _near(s, kind, rows, cols, block, BS)
+            w, ds = _near_grads(s, p, total, mark, marked, own, kind, lse, _dot(do, tl.trans(v)), delta)
         dv += _dot(tl.trans(w.to(do.dtype)), do)
         dk += _dot(tl.trans(ds.to(q.dtype)), q)
 

@@ -14,7 +14,7 @@ _NEG = float("-inf")
 class Masks(NamedTuple):
     """Which key each query may look at, and as what: (B, 1, T, T) bool."""
 
-    # content of the query's own block, the sink of its segment, landmarks of earlier blocks there
+    # content of the query's own block or segment, the sink of its segment, landmarks of earlier blocks there
     own: Tensor
     sink: Tensor
     near_landmark: Tensor
@@ -35,10 +35,12 @@ def masks_of(layout: Layout, device: torch.device) -> Masks:
     same_segment = (segment[:, None] == segment[None, :])[None, None]
     reads = torch.from_numpy(layout.reads).to(device)[:, None, segment][..., segment]
     causal = index[:, None] >= index[None, :]
+    plain = layout.config.local_window == "segment"
+    together = same_segment if plain else block[:, None] == block[None, :]
     return Masks(
-        own=(kind == Kind.CONTENT) & (block[:, None] == block[None, :]) & causal,
+        own=(kind == Kind.CONTENT) & together & causal,
         sink=(kind == Kind.SINK) & same_segment & causal,
-        near_landmark=(kind == Kind.LANDMARK) & same_segment & (block[:, None] > block[None, :]),
+        near_landmark=(kind == Kind.LANDMARK) & (same_segment & ~together) & (block[:, None] > block[None, :]),
         far_landmark=(kind == Kind.LANDMARK) & reads,
         far_gate=(kind == Kind.GATE) & reads,
         same_segment=same_segment,

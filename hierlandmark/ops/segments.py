@@ -35,6 +35,12 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale:
     queries = q.unflatten(1, (H_kv, rep)).transpose(2, 3).float().mul(scale).reshape(B * H_kv, P * rep, D)
     keys = k.float().contiguous().view(B * H_kv, P, D)
     values = v.contiguous().view(B * H_kv, P, D)
+    if config.local_window == "segment":
+        seen = content.flatten(1) | (kind == Kind.SINK).flatten(1)
+        hidden = ~(seen.unsqueeze(1) & torch.ones(P, P, dtype=torch.bool, device=q.device).tril())  # (1 or B, P, P)
+        logits = (queries @ keys.transpose(1, 2)).view(B, H_kv, P, rep, P)
+        p = logits.masked_fill_(hidden[:, None, :, None], MASKED).softmax(-1).view(B * H_kv, P * rep, P)
+        return _by_head(p.to(v.dtype) @ values, q)
     landmark_k = pick(keys.view(B, H_kv, nb, bs, D), landmark.expand(B, nb, bs))  # (B, H_kv, nb, D)
     others = torch.cat((landmark_k, keys.view(B, H_kv, P, D)[:, :, :1]), dim=2).view(B * H_kv, nb + 1, D)
 
@@ -61,7 +67,13 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale:
             logits.view(B, -1, last - first).masked_fill_(absent, MASKED)
         p2 = logits.softmax(-1).mul_(near[:, later:, b : b + 1])
         out[:, later:].baddbmm_(p2.to(v.dtype), values[:, first:last])
-    return out.view(B, H_kv, P, rep, D).transpose(2, 3).reshape(B, H, P, D)
+    return _by_head(out, q)
+
+
+def _by_head(out: Tensor, q: Tensor) -> Tensor:
+    """(B * H_kv, P * rep, D) -> (B, H, P, D), as q."""
+    B, H, P, D = q.shape
+    return out.view(B, -1, P, H * B // len(out), D).transpose(2, 3).reshape(B, H, P, D)
 
 
 def _bias(kind: Tensor, layout: Layout) -> Tensor:

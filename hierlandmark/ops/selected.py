@@ -150,6 +150,9 @@ class _Grid:
         blocks = kind.unflatten(-1, shape[3:5])
         self.content, landmark = blocks == Kind.CONTENT, blocks == Kind.LANDMARK  # (B, S, nb, bs)
         self.has_block = landmark.any(-1)
+        # what a query sees of its own segment where that is its local window: (B, S, P, P)
+        seen = self.content.flatten(2) | (kind == Kind.SINK)
+        self.plain = seen.unsqueeze(2) & torch.ones(kind.shape[2:] * 2, dtype=torch.bool, device=k.device).tril()
         self.reads = torch.from_numpy(layout.reads).to(k.device) & gate.any(-1)[:, None]  # (B, S, S)
         self.landmark_keys = pick(self.keys, landmark)  # (B, H_kv, S, nb, D)
         self.gate_keys = pick(self.keys.flatten(3, 4), gate)  # (B, H_kv, S, D)
@@ -159,6 +162,9 @@ class _Grid:
         B, H, P, D = q.shape
         keys = self.keys[:, :, s]  # (B, H_kv, nb, bs, D)
         H_kv, nb, bs = keys.shape[1:4]
+        if self.layout.config.local_window == "segment":
+            logits = _products(q.reshape(B, H_kv, -1, D), keys.flatten(2, 3)).view(B, H, P, P) * scale
+            return logits.masked_fill(~self.plain[:, s, None], MASKED).logsumexp(-1)
         q = q.view(B, H_kv, H // H_kv, nb, bs, D)
         own = _products(q.transpose(2, 3).flatten(3, 4), keys).unflatten(3, (-1, bs)).transpose(2, 3)
         causal = torch.ones(bs, bs, dtype=torch.bool, device=q.device).tril()

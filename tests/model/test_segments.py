@@ -12,6 +12,8 @@ CONFIGS = {
     "4x8": LayoutConfig(block_size=8, blocks_per_segment=4),
     "4x8-no-sink": LayoutConfig(block_size=8, blocks_per_segment=4, sink=False),
     "1x8": LayoutConfig(block_size=8, blocks_per_segment=1),
+    "4x8-plain": LayoutConfig(block_size=8, blocks_per_segment=4, local_window="segment"),
+    "2x5-plain-no-sink": LayoutConfig(block_size=5, blocks_per_segment=2, sink=False, local_window="segment"),
     "2x5": LayoutConfig(block_size=5, blocks_per_segment=2),
 }
 

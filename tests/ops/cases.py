@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hierlandmark.config import LayoutConfig, Mode, RecallConfig
+from hierlandmark.config import LayoutConfig, LocalWindow, Mode, RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops import Impl, landmark_attention
 from hierlandmark.ops.selected import Counts, selected_attention
@@ -29,19 +29,26 @@ class Case:
     heads: int = 4
     kv_heads: int = 2
     width: int = 8
+    local_window: LocalWindow = "block"
     # (S, S), or (B, S, S): each text its own
     reads: tuple[tuple[int, ...], ...] | tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
     @property
     def layout(self) -> Layout:
-        config = LayoutConfig(block_size=self.block_size, blocks_per_segment=self.blocks, sink=self.sink)
+        config = LayoutConfig(
+            block_size=self.block_size, blocks_per_segment=self.blocks, sink=self.sink, local_window=self.local_window
+        )
         reads = None if self.reads is None else np.array(self.reads, dtype=bool)
         return Layout.of([list(row) for row in self.lengths], config, reads=reads)
 
     def __str__(self) -> str:
         B, S, P = self.layout.kinds.shape
         heads = f"H{self.heads}" if self.heads == self.kv_heads else f"H{self.heads}/{self.kv_heads}"
-        marks = ("" if self.sink else "-nosink") + ("-reads" if self.reads else "")
+        marks = (
+            ("" if self.sink else "-nosink")
+            + ("-reads" if self.reads else "")
+            + ("-plain" if self.local_window == "segment" else "")
+        )
         return f"B{B}-T{S * P}-{heads}-D{self.width}-{self.block_size}x{self.blocks}{marks}"
 
 
@@ -58,6 +65,16 @@ CASES = [
         lengths=((26, 26, 26, 11, 26),), reads=((0,) * 5, (0,) * 5, (1,) + (0,) * 4, (1, 1, 0, 0, 0), (0, 0, 1, 0, 0))
     ),
     Case(lengths=((26, 13), (7, 26)), reads=((0, 0), (0, 0))),
+    # the local window is the whole segment
+    Case(lengths=((26, 26, 13), (26, 5, 0), (9, 0, 17)), heads=6, kv_heads=3, local_window="segment"),
+    Case(
+        lengths=((19, 7, 19),),
+        blocks=3,
+        sink=False,
+        width=5,
+        reads=((0,) * 3, (0,) * 3, (1, 1, 0)),
+        local_window="segment",
+    ),
     # what one text may read, another may not
     Case(lengths=((26, 13, 9), (7, 26, 26)), reads=(((0,) * 3, (1, 0, 0), (0, 1, 0)), ((0,) * 3, (0,) * 3, (1, 1, 0)))),
 ]

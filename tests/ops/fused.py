@@ -22,11 +22,25 @@ FUSED_CASES = [
         reads=(((0,) * 4, (0,) * 4, (1, 0, 0, 0), (1, 1, 0, 0)), ((0,) * 4, (0,) * 4, (1, 1, 0, 0), (0, 0, 1, 0))),
     ),
     Case(lengths=((28, 13), (7, 28)), block_size=16, blocks=2, width=16, reads=((0, 0), (0, 0))),
+    # the local window is the whole segment
+    Case(
+        lengths=((58, 58, 13), (40, 0, 57)), block_size=16, blocks=4, heads=6, kv_heads=2, width=16,
+        local_window="segment",
+    ),
 ]  # fmt: skip
 # the shipped model's grid, and the width of larger models; half precision only, which is what they are for
 WIDE_CASES = [
     Case(lengths=((502, 502, 131), (502, 40, 0)), block_size=64, blocks=8, heads=9, kv_heads=3, width=64),
     Case(lengths=((502, 502, 131),), block_size=64, blocks=8, heads=4, kv_heads=1, width=128),
+    Case(
+        lengths=((502, 502, 131), (502, 40, 0)),
+        block_size=64,
+        blocks=8,
+        heads=9,
+        kv_heads=3,
+        width=64,
+        local_window="segment",
+    ),
 ]
 
 

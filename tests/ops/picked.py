@@ -1,7 +1,7 @@
 """Selecting in the fused kernels, on any device: in Triton's interpreter on a CPU, compiled on a GPU."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -49,6 +49,7 @@ SMALL = [
     (SHARED, Choice(segments=1, blocks=2)),
     (SHARED, Choice("token", 1, 2, 0.2)),
     (LARGE, Choice(segments=1, blocks=7)),
+    (replace(ODD, local_window="segment"), Choice(segments=1, blocks=2)),
 ]
 # the shipped model's grid and the width of larger models; half precision only
 WIDE = [
@@ -63,7 +64,7 @@ WIDE_CHOICES = [
 
 def picked(tensors: Tensors, case: Case, mode: Mode, choice: Choice) -> Tensor:
     """What the kernels are told to read: (B, H, T, S * N) bool."""
-    q, k, v, q_far, scale, _ = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
+    q, k, v, q_far, _, scale, _ = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
     bits = picks_of(q, k, v, case.layout, RecallConfig(**asdict(choice)), mode=mode, scale=scale, q_far=q_far)
     by_block = (bits.int().unsqueeze(-1) >> torch.arange(case.blocks, dtype=torch.int32, device=bits.device)) & 1
     return by_block.bool().permute(0, 1, 3, 2, 4).flatten(-2)
@@ -91,7 +92,7 @@ def chosen_by_plain(tensors: Tensors, case: Case, mode: Mode, choice: Choice) ->
 def by_mask(tensors: Tensors, case: Case, grad: Tensor, mode: Mode, mask: Tensor) -> dict[str, Tensor]:
     """Output and gradients of the reference that reads what a mask says."""
     leaves = Tensors(*(tensor.detach().clone().requires_grad_() for tensor in tensors))
-    q, k, v, q_far, scale, pad = inputs_of(leaves.q, leaves.k, leaves.v, case.layout, None, leaves.q_far)
+    q, k, v, q_far, _, scale, pad = inputs_of(leaves.q, leaves.k, leaves.v, case.layout, None, leaves.q_far)
     out = landmark_attention_reference(q, k, v, case.layout, mode=mode, scale=scale, q_far=q_far, chosen=mask)
     return named_grads(out if pad is None else out.masked_fill(pad, 0.0), leaves, grad)
 

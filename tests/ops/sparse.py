@@ -1,7 +1,7 @@
 """The sparse kernels against the reference, on any device: in Triton's interpreter on a CPU, compiled on a GPU."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ SMALL = [
     (ODD, Choice(2, 20, threshold=0.7)),
     (ODD, Choice(EVERYTHING, EVERYTHING)),
     (SHARED, Choice(1, 1)),
+    (replace(ODD, local_window="segment"), Choice(1, 2)),
 ]
 # the shipped model's grid and the width of larger models; half precision only
 WIDE = [
@@ -60,7 +61,7 @@ def sparse(tensors: Tensors, case: Case, mode: Mode, choice: Choice, impl: Spars
 
 def chosen_by_reference(tensors: Tensors, case: Case, mode: Mode, choice: Choice) -> tuple[Tensor, Tensor]:
     """See `choose_reference`."""
-    q, k, _, q_far, scale, _ = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
+    q, k, _, q_far, _, scale, _ = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
     return choose_reference(
         q, k, case.layout, mode=mode, scale=scale, q_far=q_far,
         segments=choice.segments, blocks=choice.blocks, threshold=choice.threshold,
@@ -71,7 +72,7 @@ def by_steps(
     tensors: Tensors, case: Case, mode: Mode, choice: Choice, launches: Launches | None = None
 ) -> tuple[Tensor, Chosen]:
     """The kernels' output, and what they chose."""
-    q, k, v, q_far, scale, pad = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
+    q, k, v, q_far, _, scale, pad = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
     work = Sparse(case.layout, q_far, k, v, mode, scale, launches)
     near = work.near(q)
     chosen = work.choose(near.lse, choice.segments, choice.blocks, choice.threshold)

@@ -39,6 +39,7 @@ def test_blockwise_is_the_fp64_reference_within_the_table(case: Case, dtype: tor
         Case(lengths=((9, 5, 3),), block_size=5, blocks=3, heads=2, kv_heads=1, width=4),
         Case(lengths=((5, 0, 4),), block_size=5, blocks=2, sink=False, heads=1, kv_heads=1, width=4),
         Case(lengths=((5, 5, 5),), block_size=5, blocks=2, heads=1, kv_heads=1, reads=((0,) * 3, (1, 0, 0), (0, 1, 0))),
+        Case(lengths=((9, 5, 3),), block_size=5, blocks=3, heads=2, kv_heads=1, width=4, local_window="segment"),
     ],
     ids=str,
 )
@@ -113,10 +114,12 @@ def _weights(case: Case, tensors: Tensors, head: int, mode: Mode) -> Tensor:
             return {j: math.exp(a) / total for j, a in logit.items()}
 
         read = [s for s in range(segment) if layout.reads[0, segment, s]]
-        own = [j for j in members.get(block, []) if j <= i]
+        plain = case.local_window == "segment"
+        blocks = [b for b in members if b // case.blocks == segment] if plain else [block]
+        own = [j for b in blocks for j in members.get(b, []) if j <= i]
         own += [j for j, kind in enumerate(kinds) if kind == Kind.SINK and place[j][0] == segment]
         landmarks = [j for j, kind in enumerate(kinds) if kind == Kind.LANDMARK]
-        near = [j for j in landmarks if place[j][0] == segment and place[j][1] < block]
+        near = [] if plain else [j for j in landmarks if place[j][0] == segment and place[j][1] < block]
         far = [j for j in landmarks if place[j][0] in read]
         gates = [j for j, kind in enumerate(kinds) if kind == Kind.GATE and place[j][0] in read]
 

@@ -30,7 +30,7 @@ def test_blockwise_is_the_fp64_reference_within_the_table(case: Case, mode: Mode
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
 @pytest.mark.parametrize(
-    ("index", "dtype"), [*((i, torch.float32) for i in range(6)), *((i, torch.bfloat16) for i in range(8))]
+    ("index", "dtype"), [*((i, torch.float32) for i in range(7)), *((i, torch.bfloat16) for i in range(10))]
 )
 def test_fused_kernels_are_the_fp64_reference_within_the_table(index: int, mode: Mode, dtype: torch.dtype) -> None:
     fused = pytest.importorskip("tests.ops.fused", reason="triton is not installed")
@@ -51,7 +51,7 @@ def test_everything_selected_is_the_fp64_reference_within_the_table(
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
-@pytest.mark.parametrize("index", range(8))
+@pytest.mark.parametrize("index", range(9))
 def test_fused_selection_is_plain_selection_in_fp64(index: int, mode: Mode) -> None:
     picked = pytest.importorskip("tests.ops.picked", reason="triton is not installed")
     case, choice = picked.SMALL[index]
@@ -64,6 +64,15 @@ def test_fused_selection_is_plain_selection_in_fp64(index: int, mode: Mode) -> N
 def test_fused_selection_in_half_precision_at_the_shipped_grid(width: int, choice: int, mode: Mode) -> None:
     picked = pytest.importorskip("tests.ops.picked", reason="triton is not installed")
     picked.compare_picked(picked.WIDE[width], mode, picked.WIDE_CHOICES[choice], torch.bfloat16, "cuda")
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize(
+    ("index", "dtype"), [*((i, torch.float32) for i in range(4)), *((i, torch.bfloat16) for i in range(6))]
+)
+def test_older_segments_are_asked_by_queries_of_their_own(index: int, mode: Mode, dtype: torch.dtype) -> None:
+    older = pytest.importorskip("tests.ops.older", reason="triton is not installed")
+    older.compare_older((older.OLDER_CASES + older.WIDE_CASES)[index], mode, dtype, "cuda")
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
@@ -84,7 +93,7 @@ def test_selection_is_fused_unless_counted(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(5))
 def test_sparse_kernels_choose_and_give_what_the_fp64_reference_does(index: int, mode: Mode) -> None:
     sparse = pytest.importorskip("tests.ops.sparse", reason="triton is not installed")
     case, choice = sparse.SMALL[index]

@@ -19,6 +19,7 @@ SINGLE = [
     Case(lengths=((5,), (2,)), blocks=1),
     Case(lengths=((2,), (1,)), block_size=5, blocks=2, heads=1, kv_heads=1),
     Case(lengths=((502,),), block_size=64, blocks=8, heads=3, kv_heads=1, width=64),
+    Case(lengths=((26,), (9,)), local_window="segment"),
     Case(lengths=((131,),), block_size=64, blocks=8, heads=3, kv_heads=1, width=64),
 ]
 everywhere = pytest.mark.parametrize(

@@ -12,7 +12,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: it comes for Linux only")
 @pytest.mark.parametrize(
     ("module", "cases"),
-    [("tests.ops.tiles", 8), ("tests.ops.fused", 12), ("tests.ops.picked", 20), ("tests.ops.sparse", 9)],
+    [
+        ("tests.ops.tiles", 8),
+        ("tests.ops.fused", 14),
+        ("tests.ops.older", 16),
+        ("tests.ops.picked", 22),
+        ("tests.ops.sparse", 11),
+    ],
 )
 def test_kernels_in_triton_s_interpreter(module: str, cases: int) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when a kernel is defined."""

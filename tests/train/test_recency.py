@@ -1,0 +1,73 @@
+"""Texts read in order in which the segment right before stands at its true distance."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hierlandmark import LandmarkModel
+from hierlandmark.cli import app
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.layout import Layout
+from hierlandmark.model.adapter import Adapter
+from hierlandmark.testing import SMALL, tiny_model
+from hierlandmark.train.loop import TrainConfig
+
+CAPACITY = SMALL.segment_capacity
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_only_what_stands_behind_two_segments_changes(mode):
+    core = tiny_model().core
+    layout = Layout.of([[CAPACITY] * 4], SMALL)
+    ids = torch.from_numpy(layout.place([np.random.default_rng(0).integers(0, 256, 4 * CAPACITY)]))
+    with torch.no_grad():
+        plain, told = (core.hidden_dense(ids, layout, mode, recency=recency) for recency in (False, True))
+    torch.testing.assert_close(told[:, :2], plain[:, :2])
+    assert not torch.allclose(told[:, 2:], plain[:, 2:], atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_segments_behind_one_another_tell_the_last_from_the_others(mode):
+    """Two equal segments, then a third: without recency their order changes nothing, with it all."""
+    core, rng = tiny_model().core, np.random.default_rng(0)
+    a, b, c = (rng.integers(0, 256, CAPACITY) for _ in range(3))
+    reads = np.zeros((3, 3), dtype=bool)
+    reads[2, :2] = True
+    layout = Layout.of([[CAPACITY] * 3], SMALL, reads=reads)
+
+    def last(first, second, recency):
+        ids = torch.from_numpy(layout.place([np.concatenate((first, second, c))]))
+        with torch.no_grad():
+            return core.hidden_dense(ids, layout, mode, recency=recency)[:, 2]
+
+    torch.testing.assert_close(last(a, b, False), last(b, a, False), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(last(a, b, True), last(b, a, True), atol=1e-3)
+
+
+def test_a_run_is_told_and_its_adapter_says_so(base_folder, texts, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--steps", 3, "--rank", 2]
+    words += ["--tokens", 512, "--device", "cpu", "--length", "256", "--stream-share", 0.5, "--recency"]
+    words += ["--block-size", 16, "--blocks-per-segment", 4, "--local-window", "segment", "--select-share", 0.5]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    meta = Adapter.load(out / "adapter").meta
+    assert meta.recency and meta.layout.local_window == "segment"
+    model = LandmarkModel.from_pretrained(base_folder, adapter=out / "adapter")
+    tokens = list(range(200))
+    told = model.nll(tokens, mode="hierarchical")
+    path = out / "adapter" / "hierlandmark.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "recency": False}))
+    without = LandmarkModel.from_pretrained(base_folder, adapter=out / "adapter").nll(tokens, mode="hierarchical")
+    capacity = meta.layout.segment_capacity
+    assert told[: 2 * capacity - 1] == pytest.approx(without[: 2 * capacity - 1], abs=1e-4)
+    assert told[2 * capacity :] != pytest.approx(without[2 * capacity :], abs=1e-4)
+
+
+def test_it_needs_landmarks():
+    with pytest.raises(InvalidArgument, match="recency"):
+        replace(TrainConfig(), attention="full", recency=True)
