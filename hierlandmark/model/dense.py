@@ -74,7 +74,9 @@ class DenseAttention:
         """See `Attend.attend`; T covers the whole layout."""
         q_far = q_older = None
         if self.layout.reads.any():
-            angles = self.rope.angles(layer, self.reach or self.layout.config.segment_size, q.device)
+            angles: tuple[Tensor, ...] = self.rope.angles(
+                layer, self.reach or self.layout.config.segment_size, q.device
+            )
             if self.recency:
                 further = (self.reach or self.layout.config.segment_size) + self.layout.config.segment_size
                 angles = (*angles, *self.rope.angles(layer, further, q.device))

@@ -93,7 +93,7 @@ def landmark_attention_blockwise(
             weight = split[-1]
         behind = _behind(S, memory, q.device).unsqueeze(-1).expand(S, 1, 1, memory, nb).flatten(-2)
         asks = ((far_q, weight),) if older_q is None else ((far_q, weight * behind), (older_q, weight * ~behind))
-        recalled = sum(
+        each = [
             block_attention(
                 asking[:, :, readers:].flatten(2, 4).flatten(0, 1),
                 keys[:, :, :memory].flatten(2, 3).flatten(0, 1),
@@ -103,7 +103,8 @@ def landmark_attention_blockwise(
                 scale,
             )
             for asking, share in asks
-        )
+        ]
+        recalled = sum(each[1:], each[0])
         out = torch.cat(
             (out[:, :, :readers], out[:, :, readers:] + recalled.view(B, H_kv, S - readers, rep, P, D)), dim=2
         )
