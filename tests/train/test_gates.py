@@ -158,7 +158,7 @@ def test_it_is_added_in_every_kind_of_step(core, corpus, mode, select, cached):
     batch = made(corpus, cached=cached)
     plain, parts = batch_loss(core, batch, mode, None, 0.0, select=select)
     loss, more = batch_loss(core, batch, mode, None, 0.0, gates_weight=0.5, select=select)
-    assert float(loss) == pytest.approx(float(plain) + 0.5 * more["gates"], rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(float(plain.detach()) + 0.5 * more["gates"], rel=1e-5)
     assert more["gates"] > 0 and "gates" not in parts
     assert 0 < more["gate_mass"] < 1 and 0 < more["landmark_mass"] < 1
     core.zero_grad()
