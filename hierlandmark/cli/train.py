@@ -42,6 +42,9 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA.")] = None,
     votes: Annotated[float | None, typer.Option("--votes", help="Weight of the loss that trains the search.")] = None,
+    gates: Annotated[
+        float | None, typer.Option("--gates", help="Weight of the loss that holds gates to their landmarks.")
+    ] = None,
     retrieval_depth: Annotated[
         str | None,
         typer.Option(
@@ -121,6 +124,7 @@ def train(
         "learning_rate": learning_rate,
         "rank": rank,
         "votes": votes,
+        "gates": gates,
         "retrieval_depth": parse_shares(retrieval_depth) if retrieval_depth is not None else None,
         "attention": attention,
         "window": window,

@@ -14,6 +14,7 @@ from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, Enough, KeyTap, Rope, decoder_of, head_shape, register
 from hierlandmark.model.cached import BehindKept, KeptKeys
 from hierlandmark.model.dense import DenseAttention, PlainAttention, Prepare, Probe
+from hierlandmark.model.gates import GateProbe
 from hierlandmark.ops import Impl
 from hierlandmark.ops.selected import Counts
 
@@ -95,6 +96,7 @@ class LandmarkCore(nn.Module):
         select: RecallConfig | None = None,
         counts: Counts | None = None,
         recency: bool = False,
+        gates: GateProbe | None = None,
     ) -> Tensor:
         """Last hidden states of a batch on the grid: (B, S, P) -> (B, S, P, hidden).
 
@@ -106,6 +108,7 @@ class LandmarkCore(nn.Module):
             counts: the work of selecting is added to it.
             recency: the segment right before a query's own stands at its true distance, all older ones one segment
                 further; by default all stand where the one right before does.
+            gates: watches gates beside landmarks in every layer.
         """
         B, S, P = ids.shape
         kinds = torch.from_numpy(layout.kinds).to(ids.device)
@@ -116,7 +119,9 @@ class LandmarkCore(nn.Module):
         # a far key has to stay before a near one, however far positions have jumped: a query moves on by one segment
         # and as much as the furthest jumped, in steps, so that few angles are made and small distances stay frequent
         reach = P + -(-ahead // _STEP) * _STEP
-        dense = DenseAttention(layout, self.rope, mode, impl, probe, self.prepare, reach, recency, select, counts)
+        dense = DenseAttention(
+            layout, self.rope, mode, impl, probe, self.prepare, reach, recency, select, counts, gates
+        )
 
         def run(attend: Attend, start: int, end: int) -> Tensor:
             some, kind, place = (x[:, start:end].reshape(B, (end - start) * P) for x in (ids, kinds, places))

@@ -9,6 +9,7 @@ from torch import Tensor
 from hierlandmark.config import Mode, RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import Rope
+from hierlandmark.model.gates import GateProbe
 from hierlandmark.ops import Impl, landmark_attention
 from hierlandmark.ops.banded import banded_attention
 from hierlandmark.ops.blockwise import MASKED, pick
@@ -69,6 +70,7 @@ class DenseAttention:
     # what queries select of earlier segments; None for all of them. `select.mode` is not used
     select: RecallConfig | None = None
     counts: Counts | None = None
+    gates: GateProbe | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
@@ -84,6 +86,9 @@ class DenseAttention:
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):
                     self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
+            if self.gates is not None:
+                with torch.autocast(q.device.type, enabled=False):
+                    self.gates.look(q_far, k, scale)
         # hidden states at padding are those of some token: finite, and nobody looks at them
         if self.select is None:
             return landmark_attention(

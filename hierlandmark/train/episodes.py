@@ -19,6 +19,8 @@ from hierlandmark.train.readers import Placed, make_readers
 from hierlandmark.train.ruler import PlacedNeedles, needle_text
 
 NO_LABEL = -100
+# least weight of a token of an answer that its words alone do not tell
+TOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Batch:
     cached: int = 0
     # every segment reads all before it, as one text
     stream: bool = False
+    # queries whose gates are held to landmarks (`watch`): text, position in the text (n, 2); segments that hold what
+    # they look for, none where that is not known (n, S) bool
+    watched: np.ndarray | None = None
+    evidence: np.ndarray | None = None
 
 
 def build_batch(
@@ -61,6 +67,7 @@ def build_batch(
     linked: float = 0.0,
     jump: int = 0,
     cached: bool = False,
+    watched: int = 0,
 ) -> Batch:
     """A random batch of one shape.
 
@@ -69,6 +76,7 @@ def build_batch(
         linked: share of memories that are chats with known evidence (`train.links`), where there are chats.
         jump: the furthest that positions jump ahead behind a landmark.
         cached: memory segments are made without gradient; stream episodes have none.
+        watched: most queries whose gates are watched (`watch`); of stream episodes none are.
     """
     batch = (
         _memory_batch(corpus, config, shape, rng, needles, linked)
@@ -77,7 +85,31 @@ def build_batch(
     )
     if jump:
         batch = replace(batch, positions=jumped(batch.layout, jump, rng))
+    if watched and shape.readers:
+        # drawn last: a batch is the same whether it is watched or not
+        batch = watch(batch, shape.memory, watched, rng)
     return replace(batch, cached=shape.memory) if cached and shape.readers else batch
+
+
+def watch(batch: Batch, memory: int, most: int, rng: np.random.Generator) -> Batch:
+    """Draw readers' queries to watch: half look for something known, half tell an answer; more of one if few of other.
+
+    Args:
+        memory: segments before the readers.
+        most: how many at most.
+    """
+    B, S, P = batch.weights.shape
+    told = batch.weights >= TOLD
+    told[:, :memory] = False
+    told.reshape(B, -1)[batch.asked[:, 0], batch.asked[:, 1]] = False
+    rest = np.argwhere(told.reshape(B, -1))
+    first = min(len(batch.asked), max(most - most // 2, most - len(rest)))
+    which = rng.permutation(len(batch.asked))[:first]
+    rest = rest[rng.permutation(len(rest))[: most - first]]
+    evidence = np.zeros((first + len(rest), S), dtype=bool)
+    if first:
+        evidence[:first, :memory] = batch.targets[which].reshape(first, memory, -1).any(-1)
+    return replace(batch, watched=np.concatenate((batch.asked[which], rest)), evidence=evidence)
 
 
 def jumped(layout: Layout, jump: int, rng: np.random.Generator) -> np.ndarray:

@@ -32,6 +32,8 @@ from hierlandmark.train.search_loss import SearchTraining, search_loss
 from hierlandmark.train.variants import selection_at, without_landmarks
 
 LOG = "log.jsonl"
+# queries of a batch whose gates are held to landmarks
+WATCHED = 64
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class TrainConfig:
     retrieval_depth: tuple[float, float] = (0.35, 0.8)
     # weight of their loss beside the language model's
     votes: float = 0.3
+    # weight of the loss that holds the gates of all layers and heads to their landmarks, on readers' queries
+    gates: float = 0.0
     checkpoint_every: int = 250
     # what it trains: landmarks, or as a peer to compare with plain attention to all or to the last `window` tokens
     attention: Attention = "landmark"
@@ -138,7 +142,7 @@ class TrainConfig:
             )
         useless = [
             name
-            for name in ("select_share", "search_share", "cached", "jump", "freeze_below", "recency")
+            for name in ("select_share", "search_share", "cached", "jump", "freeze_below", "recency", "gates")
             if getattr(self, name)
         ]
         if self.attention != "landmark" and useless:
@@ -150,7 +154,7 @@ class TrainConfig:
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
     ("window search_tokens select_segments select_blocks", lambda x: x >= 1, "at least 1"),
-    ("learning_rate votes seed jump freeze_below", lambda x: x >= 0, "0 or more"),
+    ("learning_rate votes gates seed jump freeze_below", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds search_weight", lambda x: x > 0, "more than 0"),
     (
         "flat_share stream_share select_share needles linked cached search_share taught",
@@ -258,6 +262,7 @@ class BatchSource(Dataset[tuple[Batch | Pairs, Step]]):
         batch = build_batch(
             self.corpus, self.layout, shape, rng,
             needles=config.needles, linked=config.linked, jump=config.jump, cached=cached,
+            watched=WATCHED if config.gates else 0,
         )  # fmt: skip
         return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 
@@ -343,7 +348,15 @@ def train(
                     select = selection_at(config, step)
                     plain = None if config.attention == "landmark" else PlainAttention(config.window)
                     loss, parts = batch_loss(
-                        core, batch, mode, heads, config.votes, select=select, plain=plain, recency=config.recency
+                        core,
+                        batch,
+                        mode,
+                        heads,
+                        config.votes,
+                        gates_weight=config.gates,
+                        select=select,
+                        plain=plain,
+                        recency=config.recency,
                     )
             loss.backward()
             total = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])

@@ -36,5 +36,5 @@ def without_landmarks(batch: Batch) -> Batch:
     config = LayoutConfig(block_size=T, blocks_per_segment=1, sink=False)
     layout = Layout(config, kinds, np.zeros((len(counts), 1, 1), dtype=bool))
     none: dict[str, Any] = {"positions": None, "cached": 0, "asked": batch.asked[:0], "targets": batch.targets[:0]}
-    none["linked"] = None
+    none |= {"linked": None, "watched": None, "evidence": None}
     return replace(batch, ids=ids, layout=layout, labels=labels, weights=weights, **none)

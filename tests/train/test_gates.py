@@ -1,0 +1,213 @@
+"""The loss that holds gates to landmarks: what it is, what it leaves out, whom it teaches, and that it is learned."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hierlandmark.cli import app
+from hierlandmark.config import LayoutConfig, RecallConfig
+from hierlandmark.errors import InvalidArgument
+from hierlandmark.layout import Kind, Layout
+from hierlandmark.model.gates import GateProbe
+from hierlandmark.testing import ByteTokenizer, tiny_model
+from hierlandmark.train.corpus import build_corpus
+from hierlandmark.train.episodes import TOLD, Shape, build_batch
+from hierlandmark.train.loop import WATCHED, TrainConfig
+from hierlandmark.train.loss import batch_loss
+from hierlandmark.train.run import run_config
+from hierlandmark.train.variants import without_landmarks
+
+LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
+MEMORY = 5
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    text = np.frombuffer(b"Some words of a long and winding tale about ships. " * 200, dtype=np.uint8)
+    tokenizer = ByteTokenizer()
+    return build_corpus({"tale": text}, tokenizer, lambda q: tokenizer(f"Q: {q} A:")["input_ids"])
+
+
+@pytest.fixture
+def core():
+    return tiny_model("qwen3", layout=LAYOUT).core.requires_grad_()
+
+
+def made(corpus, seed=1, **options):
+    return build_batch(corpus, LAYOUT, Shape(2, MEMORY, 2), np.random.default_rng(seed), watched=24, **options)
+
+
+def uneven():
+    """Two texts of four segments, some short or empty; queries of the last one, and of the third that reads one."""
+    lengths = [[60, 20, 33, 57], [60, 0, 14, 30]]
+    lengths = [[min(n, LAYOUT.segment_capacity) for n in row] for row in lengths]
+    reads = np.zeros((2, 4, 4), dtype=bool)
+    reads[:, 3, :3] = True
+    reads[0, 2, 1] = True
+    layout = Layout.of(lengths, LAYOUT, reads=reads)
+    watched = np.array([[0, 3 * 64 + 5], [1, 3 * 64 + 9], [0, 2 * 64 + 3], [0, 3 * 64 + 6]])
+    evidence = np.zeros((4, 4), dtype=bool)
+    evidence[0, 1] = evidence[1, 2] = evidence[3, 0] = True
+    return layout, watched, evidence
+
+
+def tensors(layout, seed=0, heads=4, groups=2):
+    random = torch.Generator().manual_seed(seed)
+    T = layout.kinds[0].size
+    return (torch.randn(len(layout.kinds), n, T, 8, generator=random, requires_grad=True) for n in (heads, groups))
+
+
+def by_hand(q, k, layout, watched, evidence, scale):
+    """The same one query, head and segment at a time: divergence, mass by gates, mass by landmarks."""
+    apart, masses = [], []
+    for (b, place), wanted in zip(watched, evidence, strict=True):
+        kinds = layout.kinds[b]
+        there = [s for s in np.flatnonzero(layout.reads[b, place // 64]) if (kinds[s] == Kind.GATE).any()]
+        for head in range(q.shape[1]):
+            keys = k[b, head * k.shape[1] // q.shape[1]]
+            logits = keys @ q[b, head, place] * scale
+            by_gate = torch.stack([logits[s * 64 + int((kinds[s] == Kind.GATE).argmax())] for s in there])
+            of = [logits[s * 64 + torch.from_numpy(np.flatnonzero(kinds[s] == Kind.LANDMARK))] for s in there]
+            weight = torch.cat(of).softmax(-1).split([len(one) for one in of])
+            teacher, student = torch.stack([one.sum() for one in weight]), by_gate.softmax(-1)
+            apart.append((teacher * (teacher.log() - student.log())).sum())
+            if wanted.any():
+                masses.append([sum(x[i] for i, s in enumerate(there) if wanted[s]) for x in (student, teacher)])
+    return torch.stack([torch.stack(apart).mean(), *torch.tensor(masses).mean(0)])
+
+
+@pytest.mark.parametrize("heads", [2, 4, 6])
+def test_it_is_the_divergence_over_what_is_there_and_read(heads):
+    layout, watched, evidence = uneven()
+    q, k = (x.detach() for x in tensors(layout, heads=heads))
+    probe = GateProbe.of(layout, watched, evidence, CPU)
+    probe.look(q, k, 0.5)
+    torch.testing.assert_close(probe.found[0], by_hand(q, k, layout, watched, evidence, 0.5), rtol=1e-5, atol=1e-6)
+    # nothing else is looked at: padding, content, segments that are not read
+    marked = torch.from_numpy((layout.kinds == Kind.LANDMARK) | (layout.kinds == Kind.GATE)).flatten(1)
+    marked &= torch.arange(256) < 192
+    other = torch.where(marked[:, None, :, None], k, torch.full_like(k, 100.0))
+    probe.look(q, other, 0.5)
+    torch.testing.assert_close(probe.found[1], probe.found[0])
+
+
+def test_gates_that_agree_are_not_apart():
+    layout = Layout.of([[LAYOUT.segment_capacity] * 3], LAYOUT)
+    q, k = tensors(layout)
+    with torch.no_grad():
+        # in each segment the landmarks are alike, as many as in any other, and the gate is their equal
+        for s in range(3):
+            marks = s * 64 + np.flatnonzero(np.isin(layout.kinds[0, s], (Kind.LANDMARK, Kind.GATE)))
+            k[0, :, marks] = k[0, :, marks[:1]]
+    probe = GateProbe.of(layout, np.array([[0, 190], [0, 185]]), np.eye(3, dtype=bool)[:2], CPU)
+    probe.look(q, k, 1.0)
+    kl, by_gates, by_landmarks = probe.found[0]
+    assert abs(float(kl.detach())) < 1e-6
+    torch.testing.assert_close(by_gates, by_landmarks)
+    kl.backward()
+    assert q.grad.abs().max() < 1e-6 and k.grad.abs().max() < 1e-6
+
+
+def test_gates_and_queries_are_taught_and_landmarks_are_not():
+    layout, watched, evidence = uneven()
+    q, k = tensors(layout)
+    probe = GateProbe.of(layout, watched, evidence, CPU)
+    probe.look(q, k, 1.0)
+    probe.found[0][0].backward()
+    kinds = torch.from_numpy(layout.kinds).flatten(1)
+    taught = k.grad.abs().sum((1, 3)) > 0
+    # those of segments that somebody reads
+    assert torch.equal(taught, (kinds == Kind.GATE) & (torch.arange(256) < 192))
+    asks = torch.zeros_like(taught)
+    asks[tuple(torch.from_numpy(watched.T))] = True
+    # the third reads one segment: nothing to choose between
+    asks[tuple(watched[2])] = False
+    assert torch.equal(q.grad.abs().sum((1, 3)) > 0, asks)
+
+
+def test_watched_are_queries_of_readers_that_look_for_something_or_tell_it(corpus):
+    batch = made(corpus, needles=0.5)
+    plain = build_batch(corpus, LAYOUT, Shape(2, MEMORY, 2), np.random.default_rng(1), needles=0.5)
+    assert np.array_equal(batch.ids, plain.ids) and plain.watched is None
+    assert len(batch.watched) == len(batch.evidence) == 24
+    segments = batch.watched[:, 1] // LAYOUT.segment_size
+    assert (segments >= MEMORY).all()
+    known = batch.evidence.any(1)
+    assert 0 < known.sum() < 24
+    asked = {(*map(int, place),): wanted for place, wanted in zip(batch.asked, batch.targets, strict=True)}
+    for place, wanted in zip(batch.watched[known], batch.evidence[known], strict=True):
+        blocks = asked[(*map(int, place),)].reshape(MEMORY, -1).any(-1)
+        assert np.array_equal(wanted[:MEMORY], blocks) and not wanted[MEMORY:].any()
+    weights = batch.weights.reshape(2, -1)
+    others = [(*map(int, place),) for place in batch.watched[~known]]
+    assert all(weights[place] >= TOLD for place in others if place not in asked)
+    assert without_landmarks(batch).watched is None
+    stream = build_batch(corpus, LAYOUT, Shape(2, 4, 0), np.random.default_rng(1), watched=24)
+    assert stream.watched is None
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("select", [None, RecallConfig(segments=2, blocks=2, threshold=0.0)])
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_it_is_added_in_every_kind_of_step(core, corpus, mode, select, cached):
+    batch = made(corpus, cached=cached)
+    plain, parts = batch_loss(core, batch, mode, None, 0.0, select=select)
+    loss, more = batch_loss(core, batch, mode, None, 0.0, gates_weight=0.5, select=select)
+    assert float(loss.detach()) == pytest.approx(float(plain.detach()) + 0.5 * more["gates"], rel=1e-5)
+    assert more["gates"] > 0 and "gates" not in parts
+    assert 0 < more["gate_mass"] < 1 and 0 < more["landmark_mass"] < 1
+    core.zero_grad()
+    loss.backward()
+    if mode == "flat":
+        # only this loss knows of gates there; a memory without gradient keeps its own
+        assert (core.rows.grad[1].abs().sum() > 0) == (not cached)
+
+
+def test_it_is_the_same_in_one_pass_and_behind_a_cached_memory(core, corpus):
+    batch = made(corpus, cached=True)
+    with torch.no_grad():
+        behind, whole = (
+            batch_loss(core, one, "hierarchical", None, 0.0, gates_weight=1.0)[1]
+            for one in (batch, replace(batch, cached=0))
+        )
+    for name in ("gates", "gate_mass", "landmark_mass"):
+        assert behind[name] == pytest.approx(whole[name], rel=1e-3)
+
+
+def test_it_is_learned(core, corpus):
+    batches = [made(corpus, seed) for seed in range(4)]
+    optimizer = torch.optim.Adam(core.parameters(), lr=3e-3)
+    seen = []
+    for step in range(24):
+        loss, parts = batch_loss(core, batches[step % 4], "hierarchical", None, 0.0, gates_weight=1.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(parts["gates"])
+    assert sum(seen[-4:]) < 0.6 * sum(seen[:4])
+
+
+def test_a_run_takes_the_option_logs_it_and_records_it(base_folder, texts, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--steps", 2, "--rank", 2]
+    words += ["--tokens", 512, "--device", "cpu", "--length", 512, "--block-size", 16, "--blocks-per-segment", 4]
+    words += ["--gates", 0.25, "--stream-share", 0]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert all(row["gates"] > 0 and 0 < row["gate_mass"] < 1 for row in log)
+    told = json.loads((out / "adapter" / "hierlandmark.json").read_text())["training"]
+    assert told["config"]["gates"] == 0.25 and {"gates", "gate_mass", "landmark_mass"} < told["losses"].keys()
+    assert run_config(out, {}, resume=True).gates == 0.25
+    assert WATCHED == 64
+
+
+@pytest.mark.parametrize("given", [{"gates": -0.1}, {"gates": float("nan")}, {"gates": 0.5, "attention": "full"}])
+def test_weights_that_mean_nothing_are_refused(given):
+    with pytest.raises(InvalidArgument, match="gates"):
+        TrainConfig(**given)
