@@ -225,7 +225,7 @@ class Recall:
         held, index = self._hold(layer, names.flatten().tolist())
         keys, values = self._buffers.picked("pieces", held, index).view(2, A, m * P, D)
         logits = q.view(A, -1, D) @ keys.transpose(1, 2) * scale  # (A, H / A * T, m * P)
-        hidden = self._hidden.view(-1, P)[names // H_kv].unsqueeze(1)
+        hidden = self._hidden.view(-1, P).index_select(0, names.flatten() // H_kv).view(A, 1, m, P)
         p2 = logits.unflatten(-1, (m, P)).masked_fill(hidden, NEG).softmax(-1)
         return ((p2 * weights.unsqueeze(-1)).flatten(-2) @ values).view(q.shape)
 
@@ -261,6 +261,9 @@ class Recall:
         self.tally.landmark_keys += sum(self._blocks[row % G] for row in distinct)
         keys = self._buffers.picked("marks", self._landmarks[self._slots[layer]].view(H_kv * G, 1, N, D), rows)
         logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
+        # nearly all segments are full
+        if all(self._blocks[row % G] == N for row in distinct):
+            return logits
         return logits.masked_fill(self._absent[opened], NEG)
 
     def gate_logits(self, layer: int, q: Tensor, scale: float, segments: Sequence[int] | None = None) -> Tensor:
@@ -270,8 +273,7 @@ class Recall:
         self.tally.gate_keys += gates.shape[0] * gates.shape[1]
         H, T, D = q.shape
         with together(gates.numel()):
-            logits = q.reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)
-        return logits.view(H, T, -1) * scale
+            return ((q * scale).reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)).view(H, T, -1)
 
     def landmark_logits(self, layer: int, q: Tensor, segments: Sequence[int], scale: float) -> Tensor:
         """(H, T, D) and S segments -> (H, T, S, N) fp32, -inf where a segment is shorter."""
