@@ -31,16 +31,20 @@ def top(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> Tenso
     return chosen & active.unsqueeze(-1)
 
 
-def top_places(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> tuple[Tensor, Tensor]:
-    """The same as places: (..., H, T, min(k, N)) int64, the same for all who choose together, and which are chosen."""
+def top_places(mass: Tensor, k: int, granularity: Granularity, active: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The same as places: (..., H, T, min(k, N)) int64, the same for all who choose together, and which are chosen.
+
+    Where all are active, None saves a pass over the mass.
+    """
     best = _best(mass, k, granularity, active)
     shape = (*mass.shape[:-1], best.indices.shape[-1])
-    return best.indices.expand(shape), (best.values > 0) & active.unsqueeze(-1)
+    chosen = (best.values > 0).expand(shape)
+    return best.indices.expand(shape), chosen if active is None else chosen & active.unsqueeze(-1)
 
 
-def _best(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> torch.return_types.topk:
+def _best(mass: Tensor, k: int, granularity: Granularity, active: Tensor | None) -> torch.return_types.topk:
     """Axes of those who choose together are of length 1."""
-    shared = mass * active.unsqueeze(-1)
+    shared = mass if active is None else mass * active.unsqueeze(-1)
     if axes := _TOGETHER[granularity]:
         shared = shared.amax(axes, keepdim=True)
     return shared.topk(min(k, shared.shape[-1]), dim=-1)

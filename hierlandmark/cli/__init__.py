@@ -26,6 +26,16 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _wait_briefly() -> None:
+    """Threads that wait for one another give their core up after some microseconds, not milliseconds.
+
+    Spinning on a core that another process wants takes it from the very thread that is waited for. GNU OpenMP reads
+    this when it is loaded, with torch; whoever chose how its threads wait is left alone.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 @app.callback()
 def main(
     show_version: Annotated[
@@ -34,6 +44,7 @@ def main(
 ) -> None:
     """A memory for local language models: the model's own attention is the index."""
     keep_freed_memory()
+    _wait_briefly()
     # transformers reads these when it is first imported; where they are set, they stand
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():

@@ -10,6 +10,7 @@ from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind, block_start
 from hierlandmark.model.binding import Enough, Rope
 from hierlandmark.ops.rope import rotate
+from hierlandmark.ops.threads import alone
 from hierlandmark.recall import NEG, Recall
 
 
@@ -111,6 +112,13 @@ class Window:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`, B = 1, T the positions of the last plan."""
+        if self._new > 1:
+            return self._attend(layer, q, k, v, scale)
+        # dozens of small operations a layer
+        with alone():
+            return self._attend(layer, q, k, v, scale)
+
+    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         T, W = self._new, self._length
         self.scale, device = scale, q.device
         # windows and recalled blocks stay in main memory, wherever the layers run

@@ -51,9 +51,10 @@ def pick_apart(
         gates: logits (H, T, G).
         score: for segments (H, T, S), and which of them this head and token opened, logits of landmarks (H, T, S, N).
     """
-    mass, active = _heard(config, gates, near_lse)
-    if not bool(active.any()):
+    mass, heard = _heard(config, gates, near_lse)
+    if not bool(heard.any()):
         return None
+    active = None if bool(heard.all()) else heard
     opened, taken = top_places(mass, config.segments, config.granularity, active)
     if not bool(taken.all()):
         # in place of those that nobody opens, whose landmarks may not be there
@@ -63,7 +64,7 @@ def pick_apart(
     weight = ((mass.gather(-1, opened) * taken).unsqueeze(-1) * logits.softmax(-1)).flatten(2)
     picks, picked = top_places(weight, config.blocks, config.granularity, active)
     which = picks // N
-    picked &= taken.gather(-1, which)
+    picked = picked & taken.gather(-1, which)
     chosen = torch.zeros_like(weight, dtype=torch.bool).scatter_(-1, picks, picked).view_as(logits)
     weights, lse = block_weights(gates.gather(-1, opened), logits, chosen)
     places = opened.gather(-1, which) * N + picks % N

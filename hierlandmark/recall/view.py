@@ -17,6 +17,7 @@ from torch import Tensor
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
+from hierlandmark.ops.threads import together
 from hierlandmark.recall.choose import Picked, Spread, pick_apart, pick_flat, pick_together, spread
 from hierlandmark.recall.held import Buffers, Cache, Restored
 from hierlandmark.recall.sources import Attended, Source, Tally
@@ -224,7 +225,7 @@ class Recall:
         held, index = self._hold(layer, names.flatten().tolist())
         keys, values = self._buffers.picked("pieces", held, index).view(2, A, m * P, D)
         logits = q.view(A, -1, D) @ keys.transpose(1, 2) * scale  # (A, H / A * T, m * P)
-        hidden = self._hidden.view(-1, P)[names // H_kv].unsqueeze(1)
+        hidden = self._hidden.view(-1, P).index_select(0, names.flatten() // H_kv).view(A, 1, m, P)
         p2 = logits.unflatten(-1, (m, P)).masked_fill(hidden, NEG).softmax(-1)
         return ((p2 * weights.unsqueeze(-1)).flatten(-2) @ values).view(q.shape)
 
@@ -260,6 +261,9 @@ class Recall:
         self.tally.landmark_keys += sum(self._blocks[row % G] for row in distinct)
         keys = self._buffers.picked("marks", self._landmarks[self._slots[layer]].view(H_kv * G, 1, N, D), rows)
         logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
+        # nearly all segments are full
+        if all(self._blocks[row % G] == N for row in distinct):
+            return logits
         return logits.masked_fill(self._absent[opened], NEG)
 
     def gate_logits(self, layer: int, q: Tensor, scale: float, segments: Sequence[int] | None = None) -> Tensor:
@@ -268,7 +272,8 @@ class Recall:
         gates = gates if segments is None else gates[:, list(segments)]
         self.tally.gate_keys += gates.shape[0] * gates.shape[1]
         H, T, D = q.shape
-        return (q.reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)).view(H, T, -1) * scale
+        with together(gates.numel()):
+            return ((q * scale).reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)).view(H, T, -1)
 
     def landmark_logits(self, layer: int, q: Tensor, segments: Sequence[int], scale: float) -> Tensor:
         """(H, T, D) and S segments -> (H, T, S, N) fp32, -inf where a segment is shorter."""
@@ -286,9 +291,10 @@ class Recall:
         grouped = q.reshape(H_kv, -1, D)
         parts = []
         # in parts that a processor's cache holds in fp32
-        for part in keys.split(_AT_ONCE, dim=1):
-            wide = self._buffers.get("wide", torch.float32, *part.shape).copy_(part)
-            parts.append(grouped @ wide.flatten(1, 2).transpose(1, 2))
+        with together(keys.numel()):
+            for part in keys.split(_AT_ONCE, dim=1):
+                wide = self._buffers.get("wide", torch.float32, *part.shape).copy_(part)
+                parts.append(grouped @ wide.flatten(1, 2).transpose(1, 2))
         return (torch.cat(parts, dim=-1).view(H, T, S, N) * scale).masked_fill(~present, NEG)
 
     def content_logits(self, layer: int, q: Tensor, blocks: Sequence[tuple[int, int]], scale: float) -> Tensor:
@@ -339,21 +345,21 @@ class Recall:
     def _hold(self, layer: int, names: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Memory (m, C, P, D) that holds these pieces, keys rotated, and where in it each is: (n,)."""
         pool, cache = self._pooled()[layer], self._caches[layer].slots
-        different, absent = dict.fromkeys(names), []
+        different, absent, room = dict.fromkeys(names), [], len(pool)
         for name in different:
             if name in cache:
                 cache.move_to_end(name)
             else:
                 absent.append(name)
         fresh = self._read(layer, absent) if absent else pool[:0]
-        if len(different) > len(pool):
+        if len(different) > room:
             # more than the cache holds: pass through, leave the cache as it is
             kept = [name for name in different if name in cache]
             where = {name: i for i, name in enumerate([*kept, *absent])}
             held = torch.cat((pool[[cache[name] for name in kept]], fresh))
             return held, torch.tensor([where[name] for name in names])
         for name in absent:
-            cache[name] = len(cache) if len(cache) < len(pool) else cache.popitem(last=False)[1]
+            cache[name] = len(cache) if len(cache) < room else cache.popitem(last=False)[1]
         if absent:
             # numpy copies rows whole
             to_array(pool)[[cache[name] for name in absent]] = to_array(fresh)
