@@ -47,7 +47,8 @@ def local_keys(layout: LayoutConfig) -> tuple[float, float]:
     content = kinds == Kind.CONTENT
     before = index[:, None] >= index
     attended = before & (content | (kinds == Kind.SINK))
-    landmarks = (kinds == Kind.LANDMARK) & (block[:, None] > block)
+    # where the whole segment is the local window, nothing of it is read through landmarks
+    landmarks = (kinds == Kind.LANDMARK) & (block[:, None] > block) & (layout.local_window == "block")
     return float(landmarks[content].sum(-1).mean()), float(attended[content].sum(-1).mean())
 
 

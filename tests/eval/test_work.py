@@ -28,6 +28,11 @@ def test_keys_of_a_small_segment_by_hand() -> None:
     assert attended == pytest.approx(sum(range(1, 27)) / 26 + 1)
 
 
+def test_a_local_window_of_a_segment_scores_no_landmark_there() -> None:
+    scored, attended = local_keys(SMALL.model_copy(update={"local_window": "segment"}))
+    assert (scored, attended) == (0.0, local_keys(SMALL)[1])
+
+
 def test_a_token_more_by_hand() -> None:
     select = RecallConfig(segments=4, blocks=4)
     near = sum(local_keys(DEFAULT))
