@@ -45,8 +45,13 @@ class LayoutConfig(BaseModel):
         # databases and adapters are bound to what is written here: the default stays what it was before there was one
         written: dict[str, Any] = to_dict(self)
         if self.local_window == "block":
-            del written["local_window"]
+            written.pop("local_window", None)
         return written
+
+    @property
+    def own_segment(self) -> bool:
+        """Whether the local window is a query's whole segment, and no landmark of it is looked at."""
+        return self.local_window == "segment"
 
     @property
     def segment_size(self) -> int:

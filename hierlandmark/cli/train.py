@@ -63,7 +63,9 @@ def train(
     ] = None,
     recency: Annotated[
         bool | None,
-        typer.Option("--recency", help="Text in order: the segment right before is told from older ones."),
+        typer.Option(
+            "--recency", help="Text in order: the segment right before is told from older ones; an --init's stays."
+        ),
     ] = None,
     select_share: Annotated[
         float | None, typer.Option("--select-share", help="Share of steps that attend only to what they select.")

@@ -48,7 +48,7 @@ def local_keys(layout: LayoutConfig) -> tuple[float, float]:
     before = index[:, None] >= index
     attended = before & (content | (kinds == Kind.SINK))
     # where the whole segment is the local window, nothing of it is read through landmarks
-    landmarks = (kinds == Kind.LANDMARK) & (block[:, None] > block) & (layout.local_window == "block")
+    landmarks = (kinds == Kind.LANDMARK) & (block[:, None] > block) & (not layout.own_segment)
     return float(landmarks[content].sum(-1).mean()), float(attended[content].sum(-1).mean())
 
 

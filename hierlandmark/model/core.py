@@ -130,7 +130,7 @@ class LandmarkCore(nn.Module):
         if not cached:
             return run(dense, 0, S)
         first = Layout(layout.config, layout.kinds[:, :cached], layout.reads[:, :cached, :cached])
-        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, self.prepare, reach))
+        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, self.prepare, reach, recency))
         with torch.no_grad():
             run(kept, 0, cached)
         return run(BehindKept(dense, kept.taken), cached, S)

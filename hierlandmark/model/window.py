@@ -99,7 +99,7 @@ class Window:
         W, size = self._length, self.layout.block_size
         index = torch.arange(W)
         q, kind = index[-self._new :, None], self.kinds[:W]
-        plain = self.layout.local_window == "segment"
+        plain = self.layout.own_segment
         own = (kind == Kind.CONTENT) & (plain | (q // size == index // size)) & (index <= q)
         if self.layout.sink:
             own |= (kind == Kind.SINK) & (index <= q)

@@ -37,7 +37,8 @@ def landmark_attention(
 
     Weight of content token j for query i: P0(j) in i's own block; P0(landmark) P2(j | block) in an earlier block of
     its segment; P0(gate) P1(landmark | segment) P2(j | block) in an earlier segment, or in flat mode
-    P0(landmark) P2(j | block) as in Mohtashami & Jaggi 2023, section 3.1. Landmarks and gates have weight 0.
+    P0(landmark) P2(j | block) as in Mohtashami & Jaggi 2023, section 3.1. Landmarks and gates have weight 0. Where
+    the local window is the segment, j in i's own segment has P0(j).
 
     Args:
         q: (B, H, T, D), T = S * P of the layout, rotated to positions in the segment.

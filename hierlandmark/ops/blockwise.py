@@ -37,7 +37,7 @@ def landmark_attention_blockwise(
     # queries of one segment, heads of one group beside each other: (B, H_kv, S, rep, P, D)
     near_q, far_q = (x.view(B, H_kv, rep, S, P, D).transpose(2, 3) for x in (q, q_far))
     older_q = None if q_older is None else q_older.view(B, H_kv, rep, S, P, D).transpose(2, 3)
-    plain = layout.config.local_window == "segment"
+    plain = layout.config.own_segment
     if plain:
         parts = [_whole_segment(near_q, keys, kind, scale)]
     else:
@@ -113,11 +113,15 @@ def landmark_attention_blockwise(
 
 def _whole_segment(q: Tensor, keys: Tensor, kind: Tensor, scale: float) -> Tensor:
     """Logits of each segment's tokens up to a query: (B, H_kv, S, rep, P, D) -> (B, H_kv, S, rep, P, P)."""
-    rep, P = q.shape[3:5]
-    seen = ((kind == Kind.CONTENT) | (kind == Kind.SINK)).flatten(2)[:, None, :, None, None]
-    seen = seen & torch.ones(P, P, dtype=torch.bool, device=q.device).tril()
-    logits = _mm(q.flatten(3, 4), keys.flatten(3, 4)).unflatten(-2, (rep, P)) * scale
-    return logits.masked_fill(~seen, MASKED)
+    logits = _mm(q.flatten(3, 4), keys.flatten(3, 4)).unflatten(-2, q.shape[3:5]) * scale
+    return logits.masked_fill(~own_tokens(kind.flatten(2))[:, None, :, None], MASKED)
+
+
+def own_tokens(kind: Tensor) -> Tensor:
+    """What each position sees of a segment that is its local window, content and sink: (..., P) -> (..., P, P) bool."""
+    P = kind.shape[-1]
+    seen = (kind == Kind.CONTENT) | (kind == Kind.SINK)
+    return seen.unsqueeze(-2) & torch.ones(P, P, dtype=torch.bool, device=kind.device).tril()
 
 
 def _own_blocks(

@@ -132,7 +132,8 @@ class _Fused(torch.autograd.Function):
             tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout), BM=tile.queries,
             FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, FULL=tables.all_whole,
-            OLDER=int(q_older is not None), PLAIN=_plain(layout), num_warps=tile.warps, num_stages=tile.stages,
+            OLDER=int(q_older is not None), PLAIN=layout.config.own_segment,
+            num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         tile = _tile("key", layout, q.shape[-1], q.dtype)
         readers = tables.readers, tables.reader_counts
@@ -143,7 +144,7 @@ class _Fused(torch.autograd.Function):
             tables.kinds, tables.groups, *readers, tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout), BM=tile.queries,
             FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, OLDER=int(q_older is not None),
-            PLAIN=_plain(layout), num_warps=tile.warps, num_stages=tile.stages,
+            PLAIN=layout.config.own_segment, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         return dq, dq_far, dq_older, dk, dv, None, None, None, None
 
@@ -175,7 +176,7 @@ def run_forward(
         tables.kinds, tables.groups, tables.whole, tables.reads, counts,
         tables.kinds if picks is None else picks, qk_scale, *_strides(q, q_far, k, v, out),
         **_sizes(q, k, layout), BM=tile.queries, FLAT=flat, RANGE=tables.ranges, SELECT=picks is not None,
-        FULL=tables.all_whole, OLDER=int(q_older is not None), PLAIN=_plain(layout),
+        FULL=tables.all_whole, OLDER=int(q_older is not None), PLAIN=layout.config.own_segment,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out, lse
@@ -216,10 +217,6 @@ def _sizes(q: Tensor, k: Tensor, layout: Layout) -> dict[str, int]:
         "H": q.shape[1], "T": q.shape[2], "S": layout.kinds.shape[1], "REP": q.shape[1] // k.shape[1],
         "N": N, "NP": group_slots(N), "BS": bs, "D": q.shape[3],
     }  # fmt: skip
-
-
-def _plain(layout: Layout) -> bool:
-    return layout.config.local_window == "segment"
 
 
 def group_slots(blocks: int) -> int:

@@ -13,7 +13,7 @@ follow one another.
 
 With OLDER, QO holds the queries for segments before the one right before their own, QF those for that one alone; both
 are strided alike. Without, QF is for all, and nobody looks at QO. With PLAIN, a query's own segment is attended without
-landmarks, token by token.
+landmarks, token by token, with a running maximum.
 
 With SELECT, bit j of PICK[b, h, g, t] says that query t of head h reads block j of segment g, and weights are made anew
 among what was picked. A program of the first two kernels passes over blocks that none of its queries picked; to the

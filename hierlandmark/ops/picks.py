@@ -130,7 +130,7 @@ class _Chooser:
         H_kv, M, each = keys.shape[1:4]
         flat = (x.reshape(B * H_kv, -1, D) for x in (queries, keys))
         logits = logits_fp32(*flat).mul_(self.scale).view(B, H, n, P, M, each)
-        if self.q_older is not None and readers.first:
+        if self.q_older is not None:
             # each on the segment right before it, where it may be among those that are read
             last = keys[:, :, readers.first - 1 :]
             many = min(n, last.shape[2])

@@ -35,7 +35,7 @@ def masks_of(layout: Layout, device: torch.device) -> Masks:
     same_segment = (segment[:, None] == segment[None, :])[None, None]
     reads = torch.from_numpy(layout.reads).to(device)[:, None, segment][..., segment]
     causal = index[:, None] >= index[None, :]
-    plain = layout.config.local_window == "segment"
+    plain = layout.config.own_segment
     together = same_segment if plain else block[:, None] == block[None, :]
     return Masks(
         own=(kind == Kind.CONTENT) & together & causal,

@@ -1,6 +1,7 @@
 """The fast forward for encoding: segments on their own, no gradients.
 
-Within a segment hierarchical and flat mode are the same, and nothing outside it is read. P2 over each earlier block is
+Within a segment hierarchical and flat mode are the same, and nothing outside it is read. Where the segment is the local
+window, that is causal softmax over its content and sink. Else P2 over each earlier block is
 ordinary attention to that block alone, so each is a product of few keys with all later queries; P0 is small. Logits and
 softmaxes are in fp32, weights times values in the dtype of the values. On a processor without matrix units this was a
 fifth faster than a call of torch's fused attention for each earlier block, in bfloat16 and in fp32.
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hierlandmark.layout import Kind, Layout
-from hierlandmark.ops.blockwise import MASKED, pick
+from hierlandmark.ops.blockwise import MASKED, own_tokens, pick
 
 
 def segment_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale: float) -> Tensor:
@@ -35,9 +36,8 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale:
     queries = q.unflatten(1, (H_kv, rep)).transpose(2, 3).float().mul(scale).reshape(B * H_kv, P * rep, D)
     keys = k.float().contiguous().view(B * H_kv, P, D)
     values = v.contiguous().view(B * H_kv, P, D)
-    if config.local_window == "segment":
-        seen = content.flatten(1) | (kind == Kind.SINK).flatten(1)
-        hidden = ~(seen.unsqueeze(1) & torch.ones(P, P, dtype=torch.bool, device=q.device).tril())  # (1 or B, P, P)
+    if config.own_segment:
+        hidden = ~own_tokens(kind.flatten(1))  # (1 or B, P, P)
         logits = (queries @ keys.transpose(1, 2)).view(B, H_kv, P, rep, P)
         p = logits.masked_fill_(hidden[:, None, :, None], MASKED).softmax(-1).view(B * H_kv, P * rep, P)
         return _by_head(p.to(v.dtype) @ values, q)

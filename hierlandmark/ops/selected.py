@@ -16,7 +16,7 @@ from torch import Tensor
 from hierlandmark.config import Mode, RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops import Impl, landmark_attention
-from hierlandmark.ops.blockwise import MASKED, pick
+from hierlandmark.ops.blockwise import MASKED, own_tokens, pick
 from hierlandmark.ops.fused import landmark_attention_fused, preferred, why_not
 from hierlandmark.ops.inputs import inputs_of
 from hierlandmark.ops.picks import MOST_BLOCKS, picks_of
@@ -150,9 +150,7 @@ class _Grid:
         blocks = kind.unflatten(-1, shape[3:5])
         self.content, landmark = blocks == Kind.CONTENT, blocks == Kind.LANDMARK  # (B, S, nb, bs)
         self.has_block = landmark.any(-1)
-        # what a query sees of its own segment where that is its local window: (B, S, P, P)
-        seen = self.content.flatten(2) | (kind == Kind.SINK)
-        self.plain = seen.unsqueeze(2) & torch.ones(kind.shape[2:] * 2, dtype=torch.bool, device=k.device).tril()
+        self.kind = kind
         self.reads = torch.from_numpy(layout.reads).to(k.device) & gate.any(-1)[:, None]  # (B, S, S)
         self.landmark_keys = pick(self.keys, landmark)  # (B, H_kv, S, nb, D)
         self.gate_keys = pick(self.keys.flatten(3, 4), gate)  # (B, H_kv, S, D)
@@ -162,9 +160,9 @@ class _Grid:
         B, H, P, D = q.shape
         keys = self.keys[:, :, s]  # (B, H_kv, nb, bs, D)
         H_kv, nb, bs = keys.shape[1:4]
-        if self.layout.config.local_window == "segment":
+        if self.layout.config.own_segment:
             logits = _products(q.reshape(B, H_kv, -1, D), keys.flatten(2, 3)).view(B, H, P, P) * scale
-            return logits.masked_fill(~self.plain[:, s, None], MASKED).logsumexp(-1)
+            return logits.masked_fill(~own_tokens(self.kind[:, s]).unsqueeze(1), MASKED).logsumexp(-1)
         q = q.view(B, H_kv, H // H_kv, nb, bs, D)
         own = _products(q.transpose(2, 3).flatten(3, 4), keys).unflatten(3, (-1, bs)).transpose(2, 3)
         causal = torch.ones(bs, bs, dtype=torch.bool, device=q.device).tril()
@@ -199,7 +197,7 @@ def _read(
     M = int(np.flatnonzero(grid.layout.reads[:, s].any(0))[-1]) + 1
     H_kv, nb = grid.keys.shape[1], grid.keys.shape[3]
     # queries, and the first and one past the last of the segments that they look into
-    asks = [(q, 0, M)] if q_older is None or not s - 1 else [(q_older, 0, min(M, s - 1)), (q, s - 1, M)]
+    asks = [(q, 0, M)] if q_older is None or s == 1 else [(q_older, 0, min(M, s - 1)), (q, s - 1, M)]
     asks = [(of.reshape(B, H_kv, -1, D), first, last) for of, first, last in asks if first < last]
 
     def products(keys: Tensor) -> Tensor:

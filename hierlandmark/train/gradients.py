@@ -35,19 +35,21 @@ from hierlandmark.train.run import load_trainable, start_from
 from hierlandmark.train.tokens import read_tokens
 
 
-def check_attention(core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequence[Impl]) -> Iterator[dict[str, Any]]:
+def check_attention(
+    core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequence[Impl], *, recency: bool = False
+) -> Iterator[dict[str, Any]]:
     """Each layer's attention, with what the network gives it: errors against the fp64 reference.
 
     Returns:
         One row a layer and implementation: `rms`, the root mean square of the error over that of the exact tensor, for
-        the output and the gradients of q, q_far, k and v.
+        the output and the gradients of q, q_far, k and v, and with recency of q_older.
     """
     calls: list[dict[str, Any]] = []
     hidden = core.hidden
     # this network's forward pass alone is listened to
     core.hidden = lambda ids, kinds, places, attend: hidden(ids, kinds, places, _Recorder(attend, calls))  # type: ignore[method-assign,assignment]
     try:
-        gradients(core, batch, mode)
+        gradients(core, batch, mode, recency=recency)
     finally:
         del core.hidden
     for layer, call in enumerate(calls):
@@ -56,7 +58,7 @@ def check_attention(core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequenc
             actual = _attend(call, batch, mode, impl, None)
             errors = {
                 name: float((a.double() - e).square().mean().sqrt() / e.square().mean().sqrt().clamp_min(1e-30))
-                for name, a, e in zip(("out", "dq", "dq_far", "dk", "dv"), actual, exact, strict=True)
+                for name, a, e in zip(("out", "dq", "dq_far", "dk", "dv", "dq_older"), actual, exact, strict=False)
             }
             yield {"layer": layer, "impl": impl, "mode": mode, "rms": {n: round(x, 6) for n, x in errors.items()}}
 
@@ -70,17 +72,22 @@ class _Recorder:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`."""
-        reach = self.inner.reach or self.inner.layout.config.segment_size
+        size = self.inner.layout.config.segment_size
+        reach = self.inner.reach or size
+        angles = self.inner.rope.angles(layer, reach, q.device)
+        if self.inner.recency:
+            angles = (*angles, *self.inner.rope.angles(layer, reach + size, q.device))
         with torch.no_grad():
-            near, far, _, keys = far_queries(q, k, v, *self.inner.rope.angles(layer, reach, q.device))
-        call: dict[str, Any] = {"tensors": [near, far, keys, v.detach()], "scale": scale}
+            near, far, older, keys = far_queries(q, k, v, *angles)
+        tensors = [near, far, keys, v.detach()]
+        call: dict[str, Any] = {"tensors": tensors if older is None else [*tensors, older], "scale": scale}
         out: Tensor = self.inner.attend(layer, q, k, v, scale)
         out.register_hook(lambda grad: call.update(grad=grad.detach()))
         self.calls.append(call)
         return out
 
 
-def gradients(core: LandmarkCore, batch: Batch, mode: Mode) -> dict[str, Tensor]:
+def gradients(core: LandmarkCore, batch: Batch, mode: Mode, *, recency: bool = False) -> dict[str, Tensor]:
     """Gradient of the loss for every trained tensor, fp32 on the CPU, computed as in a training step."""
     core.zero_grad(set_to_none=True)
     device = core.rows.device.type
@@ -88,7 +95,7 @@ def gradients(core: LandmarkCore, batch: Batch, mode: Mode) -> dict[str, Tensor]
         torch.compiler.set_stance("force_eager"),
         torch.autocast(device, dtype=torch.bfloat16, enabled=core.dtype == torch.bfloat16),
     ):
-        loss, _ = batch_loss(core, batch, mode, retrieval_heads(core, 6), 1.0)
+        loss, _ = batch_loss(core, batch, mode, retrieval_heads(core, 6), 1.0, recency=recency)
         loss.backward()
     return {name: p.grad.float().cpu() for name, p in trained_tensors(core).items() if p.grad is not None}
 
@@ -114,8 +121,11 @@ def _off_one(ratio: float) -> float:
 
 def _attend(call: dict[str, Any], batch: Batch, mode: Mode, impl: Impl, dtype: torch.dtype | None) -> list[Tensor]:
     leaves = [x.detach().to(dtype or x.dtype).requires_grad_() for x in call["tensors"]]
-    q, q_far, k, v = leaves
-    out = landmark_attention(q, k, v, batch.layout, mode=mode, scale=call["scale"], q_far=q_far, impl=impl, finite=True)
+    q, q_far, k, v, *older = leaves
+    out = landmark_attention(
+        q, k, v, batch.layout, mode=mode, scale=call["scale"], q_far=q_far, q_older=older[0] if older else None,
+        impl=impl, finite=True,
+    )  # fmt: skip
     return [out.detach(), *torch.autograd.grad(out, leaves, call["grad"].to(out.dtype))]
 
 
@@ -143,17 +153,24 @@ def main() -> None:
     core, tokenizer = load(given.device)
     read, talks = read_tokens(tokenizer, given.text, given.chats)
     corpus = build_corpus(read, tokenizer, lambda question: ask_prompt(tokenizer, question), talks)
-    batch = build_batch(corpus, layout, Shape(1, given.segments - 2, 2), np.random.default_rng(0))
+    # only a text in order knows recency
+    recency = start is not None and start.meta.recency
+    shape = Shape(1, given.segments, 0) if recency else Shape(1, given.segments - 2, 2)
+    batch = build_batch(corpus, layout, shape, np.random.default_rng(0))
     ways: list[Impl] = ["fused", "blockwise"] if given.device.startswith("cuda") else ["blockwise"]
     modes: list[Mode] = ["hierarchical", "flat"]
     for mode in modes:
-        for row in check_attention(core, batch, mode, ways):
+        for row in check_attention(core, batch, mode, ways, recency=recency):
             _print(row)
+
     # fp32 in all of it: what `load` makes for a CPU
-    exact = gradients(load("cpu")[0].to(given.device), batch, "hierarchical")
-    _print({"network": "as trained", **compare(gradients(core, batch, "hierarchical"), exact)})
+    def of(core: LandmarkCore) -> dict[str, Tensor]:
+        return gradients(core, batch, "hierarchical", recency=recency)
+
+    exact = of(load("cpu")[0].to(given.device))
+    _print({"network": "as trained", **compare(of(core), exact)})
     core.residual_dtype = core.dtype
-    _print({"network": "hidden states in the weights' dtype", **compare(gradients(core, batch, "hierarchical"), exact)})
+    _print({"network": "hidden states in the weights' dtype", **compare(of(core), exact)})
 
 
 def _print(row: dict[str, Any]) -> None:

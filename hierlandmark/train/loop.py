@@ -131,6 +131,8 @@ class TrainConfig:
                     math.isfinite(value) and right(value)
                 ):
                     raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
+        if self.gates and (self.stream_share == 1 or self.search_share == 1):
+            raise InvalidArgument("expected steps with readers with gates, got a stream_share or search_share of 1")
         if self.freeze_below and (self.search_share or self.votes):
             raise InvalidArgument(
                 f"expected neither a search_share nor votes with freeze_below, got {self.search_share!r} and "
@@ -380,7 +382,7 @@ def train(
             if layers:
                 row |= {"layers": layers}
                 if isinstance(batch, Batch) and mode != SEARCH and plain is None:
-                    row |= {"hidden": hidden_norms(core, batch, mode)}
+                    row |= {"hidden": hidden_norms(core, batch, mode, recency=config.recency and batch.stream)}
             optimizer.zero_grad(set_to_none=True)
             rows.append(row)
             with (folder / LOG).open("a") as log:

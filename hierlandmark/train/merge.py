@@ -22,7 +22,7 @@ def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, 
     """Write the adapter that lies so far from `first` to `second`, factor by factor of the LoRA; heads are `second`'s.
 
     Args:
-        first, second: adapter folders of one base, layout, rank and attention.
+        first, second: adapter folders of one base, layout, rank, attention and recency.
         below: share of `second` in layers under `layer`, and in the two rows.
         above: share of `second` from `layer` on.
 
@@ -34,6 +34,8 @@ def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, 
         raise InvalidArgument(f"expected shares from 0 to 1, got {below!r} and {above!r}")
     one, other = Adapter.load(first), Adapter.load(second)
     _check_alike(first, one, second, other)
+    if one.meta.recency != other.meta.recency:
+        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in recency")
     first_w, second_w = one.weights, other.weights
     shapes = [{name: tensor.shape for name, tensor in weights.lora.items()} for weights in (first_w, second_w)]
     if shapes[0] != shapes[1] or first_w.scale != second_w.scale:
@@ -75,8 +77,8 @@ def with_search(first: Path, second: Path, out: Path) -> Path:
 
 
 def _check_alike(first: Path, one: Adapter, second: Path, other: Adapter) -> None:
-    if any(getattr(one.meta, name) != getattr(other.meta, name) for name in ("base", "layout", "attention", "recency")):
-        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in base, layout, attention or recency")
+    if any(getattr(one.meta, name) != getattr(other.meta, name) for name in ("base", "layout", "attention")):
+        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in base, layout or attention")
 
 
 def _lora_config(folder: Path) -> dict[str, Any]:

@@ -97,6 +97,12 @@ def train_adapter(
     device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     start = Adapter.load(init) if init is not None else None
     state = _resumed(folder) if resume else None
+    # distances that were learned stay, as the layout does
+    inherited = start is not None and start.meta.recency and config.attention == "landmark"
+    if config.recency and not config.stream_share and not inherited and not resume:
+        raise InvalidArgument("expected a stream_share with recency: only texts read in order know it")
+    if inherited:
+        config = replace(config, recency=True)
     if not resume and (found := read_state(folder)) is not None:
         raise InvalidArgument(f"{str(folder)!r} holds a run of {found['step']} steps; give --resume, or another --out")
     if layout is None:

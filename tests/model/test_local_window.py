@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from hierlandmark import LayoutConfig, Memory, RecallConfig
+from hierlandmark.errors import ModelMismatch
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.messages import Message
 from hierlandmark.model.generate import push
+from hierlandmark.model.window import Window
+from hierlandmark.ops import threads
 from hierlandmark.recall import Source
 from hierlandmark.store import InMemoryStore, MessageRun
 from hierlandmark.testing import SMALL, tiny_model
@@ -57,7 +60,7 @@ def test_a_window_over_a_store_is_the_training_form(model, mode):
     torch.testing.assert_close(found.view(-1), wanted, rtol=1e-4, atol=2e-5)
 
 
-def test_a_text_of_one_segment_is_read_as_the_base_reads_it(model):
+def test_both_windows_read_the_first_block_alike_and_no_more(model):
     # landmarks aside: up to the first of them the two are the same
     first = PLAIN.block_size - 2
     tokens = list(range(first))
@@ -75,3 +78,38 @@ def test_a_memory_is_bound_to_it(model, tmp_path):
         hits = memory.search("message 3", 2).hits
     with Memory.open(path, model=tiny_model(layout=PLAIN)) as memory:
         assert memory.search("message 3", 2).hits == hits
+    with pytest.raises(ModelMismatch):
+        Memory.open(path, model=tiny_model(layout=SMALL))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"exclude_unset": True}, {"exclude_defaults": True}, {"include": {"sink"}}, {"exclude": {"local_window"}}],
+    ids=str,
+)
+def test_a_layout_is_written_with_pydantic_s_own_options(options):
+    assert "local_window" not in LayoutConfig(sink=False).model_dump(**options)
+    assert LayoutConfig(sink=False).model_dump(**options)["sink"] is False
+
+
+def test_a_token_by_itself_attends_on_one_thread(model, monkeypatch):
+    found = []
+    real = Window._attend
+
+    def attend(window, layer, *tensors):
+        found.append((window._new, torch.get_num_threads()))
+        return real(window, layer, *tensors)
+
+    monkeypatch.setattr(Window, "_attend", attend)
+    if threads._setting() is None:
+        pytest.skip("torch runs on another OpenMP, or on none")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        window = model.window(None)
+        with torch.inference_mode():
+            push(model.core, window, [1, 2, 3])
+            push(model.core, window, [4])
+    finally:
+        torch.set_num_threads(before)
+    assert {n for new, n in found if new > 1} == {2} and {n for new, n in found if new == 1} == {1}

@@ -12,10 +12,10 @@ from hierlandmark.ops.threads import SHARED, alone, together
 
 @pytest.fixture(autouse=True)
 def three() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
     if threads._setting() is None:
         pytest.skip("torch runs on another OpenMP, or on none")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)
 
@@ -43,10 +43,13 @@ def test_all_of_them_for_a_large_table() -> None:
 
 def test_inside_of_itself() -> None:
     with alone():
+        with together(SHARED + 1), alone():
+            assert torch.get_num_threads() == 1
         with alone():
             assert torch.get_num_threads() == 1
         with together(SHARED + 1):
             assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 3
 
 
 def test_a_thread_that_begins_meanwhile_has_all() -> None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hierlandmark import LandmarkModel
+from hierlandmark import LandmarkModel, LayoutConfig
 from hierlandmark.cli import app
-from hierlandmark.errors import InvalidArgument
+from hierlandmark.errors import AdapterInvalid, InvalidArgument
 from hierlandmark.layout import Layout
 from hierlandmark.model.adapter import Adapter
 from hierlandmark.testing import SMALL, tiny_model
 from hierlandmark.train.loop import TrainConfig
+from hierlandmark.train.merge import merge_adapters, with_search
+from hierlandmark.train.run import train_adapter
 
 CAPACITY = SMALL.segment_capacity
 
@@ -66,6 +68,29 @@ def test_a_run_is_told_and_its_adapter_says_so(base_folder, texts, tmp_path):
     capacity = meta.layout.segment_capacity
     assert told[: 2 * capacity - 1] == pytest.approx(without[: 2 * capacity - 1], abs=1e-4)
     assert told[2 * capacity :] != pytest.approx(without[2 * capacity :], abs=1e-4)
+
+
+def test_a_run_from_it_keeps_the_distances_and_merges_know_them(base_folder, texts, tmp_path):
+    config = TrainConfig(steps=1, tokens=512, lengths=(256,), rank=2, stream_share=0.5, recency=True, votes=0.3)
+    layout = LayoutConfig(block_size=16, blocks_per_segment=4, local_window="segment")
+
+    def trained(name, config, init=None):
+        return train_adapter(
+            str(base_folder), texts=[texts[0]], chats=[], folder=tmp_path / name, config=config, device="cpu",
+            layout=None if init else layout, init=init,
+        )  # fmt: skip
+
+    first = trained("first", config)
+    # nothing said of it, and no text in order to learn it from
+    second = trained("second", replace(config, recency=False, stream_share=0.0), init=first)
+    assert Adapter.load(second).meta.recency and Adapter.load(second).meta.layout == layout
+    with pytest.raises(InvalidArgument, match="stream_share"):
+        trained("third", replace(config, stream_share=0.0))
+    without = trained("without", replace(config, recency=False))
+    with pytest.raises(AdapterInvalid, match="recency"):
+        merge_adapters(first, without, tmp_path / "merged", above=0.5, layer=1)
+    # what only searches reads nothing in order
+    assert Adapter.load(with_search(first, without, tmp_path / "both")).meta.recency
 
 
 def test_it_needs_landmarks():
