@@ -92,9 +92,11 @@ def existing_memory(db: Path, namespace: str, model: str | None = None, adapter:
     """Open a database that is there: a mistyped path must not leave an empty file behind."""
     if not db.exists():
         raise InvalidArgument(f"no database at {str(db)!r}; make one with `hierlandmark add FILE --db {db}`")
+    from hierlandmark.store.opening import may_be_written
+
     is_default = model is None and adapter == "default"
-    writable = os.access(db, os.W_OK) and os.access(db.parent, os.W_OK)
-    return open_memory(db, namespace, None if is_default else load_model(model, adapter), read_only=not writable)
+    loaded = None if is_default else load_model(model, adapter)
+    return open_memory(db, namespace, loaded, read_only=not may_be_written(db))
 
 
 def parse_lengths(text: str) -> list[int]:

@@ -61,6 +61,11 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
     return writer, reader
 
 
+def may_be_written(path: Path) -> bool:
+    """Whether this process may write the file and, for the log that stands beside it, its folder."""
+    return _may(path, os.W_OK) and _may(path.parent, os.W_OK)
+
+
 def _may(path: Path, mode: int) -> bool:
     """Whether this process may, as the user that it acts for."""
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
@@ -74,7 +79,7 @@ def _read_only_named(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in _READ_ONLY or not _may(path, os.R_OK):
             raise
-        if _may(path, os.W_OK) and _may(path.parent, os.W_OK):
+        if may_be_written(path):
             # it cannot be opened for another reason
             raise
         raise StoreNotWritable(
