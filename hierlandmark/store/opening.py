@@ -20,11 +20,16 @@ _PAUSE = 0.01
 
 
 def file_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a file; `InvalidArgument` for what SQLite would not take for one."""
+    """The path of a file; `InvalidArgument` for what SQLite would not take for one, and for a folder."""
     text = os.fspath(path)
     if text in ("", ":memory:") or "\0" in text:
         raise InvalidArgument(f"path must name a file, came {text!r}; for a store in memory use InMemoryStore")
-    return Path(text)
+    file = Path(text)
+    if file.is_dir():
+        raise InvalidArgument(
+            f"path must name a file, came the folder {text!r}; name a file in it, such as {str(file / 'memory.db')!r}"
+        )
+    return file
 
 
 def open_existing(path: Path, timeout: float = 60.0) -> Database:
