@@ -88,10 +88,33 @@ def open_memory(
     return Memory.open(db, namespace, model=model, config=MemoryConfig(keep=keep), read_only=read_only)
 
 
-def existing_memory(db: Path, namespace: str, model: str | None = None, adapter: str = "default") -> "Memory":
-    """Open a database that is there: a mistyped path must not leave an empty file behind."""
+def check_database(db: Path) -> None:
+    """Before a model or what runs it is loaded: is there a database at this path?
+
+    Raises:
+        InvalidArgument: nothing is there, or a folder.
+        StoreCorrupt, StoreTooNew: a file that cannot be used.
+    """
     if not db.exists():
         raise InvalidArgument(f"no database at {str(db)!r}; make one with `hierlandmark add FILE --db {db}`")
+    from hierlandmark.store import SQLiteStore
+
+    # a file without a byte holds nothing that could be wrong
+    if db.is_dir() or db.stat().st_size:
+        SQLiteStore.peek(db)
+
+
+def check_place(db: Path) -> None:
+    """As `check_database`, for a command that makes one where there is none: then its folder is there."""
+    if db.exists():
+        check_database(db)
+    elif not db.parent.is_dir():
+        raise InvalidArgument(f"no folder {str(db.parent)!r} to make the database {db.name!r} in; make it first")
+
+
+def existing_memory(db: Path, namespace: str, model: str | None = None, adapter: str = "default") -> "Memory":
+    """Open a database that is there: a mistyped path must not leave an empty file behind."""
+    check_database(db)
     from hierlandmark.store.opening import may_be_written
 
     is_default = model is None and adapter == "default"

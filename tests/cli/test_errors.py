@@ -115,3 +115,33 @@ def test_a_message_without_text_is_named_with_its_file_and_nothing_is_made(cli, 
     assert done.exit_code == 2
     assert "bad.jsonl: message 1 of conversation 'c' has no text" in done.stderr
     assert not (tmp_path / "m.db").exists()
+
+
+# words of each command, and what a path that is none comes to without torch
+CHECKED = """
+import sys
+from pathlib import Path
+from typer.testing import CliRunner
+from hierlandmark.cli import app
+
+existing = [["search", "q"], ["ask", "q"], ["forget", "1"], ["info"], ["index"], ["reencode"]]
+making = [["add", "chat.jsonl"], ["chat"], ["demo"], ["eval", "retrieval", "chat.jsonl"]]
+said = {"none.db": "InvalidArgument: no database at 'none.db'", "folder": "InvalidArgument: path must name a file"}
+said |= {"note.db": "StoreCorrupt: ", "none/m.db": "InvalidArgument: no"}
+for command in existing + making:
+    for db, wanted in said.items():
+        if command in making and db == "none.db":
+            continue
+        for more in ([], ["--model", "some"]) if command != ["info"] else ([],):
+            done = CliRunner().invoke(app, [*command, "--db", db, *more])
+            assert done.exit_code == 2 and done.stderr.startswith(f"hierlandmark: {wanted}"), (command, db, done.stderr)
+assert sorted(map(str, Path().iterdir())) == ["chat.jsonl", "folder", "note.db"]
+print(sorted({"torch", "transformers", "hierlandmark.memory"} & set(sys.modules)))
+"""
+
+
+def test_a_path_is_checked_before_torch_is_imported(chat_file, tmp_path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "note.db").write_text("no database " * 99)
+    done = subprocess.run([sys.executable, "-c", CHECKED], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
