@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from hierlandmark.config import RecallConfig
     from hierlandmark.memory import Memory
     from hierlandmark.model import LandmarkModel
 
@@ -120,6 +121,24 @@ def existing_memory(db: Path, namespace: str, model: str | None = None, adapter:
     is_default = model is None and adapter == "default"
     loaded = None if is_default else load_model(model, adapter)
     return open_memory(db, namespace, loaded, read_only=not may_be_written(db))
+
+
+def recall_config(**options: Any) -> "RecallConfig":
+    """What a query opens and reads, by those options that are given; the bounds are those of `RecallConfig`.
+
+    Raises:
+        InvalidArgument: one is outside its bounds.
+    """
+    from pydantic import ValidationError
+
+    from hierlandmark.config import RecallConfig
+
+    try:
+        return RecallConfig(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        bounds = first["msg"].removeprefix("Input should be ")
+        raise InvalidArgument(f"expected --{first['loc'][0]} to be {bounds}, got {first['input']!r}") from error
 
 
 def parse_lengths(text: str) -> list[int]:
