@@ -15,6 +15,7 @@ from hierlandmark.cli.options import (
     ModeOption,
     NamespaceOption,
     WhyOption,
+    check_place,
     existing_memory,
     load_model,
     open_memory,
@@ -71,6 +72,7 @@ def chat(
     adapter: AdapterOption = "default",
 ) -> None:
     """Talk to the memory: each turn is answered from it and added to it. End with /exit or end of input."""
+    check_place(db)
     prompt = "> " if sys.stdin.isatty() else ""
     with open_memory(db, namespace, load_model(model, adapter)) as memory:
         while (line := _line(prompt)) is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hierlandmark.cli.options import AdapterOption, ModelOption, load_model, open_memory
+from hierlandmark.cli.options import AdapterOption, ModelOption, check_place, load_model, open_memory
 from hierlandmark.cli.output import progress, short, show_cost, show_hits, show_trace
 from hierlandmark.errors import InvalidArgument
 
@@ -37,6 +37,8 @@ def demo(
         with open_memory(db, NAMESPACE, loaded) as memory:
             read(memory, loaded, question or [], reread)
         return
+    if db:
+        check_place(db)
     asked = question or _questions(file, questions)
     db = db or Path(mkdtemp(prefix="hierlandmark-demo-")) / "demo.db"
     write(file, db, load_model(model, adapter))

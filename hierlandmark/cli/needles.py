@@ -17,6 +17,7 @@ from hierlandmark.cli.options import (
     OutOption,
     load_model,
     parse_lengths,
+    recall_config,
 )
 from hierlandmark.cli.output import progress, write_json
 from hierlandmark.errors import InvalidArgument
@@ -72,19 +73,14 @@ def needles(
 ) -> None:
     """RULER's needle tasks and the passkey through recall, in each mode over the same memory."""
     wanted = parse_lengths(lengths)
-    from hierlandmark.config import RecallConfig
     from hierlandmark.eval.needle_rows import ratios, rows, table
     from hierlandmark.eval.needles import Plan, evaluate_needles, is_final, key_of
     from hierlandmark.eval.tasks import default_tasks
 
     if filler is not None and not filler.is_file():
         raise InvalidArgument(f"expected --filler to name a file, got {str(filler)!r}")
-    if threshold is not None and not 0 <= threshold < 1:
-        raise InvalidArgument(f"expected a threshold from 0 to under 1, got {threshold!r}")
-    if min(one for one in (1, segments, blocks) if one is not None) < 1:
-        raise InvalidArgument(f"expected segments and blocks of at least 1, got {segments!r} and {blocks!r}")
     options = {"segments": segments, "blocks": blocks, "granularity": granularity, "threshold": threshold}
-    recall = RecallConfig(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+    recall = recall_config(**options)
     plan = Plan(
         tasks=tasks.split(",") if tasks else default_tasks(filler is not None),
         lengths=wanted,

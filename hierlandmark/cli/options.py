@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from hierlandmark.config import RecallConfig
     from hierlandmark.memory import Memory
     from hierlandmark.model import LandmarkModel
 
@@ -88,13 +89,56 @@ def open_memory(
     return Memory.open(db, namespace, model=model, config=MemoryConfig(keep=keep), read_only=read_only)
 
 
-def existing_memory(db: Path, namespace: str, model: str | None = None, adapter: str = "default") -> "Memory":
-    """Open a database that is there: a mistyped path must not leave an empty file behind."""
+def check_database(db: Path) -> None:
+    """Before a model or what runs it is loaded: is there a database at this path?
+
+    Raises:
+        InvalidArgument: nothing is there, or a folder.
+        StoreCorrupt, StoreTooNew: a file that cannot be used.
+    """
     if not db.exists():
         raise InvalidArgument(f"no database at {str(db)!r}; make one with `hierlandmark add FILE --db {db}`")
+    from hierlandmark.store import SQLiteStore
+
+    # a file without a byte holds nothing that could be wrong
+    if db.is_dir() or db.stat().st_size:
+        SQLiteStore.peek(db)
+
+
+def check_place(db: Path) -> None:
+    """As `check_database`, for a command that makes one where there is none: then its folder is there."""
+    if db.exists():
+        check_database(db)
+    elif not db.parent.is_dir():
+        raise InvalidArgument(f"no folder {str(db.parent)!r} to make the database {db.name!r} in; make it first")
+
+
+def existing_memory(db: Path, namespace: str, model: str | None = None, adapter: str = "default") -> "Memory":
+    """Open a database that is there: a mistyped path must not leave an empty file behind."""
+    check_database(db)
+    from hierlandmark.store.opening import may_be_written
+
     is_default = model is None and adapter == "default"
-    writable = os.access(db, os.W_OK) and os.access(db.parent, os.W_OK)
-    return open_memory(db, namespace, None if is_default else load_model(model, adapter), read_only=not writable)
+    loaded = None if is_default else load_model(model, adapter)
+    return open_memory(db, namespace, loaded, read_only=not may_be_written(db))
+
+
+def recall_config(**options: Any) -> "RecallConfig":
+    """What a query opens and reads, by those options that are given; the bounds are those of `RecallConfig`.
+
+    Raises:
+        InvalidArgument: one is outside its bounds.
+    """
+    from pydantic import ValidationError
+
+    from hierlandmark.config import RecallConfig
+
+    try:
+        return RecallConfig(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        bounds = first["msg"].removeprefix("Input should be ")
+        raise InvalidArgument(f"expected --{first['loc'][0]} to be {bounds}, got {first['input']!r}") from error
 
 
 def parse_lengths(text: str) -> list[int]:

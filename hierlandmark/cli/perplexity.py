@@ -18,6 +18,7 @@ from hierlandmark.cli.options import (
     OutOption,
     load_model,
     parse_lengths,
+    recall_config,
 )
 from hierlandmark.cli.output import progress, write_json
 from hierlandmark.errors import InvalidArgument
@@ -262,13 +263,13 @@ def work(
 ) -> None:
     """Keys scored, FLOPs and bytes of attention for one more token, by formula, for each kind of attention."""
     wanted = parse_lengths(lengths)
-    if min(blocks, segments, *wanted) < 1:
-        raise InvalidArgument("expected lengths, blocks and segments of at least 1")
-    from hierlandmark.config import RecallConfig
+    if min(wanted) < 1:
+        raise InvalidArgument(f"expected lengths of at least 1, got {min(wanted)!r}")
+    select = recall_config(segments=segments, blocks=blocks)
     from hierlandmark.eval.work import decoding, full
 
     loaded = load_model(model, adapter)
-    shape, select = _shape(loaded), RecallConfig(segments=segments, blocks=blocks)
+    shape = _shape(loaded)
     rows = []
     for length in wanted:
         kinds = {"full": full(shape, length)}

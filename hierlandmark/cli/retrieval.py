@@ -19,6 +19,7 @@ from hierlandmark.cli.options import (
     ModelOption,
     OutOption,
     SearchMode,
+    check_place,
     load_model,
     open_memory,
     parse_lengths,
@@ -85,6 +86,8 @@ def retrieval(
         raise InvalidArgument(f"expected k of at least 1, got {k!r}")
     if file is None and scale is None:
         raise InvalidArgument("expected a FILE with questions, or --scale")
+    if db:
+        check_place(db)
     sizes = parse_lengths(scale) if scale else []
     _check(page, sizes, width)
     names, scaled, missing = _names(rows, mode, file is not None, bool(sizes))

@@ -12,6 +12,8 @@ from hierlandmark.cli.options import (
     KeepOption,
     ModelOption,
     NamespaceOption,
+    check_database,
+    check_place,
     existing_memory,
     load_model,
     open_memory,
@@ -35,6 +37,7 @@ def add(
     adapter: AdapterOption = "default",
 ) -> None:
     """Add the messages of files to a memory: all of them, or none when one is faulty."""
+    check_place(db)
     from hierlandmark.chats import read_chats
 
     # every file is read before the model is loaded or the database touched
@@ -93,11 +96,10 @@ def reencode(
     db: DbOption, keep: KeepOption = None, model: ModelOption = None, adapter: AdapterOption = "default"
 ) -> None:
     """Make all keys and values of a database again from its text, for another model, adapter or --keep."""
+    check_database(db)
     from hierlandmark.config import MemoryConfig
     from hierlandmark.memory import Memory
 
-    if not db.exists():
-        raise InvalidArgument(f"no database at {str(db)!r}")
     with progress("tokens") as update:
         report = Memory.reencode(db, model=load_model(model, adapter), config=MemoryConfig(keep=keep), progress=update)
     typer.echo(f"encoded {report.messages:,} messages, {report.tokens:,} tokens, again in {report.seconds:.1f} s")

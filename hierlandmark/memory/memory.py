@@ -168,7 +168,7 @@ class Memory(IndexVerbs, AsyncVerbs):
             progress: called with tokens done and tokens in all.
 
         Raises:
-            InvalidMessage: empty, too long, not UTF-8, or a mapping with another key.
+            InvalidMessage: empty, too long, not UTF-8, a field of another type, or a mapping with another key.
             DuplicateMessageId: an id is there already, or twice in `messages`.
             StoreNotWritable: read-only folder, full disk, locked database.
         """

@@ -271,7 +271,8 @@ def going_on(
             seen[message_id, at] = sum(parts.get(message_id, 0.0) for parts in found[at])
         wanted = {(message_id, at + step, step) for message_id, at, step in wanted if seen[message_id, at]}
     out: dict[MessageId, float] = {}
-    for (message_id, _), share in seen.items():
+    # in text order: that of a set of strings is another in each process, and would change the last digit of a sum
+    for (message_id, _), share in sorted(seen.items(), key=lambda item: item[0][1]):
         if share:
             out[message_id] = out.get(message_id, 0.0) + share
     return out

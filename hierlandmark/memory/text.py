@@ -12,6 +12,15 @@ from hierlandmark.model import LandmarkModel
 from hierlandmark.model.prompts import render
 from hierlandmark.store.protocol import MessageRun
 
+# what each field of a message is
+_FIELDS = {
+    "id": "an integer or a string",
+    "role": "a string, such as 'user'",
+    "content": "a string",
+    "time": "a string, such as '2026-03-31T09:30:00+02:00', or None",
+    "metadata": "a mapping of strings to values",
+}
+
 
 def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> list[Message]:
     """Messages as models.
@@ -25,8 +34,8 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
         raise InvalidMessage(f"expected a list of messages, got {_short(messages)}: put one message in a list, too")
     out: list[Message] = []
     seen: set[tuple[type, Any]] = set()
-    for given in messages:
-        message = given if isinstance(given, Message) else _from_mapping(given)
+    for place, given in enumerate(messages):
+        message = given if isinstance(given, Message) else _from_mapping(given, place)
         check_text(message.content, f"the text of message {message.id!r}", max_bytes)
         for name in ("role", "time"):
             value = getattr(message, name)
@@ -40,12 +49,20 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
     return out
 
 
-def _from_mapping(given: Any) -> Message:
+def _from_mapping(given: Any, place: int) -> Message:
     try:
         fields = dict(given)
+    except (TypeError, ValueError) as error:
+        raise InvalidMessage(
+            f"expected messages[{place}] to be a Message or a mapping of {', '.join(Message.model_fields)}, got "
+            f"{_short(given)}"
+        ) from error
+    try:
         message = Message.model_validate(fields)
-    except (ValidationError, TypeError, ValueError) as error:
-        raise InvalidMessage(f"expected a message with id, role and content, got {_short(given)}: {error}") from error
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0])
+        got = _short(fields[name]) if name in fields else f"none in {_short(fields)}"
+        raise InvalidMessage(f"expected {name} of messages[{place}] to be {_FIELDS[name]}, got {got}") from error
     # a misspelt key would lose a time or metadata without a word
     if unknown := [key for key in fields if key not in Message.model_fields]:
         raise InvalidMessage(

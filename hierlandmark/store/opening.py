@@ -20,11 +20,16 @@ _PAUSE = 0.01
 
 
 def file_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a file; `InvalidArgument` for what SQLite would not take for one."""
+    """The path of a file; `InvalidArgument` for what SQLite would not take for one, and for a folder."""
     text = os.fspath(path)
     if text in ("", ":memory:") or "\0" in text:
         raise InvalidArgument(f"path must name a file, came {text!r}; for a store in memory use InMemoryStore")
-    return Path(text)
+    file = Path(text)
+    if file.is_dir():
+        raise InvalidArgument(
+            f"path must name a file, came the folder {text!r}; name a file in it, such as {str(file / 'memory.db')!r}"
+        )
+    return file
 
 
 def open_existing(path: Path, timeout: float = 60.0) -> Database:
@@ -61,6 +66,11 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
     return writer, reader
 
 
+def may_be_written(path: Path) -> bool:
+    """Whether this process may write the file and, for the log that stands beside it, its folder."""
+    return _may(path, os.W_OK) and _may(path.parent, os.W_OK)
+
+
 def _may(path: Path, mode: int) -> bool:
     """Whether this process may, as the user that it acts for."""
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
@@ -74,7 +84,7 @@ def _read_only_named(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in _READ_ONLY or not _may(path, os.R_OK):
             raise
-        if _may(path, os.W_OK) and _may(path.parent, os.W_OK):
+        if may_be_written(path):
             # it cannot be opened for another reason
             raise
         raise StoreNotWritable(

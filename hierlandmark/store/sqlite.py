@@ -45,7 +45,7 @@ class SQLiteStore:
 
         Raises `ModelMismatch` when another model, adapter or layout wrote it; `StoreTooNew` when a later version did;
         `StoreCorrupt` when it cannot be read; `StoreNotWritable` when it cannot be written or, with `read_only`, is
-        not there.
+        not there; `InvalidArgument` for a folder.
         """
         self.spec = spec
         self.path = file_path(path)
@@ -59,7 +59,8 @@ class SQLiteStore:
     def peek(path: str | os.PathLike[str]) -> Header:
         """`Header(spec, schema_version)` of a database, whoever wrote it; the file is not changed.
 
-        Raises `StoreNotWritable` when there is no such file, `StoreCorrupt`, `StoreTooNew`.
+        Raises `StoreNotWritable` when there is no such file, `StoreCorrupt`, `StoreTooNew`, `InvalidArgument` for a
+        folder.
         """
         file = file_path(path)
         with named_errors(file):

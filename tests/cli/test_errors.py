@@ -5,8 +5,10 @@ import sys
 
 import pytest
 import typer
+from pydantic import Field
 from typer.testing import CliRunner
 
+from hierlandmark import config
 from hierlandmark.cli import app
 from hierlandmark.errors import StoreCorrupt
 from tests.fake_memory import FakeMemory
@@ -16,6 +18,8 @@ COMMANDS = [
     ["eval", "retrieval"], ["eval", "passkey"], ["eval", "needles"], ["eval", "perplexity"],
     ["eval", "work"],
 ]  # fmt: skip
+# as pydantic says it
+LEAST = "greater than or equal to"
 
 
 @pytest.mark.parametrize("command", [[], ["eval"], *COMMANDS], ids="-".join)
@@ -53,7 +57,12 @@ def test_every_command_is_in_the_list() -> None:
             ["eval", "needles", "--filler", "none.txt"],
             "InvalidArgument: expected --filler to name a file, got 'none.txt'",
         ),
-        (["eval", "needles", "--segments", "0"], "InvalidArgument: expected segments and blocks of at least 1, got 0"),
+        (["eval", "needles", "--segments", "0"], f"InvalidArgument: expected --segments to be {LEAST} 1, got 0"),
+        (["eval", "needles", "--blocks", "-2"], f"InvalidArgument: expected --blocks to be {LEAST} 1, got -2"),
+        (["eval", "needles", "--threshold", "nan"], "InvalidArgument: expected --threshold to be less than 1, got nan"),
+        (["eval", "needles", "--threshold", "-1"], f"InvalidArgument: expected --threshold to be {LEAST} 0, got -1.0"),
+        (["eval", "work", "--blocks", "0"], f"InvalidArgument: expected --blocks to be {LEAST} 1, got 0"),
+        (["eval", "work", "--lengths", "9,0"], "InvalidArgument: expected lengths of at least 1, got 0"),
         (["eval", "needles", "--workers", "0"], "InvalidArgument: expected at least one worker, got 0"),
         (["demo", "--file", "none.jsonl"], "InvalidArgument: no chat file at 'none.jsonl'"),
         (["train", "--out", "o"], "InvalidArgument: expected at least one --text or --chats"),
@@ -65,6 +74,17 @@ def test_named_error(filled, words: list[str], said: str) -> None:
     assert done.stderr.startswith(f"hierlandmark: {said}")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_bounds_of_what_a_query_reads_are_those_of_the_configuration(filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Narrow(config.RecallConfig):
+        blocks: int = Field(default=4, le=4)
+
+    monkeypatch.setattr(config, "RecallConfig", Narrow)
+    for command in ("needles", "work"):
+        done = filled("eval", command, "--blocks", "5")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == "hierlandmark: InvalidArgument: expected --blocks to be less than or equal to 4, got 5\n"
 
 
 def test_a_reading_command_makes_no_file(cli, tmp_path) -> None:
@@ -115,3 +135,33 @@ def test_a_message_without_text_is_named_with_its_file_and_nothing_is_made(cli, 
     assert done.exit_code == 2
     assert "bad.jsonl: message 1 of conversation 'c' has no text" in done.stderr
     assert not (tmp_path / "m.db").exists()
+
+
+# words of each command, and what a path that is none comes to without torch
+CHECKED = """
+import sys
+from pathlib import Path
+from typer.testing import CliRunner
+from hierlandmark.cli import app
+
+existing = [["search", "q"], ["ask", "q"], ["forget", "1"], ["info"], ["index"], ["reencode"]]
+making = [["add", "chat.jsonl"], ["chat"], ["demo"], ["eval", "retrieval", "chat.jsonl"]]
+said = {"none.db": "InvalidArgument: no database at 'none.db'", "folder": "InvalidArgument: path must name a file"}
+said |= {"note.db": "StoreCorrupt: ", "none/m.db": "InvalidArgument: no"}
+for command in existing + making:
+    for db, wanted in said.items():
+        if command in making and db == "none.db":
+            continue
+        for more in ([], ["--model", "some"]) if command != ["info"] else ([],):
+            done = CliRunner().invoke(app, [*command, "--db", db, *more])
+            assert done.exit_code == 2 and done.stderr.startswith(f"hierlandmark: {wanted}"), (command, db, done.stderr)
+assert sorted(map(str, Path().iterdir())) == ["chat.jsonl", "folder", "note.db"]
+print(sorted({"torch", "transformers", "hierlandmark.memory"} & set(sys.modules)))
+"""
+
+
+def test_a_path_is_checked_before_torch_is_imported(chat_file, tmp_path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "note.db").write_text("no database " * 99)
+    done = subprocess.run([sys.executable, "-c", CHECKED], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from hierlandmark.results import Cost
 from tests.fake_memory import FakeMemory
 
@@ -154,7 +156,9 @@ def test_ask_for_people(filled) -> None:
     assert "first token after 0.50 s" in done.stderr
 
 
-def test_a_file_that_may_not_be_written_is_opened_to_read(filled, monkeypatch) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each memory opened, whether it was to be read only."""
     opened: list[bool] = []
     plain = FakeMemory.open
 
@@ -163,9 +167,25 @@ def test_a_file_that_may_not_be_written_is_opened_to_read(filled, monkeypatch) -
         return plain(*args, **kwargs)
 
     monkeypatch.setattr(FakeMemory, "open", noting)
+    return opened
+
+
+def test_a_file_that_may_not_be_written_is_opened_to_read(filled, opened, monkeypatch) -> None:
     assert filled("search", "tea", "--db", "m.db", "--json").exit_code == 0
-    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr("os.access", lambda path, mode, **_: mode != os.W_OK)
     for words in (("search", "tea"), ("ask", "tea?"), ("info",)):
         done = filled(*words, "--db", "m.db", "--json")
         assert done.exit_code == 0, done.output
     assert opened[0] is False and all(opened[1:]) and len(opened) >= 4
+
+
+def test_who_a_process_acts_for_says_whether_a_file_may_be_written(filled, opened, monkeypatch) -> None:
+    """As the store asks it: not who started the process."""
+
+    def access(path: Path, mode: int, *, effective_ids: bool = False) -> bool:
+        return mode != os.W_OK or not effective_ids
+
+    monkeypatch.setattr("os.access", access)
+    monkeypatch.setattr("os.supports_effective_ids", {access})
+    assert filled("search", "tea", "--db", "m.db", "--json").exit_code == 0
+    assert opened == [True]

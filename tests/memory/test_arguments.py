@@ -1,5 +1,7 @@
 """Arguments of the wrong type or range: a named error before any work, and nothing changed."""
 
+from datetime import date
+
 import pytest
 
 from hierlandmark import InvalidArgument, InvalidMessage, Memory, Message
@@ -84,6 +86,44 @@ def test_a_message_has_no_other_keys(memory, more, named):
     memory.add([{"id": 9, "content": "x", "metadata": more}])
     assert memory.messages([9])[0].metadata == more
     memory.forget([9])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"id": 1.5}, "expected id of messages[1] to be an integer or a string, got 1.5"),
+        ({"id": True}, "expected id of messages[1] to be an integer or a string, got True"),
+        ({"content": 5}, "expected content of messages[1] to be a string, got 5"),
+        ({"content": None}, "expected content of messages[1] to be a string, got None"),
+        ({"role": 7}, "expected role of messages[1] to be a string, such as 'user', got 7"),
+        (
+            {"time": date(2026, 3, 1)},
+            "expected time of messages[1] to be a string, such as '2026-03-31T09:30:00+02:00', or None, got "
+            "datetime.date(2026, 3, 1)",
+        ),
+        ({"metadata": ["a"]}, "expected metadata of messages[1] to be a mapping of strings to values, got ['a']"),
+        ({"metadata": {5: 1}}, "expected metadata of messages[1] to be a mapping of strings to values, got {5: 1}"),
+    ],
+    ids=repr,
+)
+def test_a_field_of_the_wrong_type_is_told_in_one_sentence(memory, wrong, said):
+    with pytest.raises(InvalidMessage) as told:
+        memory.add([{"id": 8, "content": "fine"}, {"id": 9, "content": "x", **wrong}])
+    assert str(told.value) == said
+    assert len(memory.messages()) == 4
+
+
+def test_what_is_no_message_and_what_lacks_a_field_are_told_by_their_place(memory):
+    for one, said in (
+        ("text", "expected messages[1] to be a Message or a mapping of id, role, content, time, metadata, got 'text'"),
+        (None, "expected messages[1] to be a Message or a mapping of id, role, content, time, metadata, got None"),
+        ({"content": "x"}, "expected id of messages[1] to be an integer or a string, got none in {'content': 'x'}"),
+        ({"id": 9, "text": "x"}, "expected content of messages[1] to be a string, got none in {'id': 9, 'text': 'x'}"),
+    ):
+        with pytest.raises(InvalidMessage) as told:
+            memory.add([Message(id=8, content="fine"), one])
+        assert str(told.value) == said
+    assert len(memory.messages()) == 4
 
 
 def test_a_name_is_no_model_and_a_mapping_no_config(tmp_path):

@@ -1,5 +1,6 @@
 """Opening: what makes a file, what may not be written, what loads the model, and who waits for whom."""
 
+import re
 import shutil
 import tempfile
 import threading
@@ -71,6 +72,19 @@ def test_read_only_needs_a_file(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InvalidArgument, match="read_only"):
         Memory.open(":memory:", model=model, read_only=True)
+
+
+def test_a_folder_is_named_as_one(model, tmp_path):
+    folder = tmp_path / "m.db"
+    folder.mkdir()
+    said = re.escape(f"path must name a file, came the folder {str(folder)!r}; name a file in it, such as")
+    for given in (model, None):
+        for read_only in (False, True):
+            with pytest.raises(InvalidArgument, match=said):
+                Memory.open(folder, model=given, read_only=read_only)
+    with pytest.raises(InvalidArgument, match=said):
+        Memory.reencode(folder, model=model)
+    assert list(folder.iterdir()) == []
 
 
 def test_no_model_is_loaded_for_what_cannot_be_answered(model, tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """Messages that share a block are told apart by the attention inside it."""
 
+import numpy as np
 import pytest
 import torch
 
 from hierlandmark import Memory, MemoryConfig, Message
-from hierlandmark.memory.rank import block_shares, message_shares, rank_blocks
+from hierlandmark.memory.rank import block_shares, going_on, message_shares, rank_blocks
 from hierlandmark.model.generate import push
 from hierlandmark.model.prompts import search_prompt
+from hierlandmark.store.protocol import MessageRun, SegmentRecord
 from hierlandmark.testing import tiny_model
 
 CHAT = [Message(id=i, role="user", content=f"{chr(97 + i) * (3 + i)}!") for i in range(9)]
@@ -97,3 +99,17 @@ def test_what_was_dropped_is_not_encoded_for_a_search(model, monkeypatch):
         memory.add(CHAT)
         monkeypatch.setattr(type(model), "encode", None)
         assert len(memory.search("ccccc", 9).hits) == 9
+
+
+def test_what_stands_in_other_segments_is_summed_in_text_order():
+    """Whatever the id: a set of strings has another order in each process, and a sum in it another last digit."""
+    shares = {0: 0.1, 1: 0.7, 3: 0.2, 4: 0.3}
+    # the nearest are read first
+    assert 0.7 + 0.2 + 0.1 + 0.3 != 0.7 + 0.2 + 0.3 + 0.1
+    found = set()
+    for message_id in [*range(64), *map(str, range(64))]:
+        run = MessageRun(message_id, 1)
+        opened = SegmentRecord(1, np.zeros(1, np.int32), (run,), (1,), closed=True, has_kv=True, version=0)
+        beyond = going_on({2: opened}, 5, lambda places, one=message_id: [[{one: shares[at]}] for at in places])
+        found.add(beyond[message_id])
+    assert found == {0.1 + 0.7 + 0.2 + 0.3}

@@ -211,7 +211,7 @@ def test_missing(path):
             call()
     with pytest.raises(StoreNotWritable, match="folder"):
         SQLiteStore(path.parent / "missing" / "memory.db", SPEC)
-    with pytest.raises(StoreNotWritable):
+    with pytest.raises(InvalidArgument, match="came the folder"):
         SQLiteStore(path.parent, SPEC)
     assert list(path.parent.iterdir()) == []
 

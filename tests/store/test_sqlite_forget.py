@@ -2,7 +2,10 @@
 
 import random
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,3 +148,22 @@ def test_a_reader_that_never_ends_is_named(path, clears):
             assert not traces(path, "zqsecret")
         other.close()
     assert not traces(path, "zqsecret")
+
+
+def test_a_vacuum_from_outside_makes_the_file_smaller_and_changes_nothing(path):
+    """As README tells it to users: while a store is open on the file, too."""
+    tool = Path(sys.executable).parent / "sqlite-utils"
+    with SQLiteStore(path, SPEC) as store:
+        new = [segment(i, seed=i) for i in range(60)]
+        ids = store.append("n", [message(i, f"word{i}") for i in range(60)], new)
+        store.rewrite("n", list(range(50)), [(one, None) for one in ids[:50]])
+        full = path.stat().st_size
+        subprocess.run([tool, "vacuum", path], check=True)
+        assert [one.id for one in store.messages("n")] == list(range(50, 60))
+        assert store.search_text("n", "word55", 5) and not store.search_text("n", "word5", 5)
+        np.testing.assert_array_equal(store.read_blocks(0, [ids[55] * 4])[0], new[55].kv[0, 0])
+        # what is forgotten later leaves no trace either
+        store.append("n", [message("a", "zqsecret")], [])
+        store.rewrite("n", ["a"], [])
+        assert not traces(path, "zqsecret")
+    assert path.stat().st_size < full / 3
