@@ -94,6 +94,8 @@ def perplexity(
     # a default that was not asked for misleads nobody
     given = {name for name in _USED if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
     _check_used(given, table, mode, sizes or [], ks or [])
+    if limit < 1:
+        raise InvalidArgument(f"expected a --limit of 1 window or more, got {limit}")
     if cache is not None and cache < 0:
         raise InvalidArgument(f"expected a --cache of 0 tokens or more, got {cache}")
     if not all(0 <= mass < 1 for mass in masses) or min([1, *(sizes or ()), *(ks or ()), segments or 1]) < 1:

@@ -148,9 +148,7 @@ class TrainConfig:
             if getattr(self, name)
         ]
         if self.attention != "landmark" and useless:
-            raise InvalidArgument(
-                f"expected {useless[0]} to be 0 with attention {self.attention!r}, which has no landmarks"
-            )
+            raise InvalidArgument(f"expected no {useless[0]} with attention {self.attention!r}, which has no landmarks")
 
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (

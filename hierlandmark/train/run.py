@@ -92,6 +92,8 @@ def train_adapter(
         ModelUnavailable: the base model is not there.
         TrainingDiverged: see `train`.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InvalidArgument(f"expected a folder to train in, {str(folder)!r} is a file")
     if workers < 0:
         raise InvalidArgument(f"expected workers to be 0 or more, got {workers!r}")
     device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -96,3 +96,11 @@ def test_a_run_from_it_keeps_the_distances_and_merges_know_them(base_folder, tex
 def test_it_needs_landmarks():
     with pytest.raises(InvalidArgument, match="recency"):
         replace(TrainConfig(), attention="full", recency=True)
+
+
+def test_a_file_is_no_folder_to_train_in(texts, tmp_path):
+    (tmp_path / "notes.md").write_text("a text\n")
+    line = ["train", "--out", str(tmp_path / "notes.md"), "--text", str(texts[0]), "--steps", "1"]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 2 or "InvalidArgument" in str(done.exception or done.output)
+    assert "is a file" in done.output + str(done.exception)
