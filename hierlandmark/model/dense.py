@@ -76,13 +76,7 @@ class DenseAttention:
         """See `Attend.attend`; T covers the whole layout."""
         q_far = q_older = None
         if self.layout.reads.any():
-            angles: tuple[Tensor, ...] = self.rope.angles(
-                layer, self.reach or self.layout.config.segment_size, q.device
-            )
-            if self.recency:
-                further = (self.reach or self.layout.config.segment_size) + self.layout.config.segment_size
-                angles = (*angles, *self.rope.angles(layer, further, q.device))
-            q, q_far, q_older, k = (self.prepare or far_queries)(q, k, v, *angles)
+            q, q_far, q_older, k = (self.prepare or far_queries)(q, k, v, *self.angles(layer, q.device))
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):
                     self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
@@ -99,6 +93,13 @@ class DenseAttention:
             q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older,
             impl=self.impl, counts=self.counts, finite=True,
         )  # fmt: skip
+
+    def angles(self, layer: int, device: torch.device) -> tuple[Tensor, ...]:
+        """Cosine and sine of the turns that `far_queries` takes: of other segments, and with recency of older ones."""
+        size = self.layout.config.segment_size
+        reach = self.reach or size
+        turns = self.rope.angles(layer, reach, device)
+        return (*turns, *self.rope.angles(layer, reach + size, device)) if self.recency else turns
 
 
 Prepare = Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor]]

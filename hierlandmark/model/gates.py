@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops.blockwise import MASKED
+from hierlandmark.ops.fused import tables_of
 
 
 @dataclass
@@ -36,7 +37,6 @@ class GateProbe:
             watched: (n, 2) text and position in the text of each query; all of them read something.
             evidence: (n, S) bool, segments that hold what it looks for; none where that is not known.
         """
-        config = layout.config
         B, S, P = layout.kinds.shape
         rows, places = watched.T
         slots = np.zeros(len(rows), dtype=np.int64)
@@ -49,12 +49,9 @@ class GateProbe:
         queries, reads, known = np.zeros((B, Q), np.int64), np.zeros((B, Q, M), bool), np.zeros((B, Q, M), bool)
         queries[rows, slots] = places
         reads[rows, slots], known[rows, slots] = seen[:, :M], (seen & evidence)[:, :M]
-        kinds = layout.kinds[:, :M].reshape(B, -1)
-        landmarks = _places(kinds == Kind.LANDMARK, config.block_size)
-        gates = _places(kinds == Kind.GATE, config.segment_size)
-        arrays = (queries, reads, known, landmarks.reshape(B, M, -1), gates)
-        asked, may, holds, blocks, segments = (torch.from_numpy(x).to(device) for x in arrays)
-        return cls(asked, may, holds, blocks, segments)
+        asked, may, holds = (torch.from_numpy(x).to(device) for x in (queries, reads, known))
+        groups, N = tables_of(layout, device).groups[:, :M].long(), layout.config.blocks_per_segment
+        return cls(asked, may, holds, groups[..., :N], groups[..., N])
 
     def look(self, q_far: Tensor, k: Tensor, scale: float) -> None:
         """Take one layer's divergence and masses: q_far (B, H, T, D), k (B, H_kv, T, D)."""
@@ -76,13 +73,6 @@ class GateProbe:
         mass = torch.stack((student.detach(), teacher)).exp().mul(self.known.unsqueeze(1)).sum(-1)  # (2, B, H, Q)
         kl = _mean(apart, self.reads.any(-1))
         self.found.append(torch.stack((kl, *_mean(mass, self.known.any(-1)))))
-
-
-def _places(where: np.ndarray, group: int) -> np.ndarray:
-    """The one place marked in each group, -1 where there is none: (B, T) -> (B, T / group) int64."""
-    first = where.reshape(len(where), -1, group).argmax(-1)
-    found = where.reshape(len(where), -1, group).any(-1)
-    return np.where(found, first + np.arange(first.shape[1]) * group, -1)
 
 
 def _taken(x: Tensor, places: Tensor) -> Tensor:

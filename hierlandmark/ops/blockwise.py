@@ -91,8 +91,10 @@ def landmark_attention_blockwise(
             weight = (split[-1].unsqueeze(-1) * p1).flatten(-2)
         else:
             weight = split[-1]
-        behind = _behind(S, memory, q.device).unsqueeze(-1).expand(S, 1, 1, memory, nb).flatten(-2)
-        asks = ((far_q, weight),) if older_q is None else ((far_q, weight * behind), (older_q, weight * ~behind))
+        asks = [(far_q, weight)]
+        if older_q is not None:
+            behind = _behind(S, memory, q.device).repeat_interleave(nb, -1)
+            asks = [(far_q, weight * behind), (older_q, weight * ~behind)]
         each = [
             block_attention(
                 asking[:, :, readers:].flatten(2, 4).flatten(0, 1),

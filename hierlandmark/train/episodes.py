@@ -49,8 +49,8 @@ class Batch:
     positions: np.ndarray | None = None
     # leading segments whose keys and values are made without gradient, as recall finds them
     cached: int = 0
-    # every segment reads all before it, as one text
-    stream: bool = False
+    # a text read in order whose segments have the one right before them at its true distance
+    recency: bool = False
     # queries whose gates are held to landmarks (`watch`): text, position in the text (n, 2); segments that hold what
     # they look for, none where that is not known (n, S) bool
     watched: np.ndarray | None = None
@@ -68,6 +68,7 @@ def build_batch(
     jump: int = 0,
     cached: bool = False,
     watched: int = 0,
+    recency: bool = False,
 ) -> Batch:
     """A random batch of one shape.
 
@@ -77,6 +78,7 @@ def build_batch(
         jump: the furthest that positions jump ahead behind a landmark.
         cached: memory segments are made without gradient; stream episodes have none.
         watched: most queries whose gates are watched (`watch`); of stream episodes none are.
+        recency: stream episodes have the segment right before each one at its true distance; others have none there.
     """
     batch = (
         _memory_batch(corpus, config, shape, rng, needles, linked)
@@ -88,7 +90,9 @@ def build_batch(
     if watched and shape.readers:
         # drawn last: a batch is the same whether it is watched or not
         batch = watch(batch, shape.memory, watched, rng)
-    return replace(batch, cached=shape.memory) if cached and shape.readers else batch
+    if not shape.readers:
+        return replace(batch, recency=recency)
+    return replace(batch, cached=shape.memory) if cached else batch
 
 
 def watch(batch: Batch, memory: int, most: int, rng: np.random.Generator) -> Batch:
@@ -208,8 +212,7 @@ def _finish(layout: Layout, contents: list[list[np.ndarray]], marks: list[list[n
         labels[b][content[b]] = np.concatenate(following)
         weights[b][content[b]] = np.concatenate(weight)
     labels[weights == 0] = NO_LABEL
-    nobody = np.zeros((0, 2), dtype=np.int64), np.zeros((0, 0), dtype=bool)
-    return Batch(ids, layout, labels, weights, *nobody, stream=joined)
+    return Batch(ids, layout, labels, weights, np.zeros((0, 2), dtype=np.int64), np.zeros((0, 0), dtype=bool))
 
 
 def make_memory(

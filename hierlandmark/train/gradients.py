@@ -35,9 +35,7 @@ from hierlandmark.train.run import load_trainable, start_from
 from hierlandmark.train.tokens import read_tokens
 
 
-def check_attention(
-    core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequence[Impl], *, recency: bool = False
-) -> Iterator[dict[str, Any]]:
+def check_attention(core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequence[Impl]) -> Iterator[dict[str, Any]]:
     """Each layer's attention, with what the network gives it: errors against the fp64 reference.
 
     Returns:
@@ -49,7 +47,7 @@ def check_attention(
     # this network's forward pass alone is listened to
     core.hidden = lambda ids, kinds, places, attend: hidden(ids, kinds, places, _Recorder(attend, calls))  # type: ignore[method-assign,assignment]
     try:
-        gradients(core, batch, mode, recency=recency)
+        gradients(core, batch, mode)
     finally:
         del core.hidden
     for layer, call in enumerate(calls):
@@ -72,13 +70,8 @@ class _Recorder:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`."""
-        size = self.inner.layout.config.segment_size
-        reach = self.inner.reach or size
-        angles = self.inner.rope.angles(layer, reach, q.device)
-        if self.inner.recency:
-            angles = (*angles, *self.inner.rope.angles(layer, reach + size, q.device))
         with torch.no_grad():
-            near, far, older, keys = far_queries(q, k, v, *angles)
+            near, far, older, keys = far_queries(q, k, v, *self.inner.angles(layer, q.device))
         tensors = [near, far, keys, v.detach()]
         call: dict[str, Any] = {"tensors": tensors if older is None else [*tensors, older], "scale": scale}
         out: Tensor = self.inner.attend(layer, q, k, v, scale)
@@ -87,7 +80,7 @@ class _Recorder:
         return out
 
 
-def gradients(core: LandmarkCore, batch: Batch, mode: Mode, *, recency: bool = False) -> dict[str, Tensor]:
+def gradients(core: LandmarkCore, batch: Batch, mode: Mode) -> dict[str, Tensor]:
     """Gradient of the loss for every trained tensor, fp32 on the CPU, computed as in a training step."""
     core.zero_grad(set_to_none=True)
     device = core.rows.device.type
@@ -95,7 +88,7 @@ def gradients(core: LandmarkCore, batch: Batch, mode: Mode, *, recency: bool = F
         torch.compiler.set_stance("force_eager"),
         torch.autocast(device, dtype=torch.bfloat16, enabled=core.dtype == torch.bfloat16),
     ):
-        loss, _ = batch_loss(core, batch, mode, retrieval_heads(core, 6), 1.0, recency=recency)
+        loss, _ = batch_loss(core, batch, mode, retrieval_heads(core, 6), 1.0)
         loss.backward()
     return {name: p.grad.float().cpu() for name, p in trained_tensors(core).items() if p.grad is not None}
 
@@ -156,21 +149,17 @@ def main() -> None:
     # only a text in order knows recency
     recency = start is not None and start.meta.recency
     shape = Shape(1, given.segments, 0) if recency else Shape(1, given.segments - 2, 2)
-    batch = build_batch(corpus, layout, shape, np.random.default_rng(0))
+    batch = build_batch(corpus, layout, shape, np.random.default_rng(0), recency=recency)
     ways: list[Impl] = ["fused", "blockwise"] if given.device.startswith("cuda") else ["blockwise"]
     modes: list[Mode] = ["hierarchical", "flat"]
     for mode in modes:
-        for row in check_attention(core, batch, mode, ways, recency=recency):
+        for row in check_attention(core, batch, mode, ways):
             _print(row)
-
     # fp32 in all of it: what `load` makes for a CPU
-    def of(core: LandmarkCore) -> dict[str, Tensor]:
-        return gradients(core, batch, "hierarchical", recency=recency)
-
-    exact = of(load("cpu")[0].to(given.device))
-    _print({"network": "as trained", **compare(of(core), exact)})
+    exact = gradients(load("cpu")[0].to(given.device), batch, "hierarchical")
+    _print({"network": "as trained", **compare(gradients(core, batch, "hierarchical"), exact)})
     core.residual_dtype = core.dtype
-    _print({"network": "hidden states in the weights' dtype", **compare(of(core), exact)})
+    _print({"network": "hidden states in the weights' dtype", **compare(gradients(core, batch, "hierarchical"), exact)})
 
 
 def _print(row: dict[str, Any]) -> None:

@@ -262,7 +262,7 @@ class BatchSource(Dataset[tuple[Batch | Pairs, Step]]):
         batch = build_batch(
             self.corpus, self.layout, shape, rng,
             needles=config.needles, linked=config.linked, jump=config.jump, cached=cached,
-            watched=WATCHED if config.gates else 0,
+            watched=WATCHED if config.gates else 0, recency=config.recency,
         )  # fmt: skip
         return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 
@@ -348,15 +348,7 @@ def train(
                     select = selection_at(config, step)
                     plain = None if config.attention == "landmark" else PlainAttention(config.window)
                     loss, parts = batch_loss(
-                        core,
-                        batch,
-                        mode,
-                        heads,
-                        config.votes,
-                        gates_weight=config.gates,
-                        select=select,
-                        plain=plain,
-                        recency=config.recency,
+                        core, batch, mode, heads, config.votes, gates_weight=config.gates, select=select, plain=plain
                     )
             loss.backward()
             total = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
@@ -380,7 +372,7 @@ def train(
             if layers:
                 row |= {"layers": layers}
                 if isinstance(batch, Batch) and mode != SEARCH and plain is None:
-                    row |= {"hidden": hidden_norms(core, batch, mode, recency=config.recency and batch.stream)}
+                    row |= {"hidden": hidden_norms(core, batch, mode)}
             optimizer.zero_grad(set_to_none=True)
             rows.append(row)
             with (folder / LOG).open("a") as log:

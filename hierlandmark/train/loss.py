@@ -21,7 +21,6 @@ def batch_loss(
     gates_weight: float = 0.0,
     select: RecallConfig | None = None,
     plain: PlainAttention | None = None,
-    recency: bool = False,
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean of the cross-entropy, plus the losses of votes and gates, and their parts for the log.
 
@@ -32,8 +31,6 @@ def batch_loss(
 
     With `select`, segments attend only to what they select, while votes and gates are taken on everything; with
     `plain`, the batch is one of `train.variants.without_landmarks`.
-
-    With `recency`, texts read in order have the segment right before each one at its true distance.
 
     Logits are made only where a label stands: the vocabulary is most of a small model's work.
     """
@@ -53,7 +50,7 @@ def batch_loss(
     else:
         hidden = core.hidden_dense(
             ids, batch.layout, mode, probe=probe, positions=batch.positions, cached=batch.cached, select=select,
-            recency=recency and batch.stream, gates=gates,
+            recency=batch.recency, gates=gates,
         )  # fmt: skip
         # (B, S - cached, P, hidden)
         labels, weights = labels[:, batch.cached :], weights[:, batch.cached :]

@@ -31,7 +31,7 @@ def layer_norms(core: LandmarkCore) -> dict[str, float]:
 
 
 @torch.no_grad()
-def hidden_norms(core: LandmarkCore, batch: Batch, mode: Mode, *, recency: bool = False) -> dict[str, list[float]]:
+def hidden_norms(core: LandmarkCore, batch: Batch, mode: Mode) -> dict[str, list[float]]:
     """Root mean square and largest size of each layer's output, over the first text of a batch, padding left out."""
     layers = list(decoder_of(core.base).layers)
     device = core.rows.device
@@ -52,7 +52,7 @@ def hidden_norms(core: LandmarkCore, batch: Batch, mode: Mode, *, recency: bool 
         ):
             ids = torch.from_numpy(batch.ids[:1]).to(device)
             positions = None if batch.positions is None else batch.positions[:1]
-            core.hidden_dense(ids, layout, mode, positions=positions, recency=recency)
+            core.hidden_dense(ids, layout, mode, positions=positions, recency=batch.recency)
     finally:
         for hook in hooks:
             hook.remove()
