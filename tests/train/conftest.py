@@ -1,8 +1,9 @@
-"""A tiny base model in a folder, as transformers saves it."""
+"""A tiny base model in a folder, as transformers saves it; texts, a corpus, and a network that trains."""
 
 import pytest
 
-from hierlandmark.testing import save_tiny
+from hierlandmark.testing import save_tiny, tiny_model
+from tests.train.tale import LAYOUT, tale
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,13 @@ def texts(tmp_path_factory):
     lines = ", ".join(message % (i, i, i * 37 % 101) for i in range(200))
     chats.write_text('{"id": 1, "messages": [' + lines + "]}\n")
     return book, chats
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return tale()
+
+
+@pytest.fixture
+def core():
+    return tiny_model("qwen3", layout=LAYOUT).core.requires_grad_()

@@ -9,33 +9,19 @@ import torch
 from typer.testing import CliRunner
 
 from hierlandmark.cli import app
-from hierlandmark.config import LayoutConfig, RecallConfig
+from hierlandmark.config import RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.gates import GateProbe
-from hierlandmark.testing import ByteTokenizer, tiny_model
-from hierlandmark.train.corpus import build_corpus
 from hierlandmark.train.episodes import TOLD, Shape, build_batch
 from hierlandmark.train.loop import TrainConfig
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.run import run_config
 from hierlandmark.train.variants import without_landmarks
+from tests.train.tale import LAYOUT
 
-LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
 MEMORY = 5
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    text = np.frombuffer(b"Some words of a long and winding tale about ships. " * 200, dtype=np.uint8)
-    tokenizer = ByteTokenizer()
-    return build_corpus({"tale": text}, tokenizer, lambda q: tokenizer(f"Q: {q} A:")["input_ids"])
-
-
-@pytest.fixture
-def core():
-    return tiny_model("qwen3", layout=LAYOUT).core.requires_grad_()
 
 
 def made(corpus, seed=1, **options):

@@ -4,24 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from hierlandmark.config import LayoutConfig
 from hierlandmark.model import dense
-from hierlandmark.testing import ByteTokenizer
 from hierlandmark.train import gradients as module
-from hierlandmark.train.corpus import build_corpus
 from hierlandmark.train.episodes import Shape, build_batch
 from hierlandmark.train.gradients import check_attention, compare, gradients
 from hierlandmark.train.run import load_trainable
-
-LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
+from tests.train.tale import LAYOUT
 
 
 @pytest.fixture(scope="module")
-def case(base_folder):
+def case(base_folder, corpus):
     torch.manual_seed(0)
-    tokenizer = ByteTokenizer()
-    text = np.frombuffer(b"Some words of a long and winding tale about ships. " * 200, dtype=np.uint8)
-    corpus = build_corpus({"tale": text}, tokenizer, lambda q: tokenizer(f"Q: {q} A:")["input_ids"])
     core, _, _ = load_trainable(str(base_folder), LAYOUT, 4, "cpu")
     return core, build_batch(corpus, LAYOUT, Shape(1, 4, 2), np.random.default_rng(1))
 
@@ -33,6 +26,15 @@ def test_blockwise_agrees_with_the_reference_in_every_layer(case, mode):
     assert [row["layer"] for row in rows] == list(range(core.layers))
     assert max(value for row in rows for value in row["rms"].values()) < 1e-5
     assert "hidden" not in vars(core)
+
+
+@pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+def test_older_segments_are_checked_where_a_text_knows_recency(case, corpus, mode):
+    core, _ = case
+    batch = build_batch(corpus, LAYOUT, Shape(1, 4, 0), np.random.default_rng(1), recency=True)
+    rows = list(check_attention(core, batch, mode, ["blockwise"]))
+    assert all(row["rms"].keys() == {"out", "dq", "dq_far", "dk", "dv", "dq_older"} for row in rows)
+    assert max(value for row in rows for value in row["rms"].values()) < 1e-5
 
 
 def test_a_wrong_backward_shows(case, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hierlandmark.config import LayoutConfig, RecallConfig
+from hierlandmark.config import RecallConfig
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.memory.rank import rank_blocks
 from hierlandmark.messages import Message
@@ -13,21 +13,16 @@ from hierlandmark.model.dense import Probe
 from hierlandmark.model.generate import push
 from hierlandmark.recall import Source
 from hierlandmark.store import InMemoryStore, MessageRun
-from hierlandmark.testing import SMALL, ByteTokenizer, tiny_model
-from hierlandmark.train.corpus import build_corpus
+from hierlandmark.testing import SMALL, tiny_model
 from hierlandmark.train.episodes import Shape, build_batch
 from hierlandmark.train.loop import retrieval_heads
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.run import load_trainable
-
-LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
+from tests.train.tale import LAYOUT
 
 
 @pytest.fixture(scope="module")
-def batch():
-    text = np.frombuffer(b"Some words of a long and winding tale about ships. " * 200, dtype=np.uint8)
-    tokenizer = ByteTokenizer()
-    corpus = build_corpus({"tale": text}, tokenizer, lambda q: tokenizer(f"Q: {q} A:")["input_ids"])
+def batch(corpus):
     return build_batch(corpus, LAYOUT, Shape(2, 6, 2), np.random.default_rng(1))
 
 

@@ -15,28 +15,14 @@ from hierlandmark.layout import Kind
 from hierlandmark.model.adapter import Adapter
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.dense import DenseAttention
-from hierlandmark.testing import ByteTokenizer, tiny_model
-from hierlandmark.train.corpus import build_corpus
 from hierlandmark.train.episodes import Shape, build_batch, jumped
 from hierlandmark.train.loop import BatchSource, TrainConfig, retrieval_heads, shape_of
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.norms import hidden_norms, layer_norms
 from hierlandmark.train.run import run_config, train_adapter
+from tests.train.tale import LAYOUT
 
-LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
 HEADS = {0: [1, 2], 1: [0, 3]}
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    text = np.frombuffer(b"Some words of a long and winding tale about ships. " * 200, dtype=np.uint8)
-    tokenizer = ByteTokenizer()
-    return build_corpus({"tale": text}, tokenizer, lambda q: tokenizer(f"Q: {q} A:")["input_ids"])
-
-
-@pytest.fixture
-def core():
-    return tiny_model("qwen3", layout=LAYOUT).core.requires_grad_()
 
 
 def made(corpus, seed=1, **options):

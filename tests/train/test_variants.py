@@ -7,28 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from hierlandmark import LandmarkModel, LayoutConfig
+from hierlandmark import LandmarkModel
 from hierlandmark.config import RecallConfig
 from hierlandmark.errors import AdapterInvalid, InvalidArgument
 from hierlandmark.layout import Kind
 from hierlandmark.model.dense import PlainAttention
-from hierlandmark.testing import ByteTokenizer
-from hierlandmark.train.corpus import build_corpus
 from hierlandmark.train.episodes import NO_LABEL, Shape, build_batch
 from hierlandmark.train.loop import TrainConfig
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.run import load_trainable, train_adapter
 from hierlandmark.train.variants import selection_at, without_landmarks
+from tests.train.tale import LAYOUT
 
-LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
 CONFIG = TrainConfig(steps=3, tokens=512, rank=4, warmup=4, learning_rate=4e-3, longest=7, retrieval_layers=2)
 
 
 @pytest.fixture(scope="module", params=[Shape(2, 6, 2), Shape(2, 4, 0)], ids=["readers", "stream"])
-def batch(request):
-    text = np.frombuffer(b"Some words of a long and winding tale about ships. " * 200, dtype=np.uint8)
-    tokenizer = ByteTokenizer()
-    corpus = build_corpus({"tale": text}, tokenizer, lambda q: tokenizer(f"Q: {q} A:")["input_ids"])
+def batch(request, corpus):
     return build_batch(corpus, LAYOUT, request.param, np.random.default_rng(1))
 
 
