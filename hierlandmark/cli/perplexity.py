@@ -70,6 +70,10 @@ def perplexity(
         str | None,
         typer.Option("--threshold", metavar="MASS,...", help="Mass on the past under which nothing is read."),
     ] = None,
+    count: Annotated[
+        bool,
+        typer.Option("--work/--no-work", help="Count reads and keys; uncounted a GPU selects in its kernels, faster."),
+    ] = True,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
     xl_adapter: Annotated[
@@ -129,7 +133,7 @@ def perplexity(
             raise InvalidArgument(f"expected windows to be whole blocks of {block_size}, got {one.window}")
     rows = evaluate_perplexity(
         lambda: map(main.tokenize, read_texts(file)),
-        scorer(models),
+        scorer(models, count=count),
         lengths=wanted,
         limit=limit,
         settings=settings,
@@ -163,7 +167,11 @@ def perplexity(
 
 
 # options that some tables and modes have no use for
-_USED = ("mode", "window", "cache", "blocks", "segments", "granularity", "threshold", "xl_adapter", "full_adapter")
+_USED = (
+    "mode", "window", "cache", "blocks", "segments", "granularity", "threshold", "count", "xl_adapter", "full_adapter"
+)  # fmt: skip
+
+_NAMES = {"count": "no-work"}
 
 
 def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[int], ks: Sequence[int]) -> None:
@@ -185,17 +193,19 @@ def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[i
         useless = given - ({"mode", "window", "cache"} if mode == "xl" else {"mode"})
     elif not ks:
         who, why = "every block being read", "name how many with --blocks"
-        useless = given & {"segments", "threshold", "granularity", "xl_adapter", "full_adapter"}
+        useless = given & {"segments", "threshold", "granularity", "count", "xl_adapter", "full_adapter"}
     else:
         who, why = f"--mode {mode}", "it has no use for them"
         useless = given & ({"xl_adapter", "full_adapter"} | ({"segments"} if mode == "flat" else set()))
     if useless:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in _USED if name in useless)
+        names = ", ".join(f"--{_NAMES.get(name, name.replace('_', '-'))}" for name in _USED if name in useless)
         raise InvalidArgument(f"{names} would change nothing beside {who}: {why}")
 
 
-def scorer(models: "dict[str, LandmarkModel]") -> "Callable[[Sequence[int], Setting, Counts], Sequence[float]]":
-    """Scores by the model of a setting's mode, else by "main"."""
+def scorer(
+    models: "dict[str, LandmarkModel]", *, count: bool = True
+) -> "Callable[[Sequence[int], Setting, Counts], Sequence[float]]":
+    """Scores by the model of a setting's mode, else by "main"; work is not counted unless `count`."""
 
     def score(tokens: Sequence[int], setting: "Setting", counts: "Counts") -> Sequence[float]:
         found = models.get(setting.mode, models["main"])
@@ -204,7 +214,7 @@ def scorer(models: "dict[str, LandmarkModel]") -> "Callable[[Sequence[int], Sett
             layout = layout.model_copy(update={"blocks_per_segment": setting.window // layout.block_size})
         return found.nll(
             tokens, mode=setting.mode, recall=setting.select, layout=layout, window=setting.window,
-            cache=setting.cache, counts=counts,
+            cache=setting.cache, counts=counts if count else None,
         )  # fmt: skip
 
     return score

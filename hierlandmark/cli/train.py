@@ -54,6 +54,10 @@ def train(
             "--gates", help="Weight of the loss that holds gates to their landmarks, such as 3.  [default: 0]"
         ),
     ] = None,
+    gate_queue: Annotated[
+        int | None,
+        typer.Option("--gate-queue", help="Segments of earlier steps that gates are told from too, with --gates."),
+    ] = None,
     retrieval_depth: Annotated[
         str | None,
         typer.Option(
@@ -138,6 +142,7 @@ def train(
         "rank": rank,
         "votes": votes,
         "gates": gates,
+        "gate_queue": gate_queue,
         "retrieval_depth": parse_shares(retrieval_depth) if retrieval_depth is not None else None,
         "attention": attention,
         "window": window,

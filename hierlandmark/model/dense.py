@@ -82,7 +82,7 @@ class DenseAttention:
                     self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
             if self.gates is not None:
                 with torch.autocast(q.device.type, enabled=False):
-                    self.gates.look(q_far, k, scale)
+                    self.gates.look(layer, q_far, k, scale, q_older)
         # hidden states at padding are those of some token: finite, and nobody looks at them
         if self.select is None:
             return landmark_attention(

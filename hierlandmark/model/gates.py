@@ -13,11 +13,39 @@ from hierlandmark.ops.fused import tables_of
 
 
 @dataclass
+class GateQueue:
+    """Keys of segments of earlier steps, newest last: a memory has more segments than a step has room for.
+
+    As the queue of keys in He et al. 2020 (Momentum Contrast), but of the network as it was a few steps ago. A segment
+    that is encoded on its own has the same keys in any memory, so those of one text may stand in another's. They have
+    no gradient.
+    """
+
+    size: int  # segments
+    # for each layer (R, 1 + N, H_kv, D), up to `size` full segments: the gate, then the landmarks
+    keys: dict[int, Tensor] = field(default_factory=dict)
+
+    def newest(self, layer: int, count: int) -> Tensor | None:
+        """The last `count` segments of a layer, or as many as there are; None where that is none."""
+        return self.keys[layer][-count:] if count and layer in self.keys else None
+
+    def push(self, layer: int, keys: Tensor) -> None:
+        """Add segments (n, 1 + N, H_kv, D) to a layer; the oldest make room."""
+        keys = keys.detach()
+        if layer in self.keys:
+            keys = torch.cat((self.keys[layer], keys))
+        self.keys[layer] = keys[-self.size :]
+
+
+@dataclass
 class GateProbe:
     """Watches, for chosen queries and in every layer and head, how gates spread over what the query reads.
 
     It is held to the mass that a softmax over all landmarks of the same segments gives each, as in flat mode. That mass
     has no gradient: gates learn from landmarks, and landmarks learn nothing from gates.
+
+    With a queue, queries read its newest `among` segments too, and those of their own text are added to it that are
+    full and were encoded on their own.
     """
 
     # B texts, Q queries of each at most, M segments that any of them reads
@@ -26,16 +54,31 @@ class GateProbe:
     known: Tensor  # (B, Q, M) bool, those of them that hold what it looks for, where that is known
     landmarks: Tensor  # (B, M, N) position in the text, -1 where there is none
     gates: Tensor  # (B, M) the same
+    before: Tensor  # (B, Q, M) bool, the segment right before a query's own
+    # what a queue takes: (n, 1) text, (n, 1 + N) places of the gate and the landmarks
+    whole: tuple[Tensor, Tensor]
+    queue: GateQueue | None = None
+    among: int = 0
     # for each layer (3,): the divergence of gates from landmarks in nats, and the mass on what is known by either
     found: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def of(cls, layout: Layout, watched: np.ndarray, evidence: np.ndarray, device: torch.device) -> "GateProbe":
+    def of(
+        cls,
+        layout: Layout,
+        watched: np.ndarray,
+        evidence: np.ndarray,
+        device: torch.device,
+        queue: GateQueue | None = None,
+        among: int = 0,
+    ) -> "GateProbe":
         """Queries grouped by text, so that no key is copied for a query.
 
         Args:
             watched: (n, 2) text and position in the text of each query; all of them read something.
             evidence: (n, S) bool, segments that hold what it looks for; none where that is not known.
+            queue: segments of earlier steps; None takes and adds none.
+            among: how many of them queries read.
         """
         B, S, P = layout.kinds.shape
         rows, places = watched.T
@@ -49,30 +92,60 @@ class GateProbe:
         queries, reads, known = np.zeros((B, Q), np.int64), np.zeros((B, Q, M), bool), np.zeros((B, Q, M), bool)
         queries[rows, slots] = places
         reads[rows, slots], known[rows, slots] = seen[:, :M], (seen & evidence)[:, :M]
-        asked, may, holds = (torch.from_numpy(x).to(device) for x in (queries, reads, known))
+        before = np.arange(M) == queries[..., None] // P - 1
+        asked, may, holds, nearest = (torch.from_numpy(x).to(device) for x in (queries, reads, known, before))
         groups, N = tables_of(layout, device).groups[:, :M].long(), layout.config.blocks_per_segment
-        return cls(asked, may, holds, groups[..., :N], groups[..., N])
+        alone = reads.any(1) & ~np.any(layout.reads[:, :M], -1)
+        full = np.argwhere(alone & (np.sum(layout.kinds[:, :M] == Kind.LANDMARK, -1) == N))
+        b, m = torch.from_numpy(full.T).to(device)
+        whole = b[:, None], torch.cat((groups[b, m, N : N + 1], groups[b, m, :N]), -1)
+        return cls(asked, may, holds, groups[..., :N], groups[..., N], nearest, whole, queue, among)
 
-    def look(self, q_far: Tensor, k: Tensor, scale: float) -> None:
-        """Take one layer's divergence and masses: q_far (B, H, T, D), k (B, H_kv, T, D)."""
-        H_kv, Q = k.shape[1], self.queries.shape[1]
-        # heads of a group beside each other: (B, H_kv, rep * Q, D)
-        q = _taken(q_far, self.queries).unflatten(1, (H_kv, -1)).flatten(2, 3)
+    def look(self, layer: int, q_far: Tensor, k: Tensor, scale: float, q_older: Tensor | None = None) -> None:
+        """Take one layer's divergence and masses: q_far (B, H, T, D), k (B, H_kv, T, D).
+
+        Args:
+            q_older: the same as q_far, of segments older than the one right before a query's own; None for q_far.
+        """
+        M = self.reads.shape[-1]
+        far = self._asking(q_far, k.shape[1])
+        older = None if q_older is None else self._asking(q_older, k.shape[1])
 
         def logits(places: Tensor) -> Tensor:
-            products = q @ _taken(k, places.flatten(1)).transpose(-1, -2) * scale
-            products = products.unflatten(2, (-1, Q)).flatten(1, 2).unflatten(-1, places.shape[1:])  # (B, H, Q, M, ...)
-            here = self.reads.unflatten(-1, (-1, *[1] * (places.dim() - 2))) & (places >= 0).unsqueeze(1)
-            return products.masked_fill(~here.unsqueeze(1), MASKED)
+            keys, dims = _taken(k, places.flatten(1)), [1] * (places.dim() - 2)
+            found = self._products(far, keys, scale).unflatten(-1, places.shape[1:])  # (B, H, Q, M, ...)
+            if older is not None:
+                other = self._products(older, keys, scale).view_as(found)
+                found = torch.where(self.before.unflatten(-1, (-1, *dims)).unsqueeze(1), found, other)
+            here = self.reads.unflatten(-1, (-1, *dims)) & (places >= 0).unsqueeze(1)
+            return found.masked_fill(~here.unsqueeze(1), MASKED)
 
-        student = logits(self.gates).log_softmax(-1)
+        student, queued = logits(self.gates), None
+        if self.queue is not None and (newest := self.queue.newest(layer, self.among)) is not None:
+            queued = newest.to(far.dtype).permute(2, 0, 1, 3)  # (H_kv, R, 1 + N, D)
+            student = torch.cat((student, self._products(far, queued[:, :, 0], scale)), -1)  # (B, H, Q, M + R)
+        student = student.log_softmax(-1)
         with torch.no_grad():
-            by_landmark = logits(self.landmarks)
-            teacher = by_landmark.logsumexp(-1) - by_landmark.flatten(-2).logsumexp(-1, keepdim=True)
+            teacher = logits(self.landmarks).logsumexp(-1)
+            if queued is not None:
+                others = self._products(far, queued[:, :, 1:].flatten(1, 2), scale)
+                teacher = torch.cat((teacher, others.unflatten(-1, (queued.shape[1], -1)).logsumexp(-1)), -1)
+            teacher = teacher.log_softmax(-1)
         apart = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)  # (B, H, Q)
-        mass = torch.stack((student.detach(), teacher)).exp().mul(self.known.unsqueeze(1)).sum(-1)  # (2, B, H, Q)
+        mass = torch.stack((student.detach(), teacher))[..., :M].exp().mul(self.known.unsqueeze(1)).sum(-1)
         kl = _mean(apart, self.reads.any(-1))
         self.found.append(torch.stack((kl, *_mean(mass, self.known.any(-1)))))
+        if self.queue is not None:
+            texts, places = self.whole
+            self.queue.push(layer, k[texts, :, places])
+
+    def _asking(self, q: Tensor, groups: int) -> Tensor:
+        """Watched queries, heads of a group beside each other: (B, H, T, D) -> (B, H_kv, rep * Q, D)."""
+        return _taken(q, self.queries).unflatten(1, (groups, -1)).flatten(2, 3)
+
+    def _products(self, q: Tensor, k: Tensor, scale: float) -> Tensor:
+        """Logits of watched queries on keys ((B,) H_kv, n, D): (B, H_kv, rep * Q, D) -> (B, H, Q, n)."""
+        return (q @ k.transpose(-1, -2) * scale).unflatten(2, (-1, self.queries.shape[1])).flatten(1, 2)
 
 
 def _taken(x: Tensor, places: Tensor) -> Tensor:

@@ -55,6 +55,8 @@ class Batch:
     # they look for, none where that is not known (n, S) bool
     watched: np.ndarray | None = None
     evidence: np.ndarray | None = None
+    # segments of earlier steps that they read too (`GateQueue`); a text read in order has none and adds none
+    queued: int = 0
 
 
 def build_batch(
@@ -68,6 +70,7 @@ def build_batch(
     jump: int = 0,
     cached: bool = False,
     watched: int = 0,
+    queue: int = 0,
     recency: bool = False,
 ) -> Batch:
     """A random batch of one shape.
@@ -77,7 +80,8 @@ def build_batch(
         linked: share of memories that are chats with known evidence (`train.links`), where there are chats.
         jump: the furthest that positions jump ahead behind a landmark.
         cached: memory segments are made without gradient; stream episodes have none.
-        watched: most queries whose gates are watched (`watch`); of stream episodes none are.
+        watched: most queries whose gates are watched (`watch`).
+        queue: most segments of earlier steps that they read too: none, a sixteenth, a quarter or all of so many.
         recency: stream episodes have the segment right before each one at its true distance; others have none there.
     """
     batch = (
@@ -87,19 +91,21 @@ def build_batch(
     )
     if jump:
         batch = replace(batch, positions=jumped(batch.layout, jump, rng))
-    if watched and shape.readers:
-        # drawn last: a batch is the same whether it is watched or not
-        batch = watch(batch, shape.memory, watched, rng)
+    if watched:
+        # drawn last: a batch is the same whether it is watched or not; the first who can choose reads two segments
+        batch = watch(batch, shape.memory if shape.readers else 2, watched, rng)
+        if queue and shape.readers:
+            batch = replace(batch, queued=int(rng.choice([0, queue // 16, queue // 4, queue])))
     if not shape.readers:
         return replace(batch, recency=recency)
     return replace(batch, cached=shape.memory) if cached else batch
 
 
 def watch(batch: Batch, memory: int, most: int, rng: np.random.Generator) -> Batch:
-    """Draw readers' queries to watch: half look for something known, half tell an answer; more of one if few of other.
+    """Draw queries to watch: half look for something known, half tell an answer; more of one if few of other.
 
     Args:
-        memory: segments before the readers.
+        memory: segments before the readers, or before those that are watched of a text read in order.
         most: how many at most.
     """
     B, S, P = batch.weights.shape

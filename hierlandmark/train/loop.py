@@ -22,6 +22,7 @@ from hierlandmark.errors import InvalidArgument, TrainingDiverged
 from hierlandmark.model.adapter import Attention
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import PlainAttention
+from hierlandmark.model.gates import GateQueue
 from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.episodes import Batch, Shape, build_batch
@@ -75,8 +76,10 @@ class TrainConfig:
     retrieval_depth: tuple[float, float] = (0.35, 0.8)
     # weight of their loss beside the language model's
     votes: float = 0.3
-    # weight of the loss that holds the gates of all layers and heads to their landmarks, on readers' queries
+    # weight of the loss that holds the gates of all layers and heads to their landmarks, and most segments of earlier
+    # steps that queries of readers choose among too
     gates: float = 0.0
+    gate_queue: int = 0
     checkpoint_every: int = 250
     # what it trains: landmarks, or as a peer to compare with plain attention to all or to the last `window` tokens
     attention: Attention = "landmark"
@@ -131,8 +134,13 @@ class TrainConfig:
                     math.isfinite(value) and right(value)
                 ):
                     raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
-        if self.gates and (self.stream_share == 1 or self.search_share == 1):
-            raise InvalidArgument("expected steps with readers with gates, got a stream_share or search_share of 1")
+        if self.gates and self.search_share == 1:
+            raise InvalidArgument("expected steps that read with gates, got a search_share of 1")
+        if self.gate_queue and (not self.gates or self.stream_share == 1):
+            raise InvalidArgument(
+                f"expected a gate_queue with gates and a stream_share under 1 only, got {self.gate_queue!r} with "
+                f"{self.gates!r} and {self.stream_share!r}"
+            )
         if self.freeze_below and (self.search_share or self.votes):
             raise InvalidArgument(
                 f"expected neither a search_share nor votes with freeze_below, got {self.search_share!r} and "
@@ -154,7 +162,7 @@ class TrainConfig:
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
     ("window search_tokens select_segments select_blocks", lambda x: x >= 1, "at least 1"),
-    ("learning_rate votes gates seed jump freeze_below", lambda x: x >= 0, "0 or more"),
+    ("learning_rate votes gates gate_queue seed jump freeze_below", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds search_weight", lambda x: x > 0, "more than 0"),
     (
         "flat_share stream_share select_share needles linked cached search_share taught",
@@ -262,7 +270,7 @@ class BatchSource(Dataset[tuple[Batch | Pairs, Step]]):
         batch = build_batch(
             self.corpus, self.layout, shape, rng,
             needles=config.needles, linked=config.linked, jump=config.jump, cached=cached,
-            watched=WATCHED if config.gates else 0, recency=config.recency,
+            watched=WATCHED if config.gates else 0, queue=config.gate_queue, recency=config.recency,
         )  # fmt: skip
         return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 
@@ -315,6 +323,7 @@ def train(
     step = int(load_checkpoint(core, optimizer, folder)["step"]) if resume else 0
     rows = cut_log(folder, step)
     heads = retrieval_heads(core, config.retrieval_layers, config.retrieval_depth) if config.votes else None
+    queue = GateQueue(config.gate_queue) if config.gate_queue else None
     seen: dict[Step | int, deque[float]] = defaultdict(lambda: deque(maxlen=100))
     for row in rows:
         if not row["spiked"]:
@@ -348,8 +357,9 @@ def train(
                     select = selection_at(config, step)
                     plain = None if config.attention == "landmark" else PlainAttention(config.window)
                     loss, parts = batch_loss(
-                        core, batch, mode, heads, config.votes, gates_weight=config.gates, select=select, plain=plain
-                    )
+                        core, batch, mode, heads, config.votes,
+                        gates_weight=config.gates, queue=queue, select=select, plain=plain,
+                    )  # fmt: skip
             loss.backward()
             total = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
             norm, norms = float(total), seen[_alike(mode, batch.ids.shape)]

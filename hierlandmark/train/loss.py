@@ -7,7 +7,7 @@ from torch import Tensor
 from hierlandmark.config import Mode, RecallConfig
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import PlainAttention, Probe
-from hierlandmark.model.gates import GateProbe
+from hierlandmark.model.gates import GateProbe, GateQueue
 from hierlandmark.train.episodes import NO_LABEL, TOLD, Batch
 
 
@@ -19,6 +19,7 @@ def batch_loss(
     votes_weight: float,
     *,
     gates_weight: float = 0.0,
+    queue: GateQueue | None = None,
     select: RecallConfig | None = None,
     plain: PlainAttention | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
@@ -27,7 +28,7 @@ def batch_loss(
     The votes' loss is the negative log of the mass that the retrieval heads, at the token that asks and at one in the
     answer, put on the blocks that hold the answer: by gates and landmarks, and by landmarks alone; each head by itself,
     and all together. That of the gates is how far their mass is from that of the landmarks, on the queries that the
-    batch has watched, in all layers and heads (`GateProbe`).
+    batch has watched, in all layers and heads (`GateProbe`), among as many segments of `queue` as the batch says.
 
     With `select`, segments attend only to what they select, while votes and gates are taken on everything; with
     `plain`, the batch is one of `train.variants.without_landmarks`.
@@ -44,7 +45,7 @@ def batch_loss(
         probe = Probe(heads, asked[:, 0], asked[:, 1], targets)
     gates = None
     if gates_weight and batch.watched is not None and batch.evidence is not None and len(batch.watched):
-        gates = GateProbe.of(batch.layout, batch.watched, batch.evidence, device)
+        gates = GateProbe.of(batch.layout, batch.watched, batch.evidence, device, queue, batch.queued)
     if plain is not None:
         hidden = core.hidden_plain(ids.flatten(1), plain.window).view(*ids.shape, -1)
     else:

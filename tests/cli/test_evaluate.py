@@ -229,6 +229,20 @@ def test_a_perplexity_run_that_is_cut_keeps_what_it_has(
     assert "cut short" in ended.stderr
 
 
+@pytest.mark.parametrize("more", [[], ["--no-work"]], ids=["counted", "uncounted"])
+def test_work_is_counted_unless_it_is_not_wanted(cli, monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
+    Path("book.txt").write_text("a word and " * 100)
+    given = []
+
+    def nll(_: FakeModel, tokens: Sequence[int], *, counts: object, **__: object) -> list[float]:
+        given.append(counts is not None)
+        return [1.0] * (len(tokens) - 1)
+
+    monkeypatch.setattr(FakeModel, "nll", nll)
+    done = cli("eval", "perplexity", "book.txt", "--lengths", "100", "--limit", 2, "--blocks", 2, *more)
+    assert done.exit_code == 0 and given == [not more] * 2
+
+
 COMMANDS = {
     "retrieval": ["c.jsonl", "--mode", "hierarchical"],
     "passkey": ["--lengths", "600", "--trials", "2"],
@@ -279,6 +293,8 @@ def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkey
         ("--mode full --blocks 2 --window 64", "--window, --blocks would change nothing beside --mode full"),
         ("--mode xl --window 64 --blocks 2", "--blocks would change nothing beside --mode xl"),
         ("--xl-adapter a --blocks 2", "--xl-adapter would change nothing beside --mode hierarchical"),
+        ("--mode full --no-work", "--no-work would change nothing beside --mode full"),
+        ("--no-work", "--no-work would change nothing beside every block being read"),
         ("--table 1 --mode flat", "--mode would change nothing beside --table 1"),
         ("--table 1 --threshold 0.1", "--threshold would change nothing beside --table 1"),
         ("--table 2 --threshold 0.1 --granularity head", "--granularity, --threshold would change nothing"),

@@ -12,7 +12,7 @@ from hierlandmark.cli import app
 from hierlandmark.config import RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.layout import Kind, Layout
-from hierlandmark.model.gates import GateProbe
+from hierlandmark.model.gates import GateProbe, GateQueue
 from hierlandmark.train.episodes import TOLD, Shape, build_batch
 from hierlandmark.train.loop import TrainConfig
 from hierlandmark.train.loss import batch_loss
@@ -48,17 +48,24 @@ def tensors(layout, seed=0, heads=4, groups=2):
     return (torch.randn(len(layout.kinds), n, T, 8, generator=random, requires_grad=True) for n in (heads, groups))
 
 
-def by_hand(q, k, layout, watched, evidence, scale):
-    """The same one query, head and segment at a time: divergence, mass by gates, mass by landmarks."""
+def by_hand(q, k, layout, watched, evidence, scale, older=None, queued=()):
+    """The same one query, head and segment at a time: divergence, mass by gates, mass by landmarks.
+
+    `queued` are further segments: gate and landmarks of each, (1 + N, H_kv, D).
+    """
+    older = q if older is None else older
     apart, masses = [], []
     for (b, place), wanted in zip(watched, evidence, strict=True):
         kinds = layout.kinds[b]
         there = [s for s in np.flatnonzero(layout.reads[b, place // 64]) if (kinds[s] == Kind.GATE).any()]
         for head in range(q.shape[1]):
-            keys = k[b, head * k.shape[1] // q.shape[1]]
-            logits = keys @ q[b, head, place] * scale
-            by_gate = torch.stack([logits[s * 64 + int((kinds[s] == Kind.GATE).argmax())] for s in there])
-            of = [logits[s * 64 + torch.from_numpy(np.flatnonzero(kinds[s] == Kind.LANDMARK))] for s in there]
+            group = head * k.shape[1] // q.shape[1]
+            logits = {s: k[b, group] @ (q if s == place // 64 - 1 else older)[b, head, place] * scale for s in there}
+            further = [keys[:, group] @ q[b, head, place] * scale for keys in queued]
+            by_gate = [logits[s][s * 64 + int((kinds[s] == Kind.GATE).argmax())] for s in there]
+            by_gate = torch.stack([*by_gate, *(x[0] for x in further)])
+            of = [logits[s][s * 64 + torch.from_numpy(np.flatnonzero(kinds[s] == Kind.LANDMARK))] for s in there]
+            of += [x[1:] for x in further]
             weight = torch.cat(of).softmax(-1).split([len(one) for one in of])
             teacher, student = torch.stack([one.sum() for one in weight]), by_gate.softmax(-1)
             apart.append((teacher * (teacher.log() - student.log())).sum())
@@ -72,14 +79,57 @@ def test_it_is_the_divergence_over_what_is_there_and_read(heads):
     layout, watched, evidence = uneven()
     q, k = (x.detach() for x in tensors(layout, heads=heads))
     probe = GateProbe.of(layout, watched, evidence, CPU)
-    probe.look(q, k, 0.5)
+    probe.look(0, q, k, 0.5)
     torch.testing.assert_close(probe.found[0], by_hand(q, k, layout, watched, evidence, 0.5), rtol=1e-5, atol=1e-6)
     # nothing else is looked at: padding, content, segments that are not read
     marked = torch.from_numpy((layout.kinds == Kind.LANDMARK) | (layout.kinds == Kind.GATE)).flatten(1)
     marked &= torch.arange(256) < 192
     other = torch.where(marked[:, None, :, None], k, torch.full_like(k, 100.0))
-    probe.look(q, other, 0.5)
+    probe.look(0, q, other, 0.5)
     torch.testing.assert_close(probe.found[1], probe.found[0])
+
+
+def test_older_segments_are_looked_at_by_their_own_query():
+    layout, watched, evidence = uneven()
+    q, k = (x.detach() for x in tensors(layout))
+    older = next(iter(tensors(layout, seed=1))).detach()
+    probe = GateProbe.of(layout, watched, evidence, CPU)
+    probe.look(0, q, k, 0.5, older)
+    right = by_hand(q, k, layout, watched, evidence, 0.5, older)
+    torch.testing.assert_close(probe.found[0], right, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(right, by_hand(q, k, layout, watched, evidence, 0.5))
+
+
+def test_full_segments_on_their_own_are_queued_and_read_later():
+    layout, watched, evidence = uneven()
+    queue = GateQueue(5)
+    steps = [[x.detach() for x in tensors(layout, seed)] for seed in range(3)]
+    marks = np.flatnonzero(layout.kinds[0, 0] == Kind.GATE).tolist()
+    marks += np.flatnonzero(layout.kinds[0, 0] == Kind.LANDMARK).tolist()
+    # of both texts the first is full; the third reads one, the fourth is read by nobody
+    full = [k[b][:, marks].transpose(0, 1) for _, k in steps for b in (0, 1)]
+    for at, ((q, k), among) in enumerate(zip(steps, (5, 0, 3), strict=True)):
+        probe = GateProbe.of(layout, watched, evidence, CPU, queue, among)
+        probe.look(7, q, k, 0.5)
+        queued = full[: 2 * at][-among:] if among else []
+        torch.testing.assert_close(
+            probe.found[0], by_hand(q, k, layout, watched, evidence, 0.5, queued=queued), rtol=1e-5, atol=1e-6
+        )
+    torch.testing.assert_close(queue.keys[7], torch.stack(full[-5:]))
+    assert queue.newest(6, 5) is None and queue.newest(7, 0) is None
+
+
+def test_a_queue_has_no_gradient():
+    layout, watched, evidence = uneven()
+    queue = GateQueue(8)
+    first, second = (list(tensors(layout, seed)) for seed in range(2))
+    for q, k in (first, second):
+        probe = GateProbe.of(layout, watched, evidence, CPU, queue, 8)
+        probe.look(0, q, k, 1.0)
+    probe.found[0][0].backward()
+    assert not queue.keys[0].requires_grad and first[1].grad is None
+    # where there is one segment to read, the queue's are others to choose from
+    assert all(second[0].grad[b, :, place].abs().sum() > 0 for b, place in watched)
 
 
 def test_gates_that_agree_are_not_apart():
@@ -91,7 +141,7 @@ def test_gates_that_agree_are_not_apart():
             marks = s * 64 + np.flatnonzero(np.isin(layout.kinds[0, s], (Kind.LANDMARK, Kind.GATE)))
             k[0, :, marks] = k[0, :, marks[:1]]
     probe = GateProbe.of(layout, np.array([[0, 190], [0, 185]]), np.eye(3, dtype=bool)[:2], CPU)
-    probe.look(q, k, 1.0)
+    probe.look(0, q, k, 1.0)
     kl, by_gates, by_landmarks = probe.found[0]
     assert abs(float(kl.detach())) < 1e-6
     torch.testing.assert_close(by_gates, by_landmarks)
@@ -103,7 +153,7 @@ def test_gates_and_queries_are_taught_and_landmarks_are_not():
     layout, watched, evidence = uneven()
     q, k = tensors(layout)
     probe = GateProbe.of(layout, watched, evidence, CPU)
-    probe.look(q, k, 1.0)
+    probe.look(0, q, k, 1.0)
     probe.found[0][0].backward()
     kinds = torch.from_numpy(layout.kinds).flatten(1)
     taught = k.grad.abs().sum((1, 3)) > 0
@@ -133,8 +183,21 @@ def test_watched_are_queries_of_readers_that_look_for_something_or_tell_it(corpu
     others = [(*map(int, place),) for place in batch.watched[~known]]
     assert all(weights[place] >= TOLD for place in others if place not in asked)
     assert without_landmarks(batch).watched is None
-    stream = build_batch(corpus, LAYOUT, Shape(2, 4, 0), np.random.default_rng(1), watched=24)
-    assert stream.watched is None
+
+
+def test_watched_in_text_read_in_order_is_who_can_choose(corpus):
+    batch = build_batch(corpus, LAYOUT, Shape(2, 4, 0), np.random.default_rng(1), watched=24, queue=64)
+    assert len(batch.watched) == 24 and not batch.evidence.any() and batch.queued == 0
+    assert set((batch.watched[:, 1] // LAYOUT.segment_size).tolist()) == {2, 3}
+    few = build_batch(corpus, LAYOUT, Shape(2, 2, 0), np.random.default_rng(1), watched=24)
+    assert len(few.watched) == 0
+
+
+def test_queries_of_readers_choose_among_none_some_or_all_of_a_queue(corpus):
+    found = [made(corpus, seed, queue=64) for seed in range(30)]
+    assert {batch.queued for batch in found} == {0, 4, 16, 64}
+    plain = made(corpus, 1)
+    assert plain.queued == 0 and np.array_equal(plain.watched, made(corpus, 1, queue=64).watched)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -182,17 +245,30 @@ def test_a_run_takes_the_option_logs_it_and_records_it(base_folder, texts, tmp_p
     out = tmp_path / "run"
     words = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--steps", 2, "--rank", 2]
     words += ["--tokens", 512, "--device", "cpu", "--length", 512, "--block-size", 16, "--blocks-per-segment", 4]
-    words += ["--gates", 0.25, "--stream-share", 0]
+    words += ["--gates", 0.25, "--gate-queue", 32, "--stream-share", 0]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert all(row["gates"] > 0 and 0 < row["gate_mass"] < 1 for row in log)
     told = json.loads((out / "adapter" / "hierlandmark.json").read_text())["training"]
     assert told["config"]["gates"] == 0.25 and {"gates", "gate_mass", "landmark_mass"} < told["losses"].keys()
-    assert run_config(out, {}, resume=True).gates == 0.25
+    assert run_config(out, {}, resume=True).gates == 0.25 and told["config"]["gate_queue"] == 32
 
 
-@pytest.mark.parametrize("given", [{"gates": -0.1}, {"gates": float("nan")}, {"gates": 0.5, "attention": "full"}])
+def test_a_run_on_text_in_order_alone_takes_it(base_folder, texts, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--steps", 2, "--rank", 2]
+    words += ["--tokens", 512, "--device", "cpu", "--length", 512, "--block-size", 16, "--blocks-per-segment", 4]
+    words += ["--gates", 1, "--stream-share", 1, "--recency", "--local-window", "segment"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert all(row["gates"] > 0 and "gate_mass" not in row for row in log)
+
+
+@pytest.mark.parametrize(
+    "given", [{"gates": -0.1}, {"gates": float("nan")}, {"gates": 0.5, "attention": "full"}, {"gate_queue": 8}]
+)
 def test_weights_that_mean_nothing_are_refused(given):
     with pytest.raises(InvalidArgument, match="gates"):
         TrainConfig(**given)
