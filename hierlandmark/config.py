@@ -15,6 +15,8 @@ Mode = Literal["hierarchical", "flat"]
 # a search may also fuse the hierarchical ranking with one by words (BM25), or find segments through an index
 SearchMode = Literal["hierarchical", "flat", "hybrid", "index"]
 Granularity = Literal["head_token", "head", "token", "shared"]
+# what an adapter is trained under: landmarks, or as a peer to compare with plain attention to all or the last tokens
+Attention = Literal["landmark", "full", "window"]
 # what a query attends to token by token
 LocalWindow = Literal["block", "segment"]
 # each segment on its own, so that its keys are a function of its text; encoding as a stream is not built yet

@@ -55,5 +55,5 @@ for command in (
     write.add, read.search, answer.ask, answer.chat, write.forget, read.info, write.index, demo.demo, train.train,
     write.reencode,
 ):  # fmt: skip
-    app.command()(command)
+    app.command(cls=train.TrainCommand if command is train.train else None)(command)
 app.add_typer(evaluate.app, name="eval")

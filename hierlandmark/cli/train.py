@@ -4,9 +4,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from hierlandmark.cli.options import ModelOption, parse_lengths, parse_shares
 from hierlandmark.errors import InvalidArgument
+
+
+class TrainCommand(TyperCommand):
+    """Shows the defaults of what its options set, which are imported only where help is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        ctx.default_map = _defaults()
+        super().format_help(ctx, formatter)
+
+
+def _defaults() -> dict[str, Any]:
+    """Default of a new run for each option that is not given, by the name of its parameter; () and None where there is
+    none."""
+    from dataclasses import fields
+
+    from hierlandmark.config import LayoutConfig
+    from hierlandmark.train.config import TrainConfig
+
+    known = {one.name: one.default for one in fields(TrainConfig)}
+    known |= {name: one.default for name, one in LayoutConfig.model_fields.items()}
+    # as they are typed
+    return {name: ",".join(map(str, one)) if isinstance(one, tuple) else one for name, one in known.items()}
 
 
 def train(
@@ -15,14 +38,21 @@ def train(
     chats: Annotated[list[Path] | None, typer.Option("--chats", help="Chat files; may be repeated.")] = None,
     model: ModelOption = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps to take.")] = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", help="Or time to spend.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="Or time to spend; then --steps has no default.")
+    ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option("--tokens", help="Tokens a step.  [default: 32768] A GPU takes 1 MB for each, a processor 2.5."),
+        typer.Option("--tokens", help="Tokens a step. A GPU takes 1 MB for each, a processor 2.5."),
     ] = None,
     longest: Annotated[int | None, typer.Option("--longest", help="Segments of the longest texts.")] = None,
     length: Annotated[
-        str | None, typer.Option("--length", metavar="N[,N...]", help="Positions of every text, one drawn a step.")
+        str | None,
+        typer.Option(
+            "--length",
+            metavar="N[,N...]",
+            help="Positions of every text, one drawn a step; if not given, many lengths up to --longest.",
+        ),
     ] = None,
     needles: Annotated[
         float | None, typer.Option("--needles", help="Share of memories that hide RULER's needles.")
@@ -42,7 +72,7 @@ def train(
         Literal["block", "segment"] | None,
         typer.Option(
             "--local-window",
-            help="What is attended token by token: the own block, or the own segment.  [default: block]",
+            help="What is attended token by token: the own block, or the own segment.",
         ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Highest rate.")] = None,
@@ -50,9 +80,7 @@ def train(
     votes: Annotated[float | None, typer.Option("--votes", help="Weight of the loss that trains the search.")] = None,
     gates: Annotated[
         float | None,
-        typer.Option(
-            "--gates", help="Weight of the loss that holds gates to their landmarks, such as 3.  [default: 0]"
-        ),
+        typer.Option("--gates", help="Weight of the loss that holds gates to their landmarks, such as 3."),
     ] = None,
     gate_queue: Annotated[
         int | None,
@@ -73,7 +101,7 @@ def train(
     ] = None,
     stream_share: Annotated[
         float | None,
-        typer.Option("--stream-share", help="Share of steps on plain text that is read in order.  [default: 0.12]"),
+        typer.Option("--stream-share", help="Share of steps on plain text that is read in order."),
     ] = None,
     recency: Annotated[
         bool | None,
@@ -96,7 +124,9 @@ def train(
     search_layers: Annotated[
         str | None, typer.Option("--search-layers", metavar="N[,N...]", help="Layers whose heads search, with it.")
     ] = None,
-    search_tokens: Annotated[int | None, typer.Option("--search-tokens", help="Tokens of such a step.")] = None,
+    search_tokens: Annotated[
+        int | None, typer.Option("--search-tokens", help="Tokens of such a step; --tokens if not given.")
+    ] = None,
     search_weight: Annotated[
         float | None, typer.Option("--search-weight", help="Weight of each searching head's logit.")
     ] = None,
@@ -118,7 +148,9 @@ def train(
         Path | None,
         typer.Option("--init", help="Adapter folder to start from; with --search-share 1 from its weights of search."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its options.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint, with its options in place of defaults.")
+    ] = False,
 ) -> None:
     """Train an adapter, so that a base model's landmarks and gates mean something."""
     if not texts and not chats:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hierlandmark.config import LayoutConfig
+from hierlandmark.config import Attention, LayoutConfig
 from hierlandmark.errors import AdapterInvalid, ModelMismatch
 
 LORA_FILE, LORA_CONFIG, ROWS_FILE, SEARCH_FILE, META_FILE = (
@@ -27,7 +27,6 @@ LORA_FILE, LORA_CONFIG, ROWS_FILE, SEARCH_FILE, META_FILE = (
 )
 _ROWS = "landmark_rows"
 _PREFIX = "base_model.model."
-Attention = Literal["landmark", "full", "window"]
 Ranking = Literal["votes", "sum"]
 
 

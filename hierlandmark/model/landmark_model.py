@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hierlandmark.config import Keep, LayoutConfig, RecallConfig, Use
+from hierlandmark.config import Attention, Keep, LayoutConfig, RecallConfig, Use
 from hierlandmark.errors import AdapterInvalid, InvalidArgument, ModelUnavailable
-from hierlandmark.model.adapter import Adapter, Attention, Ranking, RetrievalHead
+from hierlandmark.model.adapter import Adapter, Ranking, RetrievalHead
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import Enough, head_shape
 from hierlandmark.model.check import check_base

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from hierlandmark.config import LayoutConfig, Mode
 from hierlandmark.errors import InvalidArgument, TrainingDiverged
-from hierlandmark.model.adapter import Attention
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import PlainAttention
 from hierlandmark.model.gates import GateQueue
 from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.episodes import Batch, Shape, build_batch
 from hierlandmark.train.loss import batch_loss
@@ -35,142 +35,6 @@ from hierlandmark.train.variants import selection_at, without_landmarks
 LOG = "log.jsonl"
 # queries of a batch whose gates are held to landmarks
 WATCHED = 64
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One run. What the shipped adapter's six runs were given stands in its `hierlandmark.json`, under `training`.
-
-    Raises:
-        InvalidArgument: a value is outside its range.
-    """
-
-    steps: int = 2000
-    # tokens a step, padding included; batches of every shape come to about this many
-    tokens: int = 32_768
-    learning_rate: float = 6e-4
-    rank: int = 16
-    warmup: int = 60
-    clip: float = 1.0
-    # share of steps in the paper's flat mode, and of stream (plain text) steps
-    flat_share: float = 0.3
-    stream_share: float = 0.12
-    # segments of the longest texts, readers among them
-    longest: int = 64
-    # positions of every text, one or several to draw from; none: texts of many lengths up to `longest`
-    lengths: tuple[int, ...] = ()
-    # share of memories that hide RULER's needles (Hsieh et al. 2024)
-    needles: float = 0.25
-    # share of memories that are chats whose questions, replies or sentences have known evidence; 0 without chats
-    linked: float = 0.25
-    # the furthest that positions jump ahead behind a landmark (Mohtashami & Jaggi 2023, appendix E)
-    jump: int = 0
-    # share of steps whose memory is encoded without gradient, as it is when it is recalled
-    cached: float = 0.0
-    seed: int = 0
-    # a step whose gradient norm is over this many times the running median of such steps is not taken
-    spike: float = 10.0
-    # query heads that learn to rank blocks for a search: so many layers, one head a group
-    retrieval_layers: int = 6
-    # between which shares of the depth they lie; a memory made for search runs nothing above the highest
-    retrieval_depth: tuple[float, float] = (0.35, 0.8)
-    # weight of their loss beside the language model's
-    votes: float = 0.3
-    # weight of the loss that holds the gates of all layers and heads to their landmarks, and most segments of earlier
-    # steps that queries of readers choose among too
-    gates: float = 0.0
-    gate_queue: int = 0
-    checkpoint_every: int = 250
-    # what it trains: landmarks, or as a peer to compare with plain attention to all or to the last `window` tokens
-    attention: Attention = "landmark"
-    window: int | None = None
-    # texts read in order: the segment right before each one stands at its true distance, older ones one further
-    recency: bool = False
-    # share of steps in which segments attend only to what they select, and how many segments and blocks that is
-    select_share: float = 0.0
-    select_segments: int = 4
-    select_blocks: int = 4
-    select_threshold: float = 0.0
-    # share of steps that train the search alone, on chats (`train.pairs`), and their positions; None for `tokens`
-    search_share: float = 0.0
-    search_tokens: int | None = None
-    # layers whose heads search, one head a group; nothing above the highest is run for it
-    search_layers: tuple[int, ...] = ()
-    # weight of each of their logits in the sum
-    search_weight: float = 1.0
-    # how much of what the search is to find is told by MiniLM, the rest by what is known
-    taught: float = 0.0
-    # layers below this one, and the two rows, stay as they were: what searches there finds what it found
-    freeze_below: int = 0
-    # wall-clock budget in seconds; the schedule then follows time instead of steps
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        # a list where it was read from a checkpoint
-        object.__setattr__(self, "lengths", tuple(self.lengths))
-        object.__setattr__(self, "retrieval_depth", tuple(self.retrieval_depth))
-        object.__setattr__(self, "search_layers", tuple(sorted(set(self.search_layers))))
-        if bool(self.search_layers) != bool(self.search_share):
-            raise InvalidArgument(
-                f"expected search_layers with a search_share and not without, got {self.search_layers!r} and "
-                f"{self.search_share!r}"
-            )
-        if any(layer < 0 for layer in self.search_layers):
-            raise InvalidArgument(f"expected search_layers of 0 or more, got {self.search_layers!r}")
-        plain = {field.name: field.default for field in fields(self)}
-        for name in ("search_tokens", "search_weight", "taught"):
-            if not self.search_share and getattr(self, name) != plain[name]:
-                raise InvalidArgument(f"expected {name} with a search_share only, got {getattr(self, name)!r}")
-        if len(self.retrieval_depth) != 2 or not 0 <= self.retrieval_depth[0] <= self.retrieval_depth[1] < 1:
-            raise InvalidArgument(
-                f"expected retrieval_depth to be two shares from 0 to under 1 in order, got {self.retrieval_depth!r}"
-            )
-        if any(length < 1 for length in self.lengths):
-            raise InvalidArgument(f"expected lengths of at least 1 position, got {self.lengths!r}")
-        for names, right, wanted in _RANGES:
-            for name in names.split():
-                value = getattr(self, name)
-                if not (value is None and name in ("seconds", "window", "search_tokens")) and not (
-                    math.isfinite(value) and right(value)
-                ):
-                    raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
-        if self.gates and self.search_share == 1:
-            raise InvalidArgument("expected steps that read with gates, got a search_share of 1")
-        if self.gate_queue and (not self.gates or self.stream_share == 1):
-            raise InvalidArgument(
-                f"expected a gate_queue with gates and a stream_share under 1 only, got {self.gate_queue!r} with "
-                f"{self.gates!r} and {self.stream_share!r}"
-            )
-        if self.freeze_below and (self.search_share or self.votes):
-            raise InvalidArgument(
-                f"expected neither a search_share nor votes with freeze_below, got {self.search_share!r} and "
-                f"{self.votes!r}: what searches is to stay as it was"
-            )
-        if (self.attention == "window") != (self.window is not None):
-            raise InvalidArgument(
-                f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
-            )
-        useless = [
-            name
-            for name in ("select_share", "search_share", "cached", "jump", "freeze_below", "recency", "gates")
-            if getattr(self, name)
-        ]
-        if self.attention != "landmark" and useless:
-            raise InvalidArgument(f"expected no {useless[0]} with attention {self.attention!r}, which has no landmarks")
-
-
-_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
-    ("window search_tokens select_segments select_blocks", lambda x: x >= 1, "at least 1"),
-    ("learning_rate votes gates gate_queue seed jump freeze_below", lambda x: x >= 0, "0 or more"),
-    ("clip spike seconds search_weight", lambda x: x > 0, "more than 0"),
-    (
-        "flat_share stream_share select_share needles linked cached search_share taught",
-        lambda x: 0 <= x <= 1,
-        "from 0 to 1",
-    ),
-    ("select_threshold", lambda x: 0 <= x < 1, "from 0 to under 1"),
-)
 
 
 def shape_of(config: TrainConfig, layout: LayoutConfig, progress: float, rng: np.random.Generator) -> Shape:

@@ -22,8 +22,9 @@ from hierlandmark.model.dense import far_queries
 from hierlandmark.model.fingerprint import weights_digest
 from hierlandmark.model.prompts import ask_prompt
 from hierlandmark.train.checkpoint import read_state, trained_tensors
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.corpus import build_corpus
-from hierlandmark.train.loop import BatchSource, TrainConfig, middle_heads, retrieval_heads, shape_of, train
+from hierlandmark.train.loop import BatchSource, middle_heads, retrieval_heads, shape_of, train
 from hierlandmark.train.search_loss import SearchTraining
 from hierlandmark.train.synonyms import synonyms
 from hierlandmark.train.tokens import read_tokens

@@ -1,19 +1,17 @@
 """What a step may do other than attend to every block: select in the loop, or train a peer under plain attention."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import Kind, Layout
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.episodes import NO_LABEL, Batch
 
-if TYPE_CHECKING:
-    from hierlandmark.train.loop import TrainConfig
 
-
-def selection_at(config: "TrainConfig", step: int) -> RecallConfig | None:
+def selection_at(config: TrainConfig, step: int) -> RecallConfig | None:
     """What the segments of a step select, in `select_share` of all steps; it depends on the seed and the step only."""
     if config.attention != "landmark" or np.random.default_rng((config.seed, step, 1)).random() >= config.select_share:
         return None

@@ -1,14 +1,19 @@
 """`train`: options become the configuration of one run."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from hierlandmark.cli import app
+from hierlandmark.config import LayoutConfig
 from hierlandmark.train import run
-from hierlandmark.train.loop import TrainConfig
+from hierlandmark.train.config import TrainConfig
 
 
 @pytest.fixture
@@ -52,6 +57,32 @@ def test_train(cli, called: dict[str, Any]) -> None:
 def test_options_not_given_keep_their_defaults(cli, called: dict[str, Any]) -> None:
     cli("train", "--out", "o", "--text", "a.txt")
     assert called["config"] == TrainConfig()
+
+
+def test_help_shows_the_defaults_of_a_run(cli) -> None:
+    entries = [" ".join(one.split()) for one in cli("train", "--help").output.split("\n  --")]
+    known = {**asdict(TrainConfig()), **LayoutConfig().model_dump(), "local_window": LayoutConfig().local_window}
+    options = {one.name: one for one in typer.main.get_command(app).commands["train"].params}
+    shared = known.keys() & options.keys()
+    assert {"steps", "votes", "block_size", "search_share"} <= shared
+    for name in shared:
+        (entry,) = [one for one in entries if f"--{one.split()[0]}" in options[name].opts]
+        if not isinstance(known[name], bool | tuple | None):
+            assert entry.endswith(f"[default: {known[name]}]")
+        # said once, by the configuration
+        assert "default: " not in options[name].help
+    assert any(one.startswith("retrieval-depth") and one.endswith("[default: 0.35,0.8]") for one in entries)
+
+
+def test_defaults_are_shown_without_torch() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from hierlandmark.cli import app
+assert "[default: 2000]" in CliRunner().invoke(app, ["train", "--help"]).output
+print(*{"torch", "transformers"} & set(sys.modules))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
 
 
 def test_a_resumed_run_keeps_its_own_options(cli, called: dict[str, Any]) -> None:

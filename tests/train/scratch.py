@@ -14,8 +14,9 @@ from hierlandmark.eval.passkey import QUESTION, TASK
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.episodes import NO_LABEL, Batch
-from hierlandmark.train.loop import BatchSource, TrainConfig
+from hierlandmark.train.loop import BatchSource
 
 LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
 # segments of the longest text that is trained on, and its content tokens

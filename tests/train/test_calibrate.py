@@ -15,9 +15,9 @@ from hierlandmark.model.generate import push
 from hierlandmark.model.prompts import search_prompt
 from hierlandmark.testing import ByteTokenizer, tiny_model
 from hierlandmark.train.calibrate import Case, calibrate, choose_heads, judge, main, make_cases, report, split_chats
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.corpus import Talk, Turn, build_corpus
 from hierlandmark.train.links import Linked, Query
-from hierlandmark.train.loop import TrainConfig
 from hierlandmark.train.run import train_adapter
 
 LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)

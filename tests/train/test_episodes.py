@@ -9,9 +9,10 @@ import pytest
 from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind
 from hierlandmark.testing import SMALL, ByteTokenizer
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.corpus import Turn, build_corpus, cut_text
 from hierlandmark.train.episodes import NO_LABEL, Shape, build_batch, make_memory
-from hierlandmark.train.loop import BatchSource, TrainConfig, shape_of
+from hierlandmark.train.loop import BatchSource, shape_of
 from hierlandmark.train.readers import make_readers
 
 LAYOUT = LayoutConfig(block_size=32, blocks_per_segment=4)

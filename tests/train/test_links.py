@@ -15,10 +15,11 @@ from hierlandmark.model import landmark_model as search_module
 from hierlandmark.model.prompts import render, search_prompt
 from hierlandmark.testing import ByteTokenizer, tiny_model
 from hierlandmark.train import links
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.corpus import Talk, Turn, build_corpus
 from hierlandmark.train.episodes import Shape, build_batch
 from hierlandmark.train.links import linked_memory, linked_readers
-from hierlandmark.train.loop import BatchSource, TrainConfig
+from hierlandmark.train.loop import BatchSource
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.run import train_adapter
 from hierlandmark.train.tokens import read_tokens

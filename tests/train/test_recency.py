@@ -14,7 +14,7 @@ from hierlandmark.errors import AdapterInvalid, InvalidArgument
 from hierlandmark.layout import Layout
 from hierlandmark.model.adapter import Adapter
 from hierlandmark.testing import SMALL, tiny_model
-from hierlandmark.train.loop import TrainConfig
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.merge import merge_adapters, with_search
 from hierlandmark.train.run import train_adapter
 

@@ -17,7 +17,7 @@ from hierlandmark.errors import InvalidArgument, MissingExtra, ModelMismatch, Mo
 from hierlandmark.model.adapter import Adapter
 from hierlandmark.model.landmark_model import SHIPPED
 from hierlandmark.testing import tiny_base
-from hierlandmark.train.loop import TrainConfig
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.run import run_config, train_adapter
 from tests.model.hub import as_hub_id
 

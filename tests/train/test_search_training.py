@@ -16,10 +16,11 @@ from hierlandmark.model.prompts import render, search_prompt
 from hierlandmark.testing import ByteTokenizer, tiny_model
 from hierlandmark.train import run as runs
 from hierlandmark.train import search_loss as losses
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.corpus import Talk, Turn, build_corpus
 from hierlandmark.train.episodes import build_batch
 from hierlandmark.train.links import linked_memory
-from hierlandmark.train.loop import BatchSource, TrainConfig, shape_of
+from hierlandmark.train.loop import BatchSource, shape_of
 from hierlandmark.train.pairs import Padded, Pairs, build_pairs
 from hierlandmark.train.run import train_adapter
 from hierlandmark.train.search_loss import SearchTraining, find, search_loss

@@ -12,7 +12,7 @@ from hierlandmark import LandmarkModel, LayoutConfig, Memory, Message
 from hierlandmark.errors import AdapterInvalid, InvalidArgument
 from hierlandmark.model.adapter import LORA_FILE, SEARCH_FILE, Adapter, layer_of, save_adapter
 from hierlandmark.train.calibrate import calibrate
-from hierlandmark.train.loop import TrainConfig
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.merge import main, merge_adapters, with_search
 from hierlandmark.train.run import train_adapter
 from tests.train.test_search_training import ROOM, TOKENIZER

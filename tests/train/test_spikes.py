@@ -9,7 +9,8 @@ from torch import nn
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.train import loop
-from hierlandmark.train.loop import BatchSource, TrainConfig, TrainingDiverged, train
+from hierlandmark.train.config import TrainConfig
+from hierlandmark.train.loop import BatchSource, TrainingDiverged, train
 
 LAYOUT = LayoutConfig(block_size=8, blocks_per_segment=2)
 

@@ -12,8 +12,8 @@ from hierlandmark.config import RecallConfig
 from hierlandmark.errors import AdapterInvalid, InvalidArgument
 from hierlandmark.layout import Kind
 from hierlandmark.model.dense import PlainAttention
+from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.episodes import NO_LABEL, Shape, build_batch
-from hierlandmark.train.loop import TrainConfig
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.run import load_trainable, train_adapter
 from hierlandmark.train.variants import selection_at, without_landmarks
