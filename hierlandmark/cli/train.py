@@ -149,11 +149,15 @@ def train(
         typer.Option("--init", help="Adapter folder to start from; with --search-share 1 from its weights of search."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint, with its options in place of defaults.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the checkpoint, with its options in place of defaults and the same files."
+        ),
     ] = False,
 ) -> None:
     """Train an adapter, so that a base model's landmarks and gates mean something."""
-    if not texts and not chats:
+    # what a run to resume lacks, its checkpoint knows
+    if not texts and not chats and not resume:
         raise InvalidArgument("expected at least one --text or --chats file to train on")
     from rich.console import Console
     from rich.progress import Progress

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -86,8 +87,9 @@ def train_adapter(
 
     Raises:
         MissingExtra: peft is not installed.
-        InvalidArgument: no text, no such device, a folder with another run's checkpoint, nothing to resume, an
-            adapter to start from of another rank, shape or layout, or lengths that are not whole segments.
+        InvalidArgument: no text, also for a run to resume, no such device, a folder with another run's checkpoint,
+            nothing to resume, an adapter to start from of another rank, shape or layout, or lengths that are not whole
+            segments.
         AdapterInvalid: the adapter to start from cannot be read.
         ModelMismatch: it was trained on another base.
         ModelUnavailable: the base model is not there.
@@ -100,6 +102,8 @@ def train_adapter(
     device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     start = Adapter.load(init) if init is not None else None
     state = _resumed(folder) if resume else None
+    if not texts and not chats:
+        raise InvalidArgument(_no_files(folder, state))
     # distances that were learned stay, as the layout does
     inherited = start is not None and start.meta.recency and config.attention == "landmark"
     if config.recency and not config.stream_share and not inherited and not resume:
@@ -166,9 +170,11 @@ def train_adapter(
     # of the adapter that it started from, where they stay
     kept_heads = config.freeze_below or beside is not None
     kept = state.get("searches") if state else _searches(start) if start and kept_heads else None
+    # by their names only: the rest of a path is this machine's
+    files = {"text": [path.name for path in texts], "chats": [path.name for path in chats]}
     rows = train(
         core, source, folder, resume=resume, workers=workers, on_step=on_step,
-        note={**bound, "init": started, "searches": kept}, searching=searching,
+        note={**bound, "init": started, "searches": kept, "files": files}, searching=searching,
     )  # fmt: skip
     searched = retrieval_heads(core, config.retrieval_layers, config.retrieval_depth)
     heads = tuple(
@@ -322,6 +328,17 @@ def _resumed(folder: Path) -> dict[str, Any]:
     if state is None:
         raise InvalidArgument(f"nothing to resume in {str(folder)!r}: no state.json; leave --resume out")
     return state
+
+
+def _no_files(folder: Path, state: dict[str, Any] | None) -> str:
+    """One sentence on a run without files; of one to resume it names those that it had, where its checkpoint does."""
+    if state is None:
+        return "expected at least one --text or --chats file to train on"
+    had = [f"--{kind} {shlex.quote(name)}" for kind, names in state.get("files", {}).items() for name in names]
+    return (
+        f"the run in {str(folder)!r} needs the files that it was trained on again, a checkpoint does not hold them: "
+        f"give {' '.join(had) or 'them by --text and --chats'}"
+    )
 
 
 def _started(folder: Path, state: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -99,9 +99,19 @@ def test_a_resumed_run_keeps_its_own_options(cli, called: dict[str, Any]) -> Non
     assert (done.exit_code, "of another version" in done.stderr) == (2, True)
 
 
+def test_a_run_whose_checkpoint_names_no_files_asks_for_them(cli) -> None:
+    state = {"checkpoint": "step-000004", "step": 4, "updates": 4, "config": asdict(TrainConfig())}
+    Path("o").mkdir()
+    Path("o/state.json").write_text(json.dumps(state))
+    done = cli("train", "--out", "o", "--resume")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "the run in 'o' needs the files" in done.stderr and done.stderr.endswith("them by --text and --chats\n")
+
+
 def test_nothing_to_resume(cli, called: dict[str, Any]) -> None:
-    done = cli("train", "--out", "o", "--text", "a.txt", "--resume")
-    assert (done.exit_code, "nothing to resume" in done.stderr) == (2, True)
+    for files in ([], ["--text", "a.txt"]):
+        done = cli("train", "--out", "o", *files, "--resume")
+        assert (done.exit_code, "nothing to resume" in done.stderr) == (2, True)
     assert called == {}
 
 

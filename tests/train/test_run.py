@@ -184,6 +184,12 @@ def test_the_command_trains_an_adapter_that_loads(base_folder, texts, tmp_path):
     assert LandmarkModel.from_pretrained(base_folder, adapter=out / "adapter").layout == LayoutConfig()
     again = CliRunner().invoke(app, [str(word) for word in words])
     assert again.exit_code == 2 and "--resume" in again.stderr
+    told = CliRunner().invoke(app, ["train", "--out", str(out), "--resume"])
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr == (
+        f"hierlandmark: InvalidArgument: the run in '{out}' needs the files that it was trained on again, a checkpoint "
+        "does not hold them: give --text book.txt --chats chats.jsonl\n"
+    )
     bare = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--device", "cpu", "--resume"]
     more = CliRunner().invoke(app, [*(str(word) for word in bare), "--steps", "3"])
     assert more.exit_code == 0, more.output
