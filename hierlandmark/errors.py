@@ -2,7 +2,17 @@
 
 
 class HierLandmarkError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Args:
+        message: what was expected and what came, and what to do where that is the same for everyone.
+        python: what to do in the names of the Python API; put behind the message.
+        command: what to do in the names of the command line, which shows this instead; as `python` if not given.
+    """
+
+    def __init__(self, message: str = "", *, python: str = "", command: str = "") -> None:
+        super().__init__(f"{message}; {python}" if python else message)
+        self.on_command_line = f"{message}; {command}" if command else str(self)
 
 
 class ModelMismatch(HierLandmarkError):

@@ -29,7 +29,7 @@ class Guard(TyperGroup):
         try:
             return super().invoke(ctx)
         except HierLandmarkError as error:
-            _line(f"{type(error).__name__}: {error}")
+            _line(f"{type(error).__name__}: {error.on_command_line}")
             raise typer.Exit(2) from None
         except BrokenPipeError:
             # the reader of our output left, as `head` does; a second write at exit would complain again

@@ -115,7 +115,8 @@ def _identify(memory: "Memory", text: str, ids_are: Ids) -> "MessageId":
         return present[0]
     if present:
         raise InvalidArgument(f"{text} and {text!r} are both ids here; say --ids integer or --ids string")
-    raise MessageNotFound(f"no message with id {text!r} in namespace {memory.namespace!r}")
+    message = f"no message with id {text!r} in namespace {memory.namespace!r}"
+    raise MessageNotFound(message, command="`hierlandmark search` shows ids of what it finds")
 
 
 def _holds(memory: "Memory", message_id: "MessageId") -> bool:

@@ -60,8 +60,9 @@ class Built:
             ids, versions, of = _state(vectors.tables)
             if of != mark:
                 raise ModelMismatch(
-                    "the index was built for another model, or for other heads that search: build it anew with "
-                    "`Memory.build_index` or `hierlandmark index`"
+                    "the index was built for another model, or for other heads that search",
+                    python="build it anew with `Memory.build_index`",
+                    command="build it anew with `hierlandmark index`",
                 )
         except BaseException:
             vectors.close()

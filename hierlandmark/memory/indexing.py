@@ -107,8 +107,9 @@ class IndexVerbs:
                     raise
         if self._index is None:
             raise IndexNotFound(
-                f"no index of namespace {self.namespace!r} at {str(self.path)!r}: make one with `Memory.build_index`"
-                + (f" or `hierlandmark index --db {self.path}`" if self._is_file else "")
+                f"no index of namespace {self.namespace!r} at {str(self.path)!r}",
+                python="make one with `Memory.build_index`",
+                command=f"make one with `hierlandmark index --db {self.path} --namespace {self.namespace}`",
             )
         return self._index
 

@@ -140,8 +140,9 @@ class Memory(IndexVerbs, AsyncVerbs):
     def _check_writable(self) -> None:
         if self.read_only:
             raise StoreNotWritable(
-                f"{str(self.path)!r} was opened to be read only (read_only=True, or the file or its folder may not be "
-                "written)"
+                f"{str(self.path)!r} was opened to be read only",
+                python="open it without read_only=True, where it and its folder may be written",
+                command="make it and its folder writable, or copy it to where it may be written",
             )
 
     def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
@@ -150,8 +151,10 @@ class Memory(IndexVerbs, AsyncVerbs):
             same = store.spec.fingerprint == wanted.fingerprint
             raise ModelMismatch(
                 f"the database at {str(self.path)!r} was written by model {store.spec.fingerprint[:12]}, this one is "
-                f"{'the same, but searches in other layers' if same else wanted.fingerprint[:12]}; open it with that "
-                f"model, or take its text to this one with `hierlandmark reencode --db {self.path}`"
+                f"{'the same, but searches in other layers' if same else wanted.fingerprint[:12]}",
+                python="open it with that model, or take its text to this one with `Memory.reencode`",
+                command="name that one by --model and --adapter, or take its text to this one with "
+                f"`hierlandmark reencode --db {self.path}`",
             )
         return self.model, store
 
@@ -351,8 +354,11 @@ class Memory(IndexVerbs, AsyncVerbs):
         if store.spec.keep != "all":
             raise KeepMismatch(
                 f"the database at {str(self.path)!r} was made with keep={store.spec.keep!r}: it can be searched, but "
-                "holds no values to answer from; encode its text again with "
-                f"`hierlandmark reencode --db {self.path} --keep all`, or add it to a database made with keep='all'"
+                "holds no values to answer from",
+                python="encode its text again with `Memory.reencode` and `MemoryConfig(keep='all')`, or add it to a "
+                "database made so",
+                command=f"encode its text again with `hierlandmark reencode --db {self.path} --keep all`, or add it to "
+                "a database made so",
             )
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:

@@ -183,8 +183,9 @@ class Adapter:
         """Raises `ModelMismatch` when the adapter was trained on other weights."""
         if self.meta.base is not None and self.meta.base != digest:
             raise ModelMismatch(
-                f"this adapter was trained on base weights {self.meta.base[:12]}, {name!r} has {digest[:12]}; "
-                "train an adapter for it with `hierlandmark train`, or pass adapter=None"
+                f"this adapter was trained on base weights {self.meta.base[:12]}, {name!r} has {digest[:12]}",
+                python="train an adapter for it with `hierlandmark train`, or pass adapter=None",
+                command="train an adapter for it with `hierlandmark train`, or give --adapter none",
             )
 
 

@@ -152,7 +152,9 @@ class Connections:
             raise _closed(self.path)
         if self._writer is None:
             raise StoreNotWritable(
-                f"{self.path} was opened to be read only (read_only=True, or the file or its folder may not be written)"
+                f"{self.path} was opened to be read only",
+                python="open it without read_only=True, where it and its folder may be written",
+                command="make it and its folder writable, or copy it to where it may be written",
             )
         if not self._write_lock.acquire(timeout=self._timeout):
             raise StoreNotWritable(

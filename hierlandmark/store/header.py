@@ -66,8 +66,11 @@ def check_spec(path: Path, expected: KVSpec, stored: KVSpec) -> None:
     """
     if expected.keep != stored.keep:
         raise KeepMismatch(
-            f"{path} was made with keep={stored.keep!r}, {expected.keep!r} came: leave keep out to use it as it is, or "
-            f"encode its text again: `hierlandmark reencode --db {path} --keep {expected.keep}`"
+            f"{path} was made with keep={stored.keep!r}, {expected.keep!r} came",
+            python="leave keep out to use it as it is, or encode its text again with `Memory.reencode` and "
+            f"`MemoryConfig(keep={expected.keep!r})`",
+            command="leave --keep out to use it as it is, or encode its text again with "
+            f"`hierlandmark reencode --db {path} --keep {expected.keep}`",
         )
     if expected != stored:
         ours, theirs = asdict(expected), asdict(stored)
@@ -75,6 +78,8 @@ def check_spec(path: Path, expected: KVSpec, stored: KVSpec) -> None:
             f"{name} {theirs[name]!r} is stored, {ours[name]!r} came" for name in ours if ours[name] != theirs[name]
         ]
         raise ModelMismatch(
-            f"{path} was written by another model, adapter or layout: {'; '.join(differing)}. Open it with the "
-            "one that wrote it, or encode its text again with this one: `hierlandmark reencode`"
+            f"{path} was written by another model, adapter or layout: {'; '.join(differing)}",
+            python="open it with the one that wrote it, or encode its text again with this one: `Memory.reencode`",
+            command="name the one that wrote it by --model and --adapter, or encode its text again with this one: "
+            f"`hierlandmark reencode --db {path}`",
         )

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from hierlandmark.errors import DuplicateMessageId, InvalidArgument, MessageNotFound, NamespaceNotFound
+from hierlandmark.errors import DuplicateMessageId, InvalidArgument
 from hierlandmark.filters import Filter, matches
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.store.fulltext import terms
@@ -31,7 +31,8 @@ from hierlandmark.store.records import (
     check_slot,
     id_key,
     message_rows,
-    missing,
+    messages_missing,
+    namespace_missing,
     rewritten,
     to_message,
 )
@@ -132,7 +133,7 @@ class InMemoryStore:
             state = self._named(namespace).copy()
             absent = [i for i in remove if id_key(i) not in state.messages]
             if absent:
-                raise MessageNotFound(missing("messages", absent, namespace))
+                raise messages_missing(absent, namespace)
             removed = {id_key(i) for i in remove}
             for key in removed:
                 del state.messages[key]
@@ -160,7 +161,7 @@ class InMemoryStore:
         keys = list(held) if ids is None else [id_key(i) for i in ids]
         absent = [i for i in ids or () if id_key(i) not in held]
         if absent:
-            raise MessageNotFound(missing("messages", absent, namespace))
+            raise messages_missing(absent, namespace)
         return [to_message(*held[key][:5]) for key in keys]
 
     def has_message(self, namespace: str, message_id: MessageId) -> bool:
@@ -268,7 +269,7 @@ class InMemoryStore:
         """See `BlockStore.around`."""
         held = self._named(namespace).messages
         if id_key(message_id) not in held:
-            raise MessageNotFound(missing("messages", [message_id], namespace))
+            raise messages_missing([message_id], namespace)
         rows, at = list(held.values()), list(held).index(id_key(message_id))
         before, after = rows[max(at - n, 0) : at], rows[at + 1 : at + 1 + n]
         return [to_message(*row[:5]) for row in before], [to_message(*row[:5]) for row in after]
@@ -350,9 +351,7 @@ class InMemoryStore:
     def _named(self, namespace: str) -> _Namespace:
         held = self._state().get(namespace)
         if held is None:
-            raise NamespaceNotFound(
-                f"no message is remembered under namespace {namespace!r}; `namespaces` lists those there"
-            )
+            raise namespace_missing(namespace)
         return held
 
     def _anywhere(self, segment_id: SegmentId, version: int | None = None) -> EncodedSegment:

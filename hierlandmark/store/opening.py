@@ -36,8 +36,9 @@ def open_existing(path: Path, timeout: float = 60.0) -> Database:
     """Open for reading; `StoreNotWritable` when there is nothing there, or nothing in it."""
     if not path.is_file():
         raise StoreNotWritable(
-            f"there is no database {str(path)!r} to read; `Memory.add` or `hierlandmark add` makes one, in a folder "
-            "that is there"
+            f"there is no database {str(path)!r} to read",
+            python="`Memory.add` makes one, in a folder that is there",
+            command="`hierlandmark add` makes one, in a folder that is there",
         )
     if path.stat().st_size == 0:
         raise StoreNotWritable(f"{path} is an empty file, nothing was added to it yet, so there is nothing to read")
@@ -59,7 +60,9 @@ def open_pair(path: Path, spec: KVSpec, read_only: bool, timeout: float) -> tupl
         check_spec(path, spec, read_header(reader, path).spec)
         if MIGRATIONS.pending(reader):
             raise StoreNotWritable(
-                f"an earlier version wrote {path}; open it once without read_only to bring it up to date"
+                f"an earlier version wrote {path}",
+                python="open it once without read_only to bring it up to date",
+                command="make it and its folder writable once, so that it is brought up to date",
             )
         reader.conn.execute("PRAGMA query_only = ON")
         undo.pop_all()
@@ -88,9 +91,10 @@ def _read_only_named(path: Path) -> Iterator[None]:
             # it cannot be opened for another reason
             raise
         raise StoreNotWritable(
-            f"{path} may be read and not be written, as it or its folder is read-only: open it with read_only=True to "
-            "search it and to answer from it (the commands search, ask and info do so by themselves), or copy it to "
-            "where it may be written to add to it"
+            f"{path} may be read and not be written, as it or its folder is read-only",
+            python="open it with read_only=True to search it and to answer from it, or copy it to where it may be "
+            "written to add to it",
+            command="search, ask and info only read it; copy it to where it may be written to add to it",
         ) from error
 
 

@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hierlandmark.errors import DuplicateMessageId, InvalidArgument, InvalidMessage, StoreCorrupt
+from hierlandmark.errors import (
+    DuplicateMessageId,
+    InvalidArgument,
+    InvalidMessage,
+    MessageNotFound,
+    NamespaceNotFound,
+    StoreCorrupt,
+)
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.store.protocol import EncodedSegment, KVSpec
 
@@ -131,7 +138,20 @@ def rewritten(segment_id: int) -> KeyError:
     return KeyError(f"segment {segment_id} was rewritten since it was listed: list it again")
 
 
-def missing(what: str, ids: Iterable[object], namespace: str) -> str:
-    """One sentence on ids that are not there."""
+def messages_missing(ids: Iterable[object], namespace: str) -> MessageNotFound:
+    """What to raise for ids that are not there."""
     shown = ", ".join(repr(i) for i in ids)
-    return f"{what} {shown} not in namespace {namespace!r}; `messages` and `segments` list what is"
+    return MessageNotFound(
+        f"messages {shown} not in namespace {namespace!r}",
+        python="`messages` lists those there",
+        command="`hierlandmark search` shows ids of what it finds",
+    )
+
+
+def namespace_missing(namespace: str) -> NamespaceNotFound:
+    """What to raise for a namespace without a message."""
+    return NamespaceNotFound(
+        f"no message is remembered under namespace {namespace!r}",
+        python="`namespaces` lists those there",
+        command="`hierlandmark info --db FILE` lists those there",
+    )

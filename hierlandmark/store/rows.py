@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from hierlandmark.errors import DuplicateMessageId, InvalidArgument, NamespaceNotFound, StoreCorrupt
+from hierlandmark.errors import DuplicateMessageId, InvalidArgument, StoreCorrupt
 from hierlandmark.filters import instant
 from hierlandmark.messages import MessageId
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, MessageRun, SegmentId, SegmentRecord
-from hierlandmark.store.records import MessageRow, check_segment, id_key, rewritten
+from hierlandmark.store.records import MessageRow, check_segment, id_key, namespace_missing, rewritten
 from hierlandmark.store.tensors import RECOVER, checksum, from_bytes, to_little_endian, wipeable
 
 Conn = sqlite3.Connection
@@ -41,7 +41,7 @@ def namespace_id(conn: Conn, name: str) -> int:
     """Row of the namespace, or `NamespaceNotFound`."""
     found = find_namespace(conn, name)
     if found is None:
-        raise NamespaceNotFound(f"no message is remembered under namespace {name!r}; `namespaces` lists those there")
+        raise namespace_missing(name)
     return found
 
 
@@ -242,7 +242,7 @@ def segment_records(
         parts = (record.block_content, [run.n_tokens for run in record.runs])
         whole = all(all(type(count) is int and count > 0 for count in counts) and sum(counts) == n for counts in parts)
         if not whole or len(record.block_content) != n_blocks:
-            raise StoreCorrupt(f"segment {segment_id} has {n} tokens, its messages or blocks others. {RECOVER}")
+            raise StoreCorrupt(f"segment {segment_id} has {n} tokens, its messages or blocks others", **RECOVER)
         out.append(record)
     return out
 
@@ -270,4 +270,4 @@ def _integers(text: str, segment_id: SegmentId) -> tuple[int, ...]:
     try:
         return tuple(json.loads(text))
     except (TypeError, ValueError) as error:
-        raise StoreCorrupt(f"the row of segment {segment_id} is damaged ({error}). {RECOVER}") from error
+        raise StoreCorrupt(f"the row of segment {segment_id} is damaged ({error})", **RECOVER) from error

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from hierlandmark.errors import InvalidArgument, MessageNotFound
+from hierlandmark.errors import InvalidArgument
 from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.store import filtered, rows
@@ -25,7 +25,15 @@ from hierlandmark.store.protocol import (
     SegmentRecord,
     StoreStats,
 )
-from hierlandmark.store.records import check_k, check_namespace, check_slot, id_key, message_rows, missing, to_message
+from hierlandmark.store.records import (
+    check_k,
+    check_namespace,
+    check_slot,
+    id_key,
+    message_rows,
+    messages_missing,
+    to_message,
+)
 from hierlandmark.store.tensors import from_bytes
 
 _MESSAGE = "SELECT message_id, role, content, time, metadata FROM messages"
@@ -138,7 +146,7 @@ class SQLiteStore:
             removed = {message_id: rows.find_message(conn, known, message_id) for message_id in remove}
             absent = [message_id for message_id, row in removed.items() if row is None]
             if absent:
-                raise MessageNotFound(missing("messages", absent, namespace))
+                raise messages_missing(absent, namespace)
             conn.executemany("DELETE FROM messages WHERE id = ?", [(row,) for row in removed.values()])
             replaced = False
             for segment_id, segment in segments:
@@ -179,7 +187,7 @@ class SQLiteStore:
                 found = [conn.execute(one, (known, id_key(i))).fetchone() for i in ids]
                 if None in found:
                     absent = [i for i, row in zip(ids, found, strict=True) if row is None]
-                    raise MessageNotFound(missing("messages", absent, namespace))
+                    raise messages_missing(absent, namespace)
         return [to_message(*row) for row in found]
 
     def has_message(self, namespace: str, message_id: MessageId) -> bool:
@@ -338,7 +346,7 @@ class SQLiteStore:
             known = rows.namespace_id(conn, namespace)
             row = rows.find_message(conn, known, message_id)
             if row is None:
-                raise MessageNotFound(missing("messages", [message_id], namespace))
+                raise messages_missing([message_id], namespace)
             before, after = (
                 [to_message(*found) for found in conn.execute(beside.format(*way), (known, row, min(n, rows.MAX_ID)))]
                 for way in (("<", "DESC"), (">", "ASC"))

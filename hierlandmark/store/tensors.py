@@ -26,13 +26,17 @@ def from_bytes(data: bytes, crc: int, dtype: np.dtype, shape: tuple[int, ...], w
     """
     expected = dtype.itemsize * math.prod(shape)
     if len(data) != expected:
-        raise StoreCorrupt(f"{what} has {len(data)} bytes where {expected} are expected. {RECOVER}")
+        raise StoreCorrupt(f"{what} has {len(data)} bytes where {expected} are expected", **RECOVER)
     if zlib.crc32(data) != crc:
-        raise StoreCorrupt(f"{what} fails its checksum: expected {crc:#010x}, came {zlib.crc32(data):#010x}. {RECOVER}")
+        raise StoreCorrupt(f"{what} fails its checksum: expected {crc:#010x}, came {zlib.crc32(data):#010x}", **RECOVER)
     return np.frombuffer(data, dtype=dtype.newbyteorder("<")).reshape(shape)
 
 
-RECOVER = "Text is kept apart from keys: `hierlandmark reencode` computes them again, or restore the file from a backup"
+# text is kept apart from keys
+RECOVER = {
+    "python": "`Memory.reencode` computes keys again from the text, or restore the file from a backup",
+    "command": "`hierlandmark reencode` computes keys again from the text, or restore the file from a backup",
+}
 
 
 def wipeable(n_bytes: int, page_size: int) -> tuple[int, int]:

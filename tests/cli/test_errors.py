@@ -1,7 +1,9 @@
 """Named errors are one line and exit code 2, ours one line and exit code 1; help comes at once for every command."""
 
+import pickle
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -99,6 +101,16 @@ def test_an_error_of_the_store_is_one_line(filled, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(FakeMemory, "search", broken)
     done = filled("search", "q", "--db", "m.db")
     assert (done.exit_code, done.stderr) == (2, "hierlandmark: StoreCorrupt: bad page \\ud800\n")
+
+
+def test_what_to_do_is_said_in_commands(filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = StoreCorrupt("bad page", python="call `Memory.mend`", command="run `hierlandmark mend`")
+    assert str(error) == "bad page; call `Memory.mend`"
+    # as an error travels from one process to another
+    for one in (error, pickle.loads(pickle.dumps(error))):
+        monkeypatch.setattr(FakeMemory, "search", Mock(side_effect=one))
+        done = filled("search", "q", "--db", "m.db")
+        assert (done.exit_code, done.stderr) == (2, "hierlandmark: StoreCorrupt: bad page; run `hierlandmark mend`\n")
 
 
 def test_our_own_fault(filled, monkeypatch: pytest.MonkeyPatch) -> None:

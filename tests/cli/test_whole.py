@@ -86,7 +86,12 @@ def test_the_life_of_a_memory(run, tmp_path):
     assert f"default: {held['messages']} messages" in run("info", *db, using=None)
 
     assert "forgot 2 of 'default'" in run("forget", 1, "m2", 1, *db)
-    assert "MessageNotFound" in run("forget", "m2", *db, code=2)
+    # what to do next is said in commands
+    said = run("forget", "m2", *db, code=2)
+    assert "MessageNotFound" in said and "`hierlandmark search` shows ids" in said
+    for words in (["search", "day"], ["forget", "m4"]):
+        said = run(*words, *db, "-n", "nobody", code=2)
+        assert "namespace 'nobody'; `hierlandmark info --db FILE` lists those there\n" in said
     left = json.loads(run("search", "day", *db, "-k", 99, "--json"))
     assert not {1, "m2"} & {one for hit in left["hits"] for one in hit["message_ids"]}
 

@@ -90,8 +90,9 @@ def test_it_does_not_answer_and_says_what_to_do(tmp_path, monkeypatch):
     with Memory.open(path, model=model, config=SEARCH) as memory:
         memory.add(CHAT)
         for call in (memory.ask, memory.complete):
-            with pytest.raises(KeepMismatch, match=r"keep='search'.*reencode --db .*m\.db --keep all"):
+            with pytest.raises(KeepMismatch, match=r"keep='search'.*Memory\.reencode") as told:
                 call("who?")
+            assert f"`hierlandmark reencode --db {path} --keep all`" in told.value.on_command_line
     # nor is a model loaded to find out
     monkeypatch.setattr(LandmarkModel, "from_pretrained", lambda: pytest.fail("a model was loaded"))
     with Memory.open(path) as memory, pytest.raises(KeepMismatch):
@@ -105,7 +106,7 @@ def test_another_setting_is_refused_and_none_takes_what_is_there(tmp_path):
         with Memory.open(path, model=model, config=MemoryConfig(keep=keep)) as memory:
             memory.add(CHAT)
             found = ranking(memory)
-        with pytest.raises(KeepMismatch, match=rf"keep='{keep}', '{other.keep}' came.*--keep {other.keep}"):
+        with pytest.raises(KeepMismatch, match=rf"keep='{keep}', '{other.keep}' came.*keep='{other.keep}'"):
             Memory.open(path, model=model, config=other)
         with Memory.open(path, model=model) as memory:
             assert memory.stats().keep == keep

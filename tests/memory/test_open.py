@@ -50,7 +50,7 @@ def test_read_only_reads_all_and_writes_nothing(model, path):
     path.parent.chmod(0o555)
     with unprivileged():
         for given in (model, None):
-            with pytest.raises(StoreNotWritable, match=r"its folder is read-only: open it with read_only=True"):
+            with pytest.raises(StoreNotWritable, match=r"its folder is read-only; open it with read_only=True"):
                 Memory.open(path, model=given)
         before = path.read_bytes()
         for given in (model, None):

@@ -71,8 +71,9 @@ def test_a_file_says_what_it_keeps(path):
     with SQLiteStore(path, SEARCH) as store:
         store.append("n", [message("a")], [sent])
     assert SQLiteStore.peek(path).spec == SEARCH
-    with pytest.raises(KeepMismatch, match=r"keep='search', 'all' came.*reencode.*--keep all"):
+    with pytest.raises(KeepMismatch, match=r"keep='search', 'all' came.*Memory\.reencode") as told:
         SQLiteStore(path, SPEC)
+    assert f"`hierlandmark reencode --db {path} --keep all`" in told.value.on_command_line
     with pytest.raises(ModelMismatch, match=r"kept"):
         SQLiteStore(path, replace(SEARCH, kept=(1, 5)))
     with SQLiteStore(path, SEARCH, read_only=True) as store:

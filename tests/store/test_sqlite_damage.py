@@ -160,8 +160,9 @@ def test_damaged_rows(written, update):
 def test_another_model(written):
     for other in (OTHER, replace(SPEC, fingerprint="other")):
         for read_only in (False, True):
-            with pytest.raises(ModelMismatch, match=r"fingerprint 'f+' is stored.*hierlandmark reencode"):
+            with pytest.raises(ModelMismatch, match=r"fingerprint 'f+' is stored.*Memory\.reencode") as told:
                 SQLiteStore(written, other, read_only=read_only)
+            assert f"`hierlandmark reencode --db {written}`" in told.value.on_command_line
     assert SQLiteStore.peek(written) == (SPEC, len(STEPS))
     use(written)
 
