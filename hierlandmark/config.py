@@ -7,9 +7,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
+from pydantic.fields import FieldInfo
+
+from hierlandmark.errors import InvalidArgument
 
 Mode = Literal["hierarchical", "flat"]
 # a search may also fuse the hierarchical ranking with one by words (BM25), or find segments through an index
@@ -27,10 +31,54 @@ Keep = Literal["all", "search"]
 Use = Literal["read", "search"]
 
 
-class LayoutConfig(BaseModel):
-    """Where landmarks and gates stand. Part of the fingerprint: keys depend on it."""
+class _Config(BaseModel):
+    """A frozen configuration that tells a wrong value as the rest of the library does."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise InvalidArgument(_fault(type(self), error)) from error
+
+
+def _fault(config: type[BaseModel], error: ValidationError) -> str:
+    """One sentence on the first fault: the field, what it may be, and what came."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{config.__name__} has no {name!r}; it has {', '.join(config.model_fields)}"
+    if first["type"] == "value_error":
+        # of a configuration in this one, or of several fields together
+        return f"{name}: {first['ctx']['error']}".removeprefix(": ")
+    bounds = _range(config.model_fields[name])
+    # what pydantic says of a wrong type, less what is wrong with this one, or of the words that a field takes
+    kind = first["msg"].removeprefix("Input should be ").split(", got ")[0].split(", unable ")[0]
+    # a number that is out of bounds is told all of them
+    wanted = bounds if bounds and "ctx" in first else ", ".join(filter(None, (kind, bounds)))
+    return f"expected {name} to be {wanted}, got {first['input']!r:.80}"
+
+
+def _range(field: FieldInfo) -> str:
+    """The numbers that a field takes, such as `from 0 to under 1`; empty where it has no bounds."""
+    bounds = {name: getattr(one, name) for one in field.metadata for name in ("ge", "lt", "le") if hasattr(one, name)}
+    match bounds:
+        case {"ge": least, "lt": over}:
+            return f"from {least:g} to under {over:g}"
+        case {"ge": least}:
+            return f"{least:g} or more"
+        case {"le": most}:
+            return f"{most:g} or less"
+    return ""
+
+
+class LayoutConfig(_Config):
+    """Where landmarks and gates stand. Part of the fingerprint: keys depend on it.
+
+    Raises:
+        InvalidArgument: a value is outside its range, or of a field that there is not.
+    """
 
     # positions in a block, its landmark included (l_block + 1 in Mohtashami & Jaggi 2023, section 3.1)
     block_size: int = Field(default=64, ge=4)
@@ -72,10 +120,12 @@ class LayoutConfig(BaseModel):
         return self
 
 
-class RecallConfig(BaseModel):
-    """What a query may open and read; changes no stored byte."""
+class RecallConfig(_Config):
+    """What a query may open and read; changes no stored byte.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        InvalidArgument: a value is outside its range, or of a field that there is not.
+    """
 
     # of answers: two trained levels, or every landmark scored as in the paper
     mode: Mode = "hierarchical"
@@ -103,10 +153,12 @@ class RecallConfig(BaseModel):
     restored_bytes: int = Field(default=2**30, ge=0)
 
 
-class MemoryConfig(BaseModel):
-    """How a memory encodes and what it accepts."""
+class MemoryConfig(_Config):
+    """How a memory encodes and what it accepts.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        InvalidArgument: a value is outside its range, or of a field that there is not.
+    """
 
     recall: RecallConfig = RecallConfig()
     # segments on their own

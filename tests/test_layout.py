@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from hierlandmark.config import LayoutConfig
+from hierlandmark.errors import InvalidArgument
 from hierlandmark.layout import (
     Kind,
     Layout,
@@ -147,7 +147,7 @@ def test_a_text_of_less_than_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("fields", [{"block_size": 3}, {"block_size": 0}, {"blocks_per_segment": 0}, {"gate": 1}])
 def test_config_refuses_grids_without_room(fields: dict[str, int]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidArgument, match=next(iter(fields))):
         LayoutConfig(**fields)
 
 

@@ -129,16 +129,13 @@ def recall_config(**options: Any) -> "RecallConfig":
     Raises:
         InvalidArgument: one is outside its bounds.
     """
-    from pydantic import ValidationError
-
     from hierlandmark.config import RecallConfig
 
     try:
         return RecallConfig(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        bounds = first["msg"].removeprefix("Input should be ")
-        raise InvalidArgument(f"expected --{first['loc'][0]} to be {bounds}, got {first['input']!r}") from error
+    except InvalidArgument as error:
+        # options are called as the fields are
+        raise InvalidArgument(str(error).replace("expected ", "expected --", 1)) from error
 
 
 def parse_lengths(text: str) -> list[int]:

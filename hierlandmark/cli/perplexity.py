@@ -102,8 +102,10 @@ def perplexity(
         raise InvalidArgument(f"expected a --limit of 1 window or more, got {limit}")
     if cache is not None and cache < 0:
         raise InvalidArgument(f"expected a --cache of 0 tokens or more, got {cache}")
-    if not all(0 <= mass < 1 for mass in masses) or min([1, *(sizes or ()), *(ks or ()), segments or 1]) < 1:
-        raise InvalidArgument("expected windows, blocks and segments of at least 1, and thresholds from 0 to under 1")
+    if sizes and min(sizes) < 1:
+        raise InvalidArgument(f"expected a --window of 1 token or more, got {min(sizes)}")
+    for k, mass in product(ks or (None,), masses):
+        recall_config(segments=segments, blocks=k, threshold=mass)
     from hierlandmark.chats import read_texts
     from hierlandmark.eval.perplexity import Setting, evaluate_perplexity
     from hierlandmark.eval.tables import as_lines, opened, settings_of

@@ -162,7 +162,8 @@ def train(
     from rich.console import Console
     from rich.progress import Progress
 
-    from hierlandmark.train.run import layout_config, run_config, train_adapter
+    from hierlandmark.config import LayoutConfig
+    from hierlandmark.train.run import run_config, train_adapter
 
     given: dict[str, Any] = {
         "steps": steps,
@@ -197,8 +198,9 @@ def train(
         "seed": seed,
     }
     config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
-    sizes = {"block_size": block_size, "blocks_per_segment": blocks_per_segment, "local_window": local_window}
-    layout = layout_config({name: value for name, value in sizes.items() if value is not None})
+    grid = {"block_size": block_size, "blocks_per_segment": blocks_per_segment, "local_window": local_window}
+    sizes: dict[str, Any] = {name: value for name, value in grid.items() if value is not None}
+    layout = LayoutConfig(**sizes) if sizes else None
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=config.seconds or config.steps)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from hierlandmark import minilm
 from hierlandmark.config import LayoutConfig
@@ -283,14 +282,6 @@ def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainCon
         # the time ends it, and nothing else
         given = {**given, "steps": UNENDING}
     return TrainConfig(**{**kept, **given})
-
-
-def layout_config(given: dict[str, Any]) -> LayoutConfig | None:
-    """The layout with the sizes given, None where none is. Raises `InvalidArgument` where they leave no room."""
-    try:
-        return LayoutConfig.model_validate(given) if given else None
-    except ValidationError as error:
-        raise InvalidArgument(f"no such layout: {error.errors(include_url=False)[0]['msg']}, got {given!r}") from error
 
 
 def start_from(core: LandmarkCore, weights: Weights, *, below: int | None = None) -> None:

@@ -20,8 +20,7 @@ COMMANDS = [
     ["eval", "retrieval"], ["eval", "passkey"], ["eval", "needles"], ["eval", "perplexity"],
     ["eval", "work"],
 ]  # fmt: skip
-# as pydantic says it
-LEAST = "greater than or equal to"
+SHARE = "from 0 to under 1"
 
 
 @pytest.mark.parametrize("command", [[], ["eval"], *COMMANDS], ids="-".join)
@@ -59,11 +58,27 @@ def test_every_command_is_in_the_list() -> None:
             ["eval", "needles", "--filler", "none.txt"],
             "InvalidArgument: expected --filler to name a file, got 'none.txt'",
         ),
-        (["eval", "needles", "--segments", "0"], f"InvalidArgument: expected --segments to be {LEAST} 1, got 0"),
-        (["eval", "needles", "--blocks", "-2"], f"InvalidArgument: expected --blocks to be {LEAST} 1, got -2"),
-        (["eval", "needles", "--threshold", "nan"], "InvalidArgument: expected --threshold to be less than 1, got nan"),
-        (["eval", "needles", "--threshold", "-1"], f"InvalidArgument: expected --threshold to be {LEAST} 0, got -1.0"),
-        (["eval", "work", "--blocks", "0"], f"InvalidArgument: expected --blocks to be {LEAST} 1, got 0"),
+        (["eval", "needles", "--segments", "0"], "InvalidArgument: expected --segments to be 1 or more, got 0"),
+        (["eval", "needles", "--blocks", "-2"], "InvalidArgument: expected --blocks to be 1 or more, got -2"),
+        (["eval", "needles", "--threshold", "nan"], f"InvalidArgument: expected --threshold to be {SHARE}, got nan"),
+        (["eval", "needles", "--threshold", "-1"], f"InvalidArgument: expected --threshold to be {SHARE}, got -1.0"),
+        (
+            ["eval", "perplexity", "chat.jsonl", "--blocks", "4,0"],
+            "InvalidArgument: expected --blocks to be 1 or more, got 0",
+        ),
+        (
+            ["eval", "perplexity", "chat.jsonl", "--blocks", "4", "--segments", "0"],
+            "InvalidArgument: expected --segments to be 1 or more, got 0",
+        ),
+        (
+            ["eval", "perplexity", "chat.jsonl", "--blocks", "4", "--threshold", "0,1"],
+            f"InvalidArgument: expected --threshold to be {SHARE}, got 1.0",
+        ),
+        (
+            ["eval", "perplexity", "chat.jsonl", "--window", "-8"],
+            "InvalidArgument: expected a --window of 1 token or more, got -8",
+        ),
+        (["eval", "work", "--blocks", "0"], "InvalidArgument: expected --blocks to be 1 or more, got 0"),
         (["eval", "work", "--lengths", "9,0"], "InvalidArgument: expected lengths of at least 1, got 0"),
         (["eval", "needles", "--workers", "0"], "InvalidArgument: expected at least one worker, got 0"),
         (["demo", "--file", "none.jsonl"], "InvalidArgument: no chat file at 'none.jsonl'"),
@@ -83,10 +98,10 @@ def test_bounds_of_what_a_query_reads_are_those_of_the_configuration(filled, mon
         blocks: int = Field(default=4, le=4)
 
     monkeypatch.setattr(config, "RecallConfig", Narrow)
-    for command in ("needles", "work"):
-        done = filled("eval", command, "--blocks", "5")
+    for command in (["needles"], ["work"], ["perplexity", "chat.jsonl"]):
+        done = filled("eval", *command, "--blocks", "5")
         assert (done.exit_code, done.stdout) == (2, "")
-        assert done.stderr == "hierlandmark: InvalidArgument: expected --blocks to be less than or equal to 4, got 5\n"
+        assert done.stderr == "hierlandmark: InvalidArgument: expected --blocks to be 4 or less, got 5\n"
 
 
 def test_a_reading_command_makes_no_file(cli, tmp_path) -> None:

@@ -300,8 +300,8 @@ def test_figures_are_printed_before_they_are_written(evaluate, name: str, monkey
         ("--table 2 --threshold 0.1 --granularity head", "--granularity, --threshold would change nothing"),
         ("--table D --full-adapter a", "--full-adapter would change nothing beside --table D"),
         ("--table D --blocks 2,4", "expected one --window and one --blocks with --table D"),
-        ("--blocks 2 --threshold 1", "thresholds from 0 to under 1"),
-        ("--blocks 0", "of at least 1"),
+        ("--blocks 2 --threshold 1", "--threshold to be from 0 to under 1, got 1.0"),
+        ("--blocks 0", "--blocks to be 1 or more, got 0"),
         ("--window 100", "whole blocks of 64, got 100"),
     ],
 )

@@ -216,7 +216,11 @@ def test_a_run_from_before_there_were_needles_goes_on_without(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--block-size", "2"], "layout"), (["--length", "4k"], "integers"), (["--length", "1000"], "whole segments")],
+    [
+        (["--block-size", "2"], "block_size to be 4 or more, got 2"),
+        (["--length", "4k"], "integers"),
+        (["--length", "1000"], "whole segments"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused(base_folder, texts, tmp_path, words, said):
     line = ["train", "--out", str(tmp_path / "run"), "--text", str(texts[0]), "--model", str(base_folder)]
