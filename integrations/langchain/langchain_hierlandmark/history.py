@@ -8,7 +8,7 @@ from langchain_core.messages import BaseMessage
 
 from hierlandmark.errors import NamespaceNotFound
 from langchain_hierlandmark.memory import MemoryLike, opened
-from langchain_hierlandmark.messages import from_stored, to_stored
+from langchain_hierlandmark.messages import all_stored, from_stored
 
 
 class HierLandmarkChatMessageHistory(BaseChatMessageHistory):
@@ -22,6 +22,7 @@ class HierLandmarkChatMessageHistory(BaseChatMessageHistory):
 
     Raises:
         hierlandmark.InvalidArgument: neither memory nor path was given, or both.
+        hierlandmark.InvalidMessage: on adding what is no LangChain message, or what JSON cannot say; nothing is added.
         hierlandmark.DuplicateMessageId: on adding a message whose id the namespace holds; nothing is added then.
     """
 
@@ -52,13 +53,13 @@ class HierLandmarkChatMessageHistory(BaseChatMessageHistory):
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages in one transaction: all of them, or none when one is faulty."""
-        if messages:
-            self.memory.add([to_stored(one) for one in messages])
+        if stored := all_stored(messages):
+            self.memory.add(stored)
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages in one transaction: all of them, or none when one is faulty."""
-        if messages:
-            await self.memory.aadd([to_stored(one) for one in messages])
+        if stored := all_stored(messages):
+            await self.memory.aadd(stored)
 
     def clear(self) -> None:
         """Forget every message of the namespace, those added by other means included."""

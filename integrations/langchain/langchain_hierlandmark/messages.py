@@ -1,6 +1,7 @@
 """LangChain messages to stored ones and back, without loss."""
 
 import json
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -29,6 +30,25 @@ _ROLES: dict[type[BaseMessage], str] = {
     ToolMessage: "tool",
     FunctionMessage: "tool",
 }
+
+
+def all_stored(messages: Iterable[BaseMessage]) -> list[Message]:
+    """What a memory keeps of each message; see `to_stored`.
+
+    Raises:
+        hierlandmark.InvalidMessage: it is no list, one in it is no LangChain message, or `to_stored` refuses one.
+    """
+    if not isinstance(messages, Iterable) or isinstance(messages, str | bytes | Mapping | BaseMessage):
+        raise InvalidMessage(f"expected a list of LangChain messages, got {messages!r:.80}: put one in a list, too")
+    out = []
+    for place, message in enumerate(messages):
+        if not isinstance(message, BaseMessage):
+            raise InvalidMessage(
+                f"expected messages[{place}] to be a LangChain message such as HumanMessage('hello'), got "
+                f"{message!r:.80}"
+            )
+        out.append(to_stored(message))
+    return out
 
 
 def to_stored(message: BaseMessage) -> Message:

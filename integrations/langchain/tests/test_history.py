@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.messages import (
@@ -186,6 +187,26 @@ def test_what_cannot_be_kept_is_refused(memory: Memory, message: BaseMessage) ->
     history = HierLandmarkChatMessageHistory(memory)
     with pytest.raises(InvalidMessage):
         history.add_messages([HumanMessage("fine"), message])
+    assert history.messages == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["x"], r"expected messages\[0\] to be a LangChain message such as HumanMessage\('hello'\), got 'x'"),
+        ([HumanMessage("fine"), {"role": "user", "content": "x"}], r"expected messages\[1\] to be .*, got \{'role'"),
+        ("x", "expected a list of LangChain messages, got 'x': put one in a list, too"),
+        (HumanMessage("x"), r"expected a list of LangChain messages, got HumanMessage\("),
+        (None, "expected a list of LangChain messages, got None"),
+    ],
+    ids=["text", "mapping", "bare-text", "bare-message", "none"],
+)
+async def test_what_is_no_message_is_refused(memory: Memory, given: Any, said: str) -> None:
+    history = HierLandmarkChatMessageHistory(memory)
+    with pytest.raises(InvalidMessage, match=said):
+        history.add_messages(given)
+    with pytest.raises(InvalidMessage, match=said):
+        await history.aadd_messages(given)
     assert history.messages == []
 
 
