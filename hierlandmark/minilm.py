@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hierlandmark.errors import MissingExtra
+from hierlandmark.loading import without_bars
 
 MAX_TOKENS, BATCH = 256, 32
 
@@ -54,4 +55,5 @@ def load() -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     folder = str(get_model_path())
-    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    with without_bars():
+        return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32).eval()

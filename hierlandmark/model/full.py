@@ -12,6 +12,7 @@ from torch import Tensor
 from hierlandmark.config import LayoutConfig, Mode, RecallConfig
 from hierlandmark.errors import ModelUnavailable
 from hierlandmark.layout import Kind, Layout, split_segments
+from hierlandmark.loading import without_bars
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.ops.selected import Counts
 from hierlandmark.results import Answer, Cost
@@ -30,7 +31,10 @@ def load_full(model: "LandmarkModel") -> Any:
         return full.eval().to(model.core.rows.device)
     if model.base_folder is None:
         raise ModelUnavailable("this model was not loaded from a folder, so its untouched base cannot be read again")
-    full = AutoModelForCausalLM.from_pretrained(model.base_folder, dtype=model.core.dtype, attn_implementation="sdpa")
+    with without_bars():
+        full = AutoModelForCausalLM.from_pretrained(
+            model.base_folder, dtype=model.core.dtype, attn_implementation="sdpa"
+        )
     return full.eval().to(model.core.rows.device)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hierlandmark.config import Attention, Keep, LayoutConfig, RecallConfig, Use
 from hierlandmark.errors import AdapterInvalid, InvalidArgument, ModelUnavailable
+from hierlandmark.loading import without_bars
 from hierlandmark.model.adapter import Adapter, Ranking, RetrievalHead
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import Enough, head_shape
@@ -123,7 +124,8 @@ class LandmarkModel:
         # a hub id may move on between two calls
         pinned = {} if Path(name).is_dir() else {"revision": folder.name}
         try:
-            network = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, **pinned)
+            with without_bars():
+                network = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, **pinned)
             tokenizer = AutoTokenizer.from_pretrained(name, **pinned)
         except (OSError, ValueError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
             raise ModelUnavailable(f"the base model at {name!r} cannot be loaded: {error}") from error

@@ -19,6 +19,7 @@ import numpy as np
 
 from hierlandmark.chats import read_chats
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.loading import without_bars
 from hierlandmark.model.base import checked_device, default_base
 from hierlandmark.model.prompts import speaker, tokenize
 from hierlandmark.train.wording import OF_TEXT, TYPE, Draw, Found, draw_messages, keep
@@ -115,7 +116,8 @@ def load_writer(base: Path, device: str, *, dtype: str = "bfloat16") -> Write:
     from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    with without_bars():
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     model = model.eval().to(checked_device(device))
     before, after = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in (_BEFORE, _AFTER))
     ends = [i for i in range(len(tokenizer)) if {"?", "\n"} & set(tokenizer.decode([i]))]

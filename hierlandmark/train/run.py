@@ -3,6 +3,7 @@
 import copy
 import math
 import shlex
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from hierlandmark import minilm
 from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
+from hierlandmark.loading import without_bars
 from hierlandmark.model.adapter import Adapter, AdapterMeta, Ranking, RetrievalHead, Weights, layer_of, save_adapter
 from hierlandmark.model.base import base_folder, checked_device, default_base
 from hierlandmark.model.binding import decoder_of
@@ -376,14 +378,18 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
     half = device.startswith("cuda")
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
-        base = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16 if half else torch.float32)
+        with without_bars():
+            base = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16 if half else torch.float32)
     except (OSError, ValueError) as error:
         raise ModelUnavailable(
             f"no base model at {where!r}, neither a folder nor a reachable hub id: {error}"
         ) from error
     sink = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id or 0
     lora = LoraConfig(r=rank, lora_alpha=_SCALE * rank, target_modules="all-linear", bias="none")
-    wrapped = get_peft_model(base, lora)
+    with warnings.catch_warnings():
+        # peft asks by the name that transformers had for it before
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        wrapped = get_peft_model(base, lora)
     for name, module in wrapped.named_modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             # autocast does it; peft's own cast to fp32 doubles the copies
