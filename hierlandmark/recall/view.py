@@ -85,8 +85,21 @@ class Recall:
         self._buffers = Buffers(_HELD if spec.keep == "all" else 0)
         # of each place in a segment: (N, P, D / 2) twice a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, layout.block_size)
-        self._turns = [turns(places, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
+        self._turns = self._angles(places)
+        # of the landmarks of segments of one shape, which nearly all have: (L, 1, n, D / 2) twice
+        self._mark_turns: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         self._index()
+
+    def _angles(self, places: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """`turns` of each layer; layers that turn alike have the same memory, which a processor's cache then holds."""
+        made: dict[tuple[bytes, float], tuple[Tensor, Tensor]] = {}
+        out = []
+        for freq, scale in zip(self.inv_freq, self.scaling, strict=True):
+            key = freq.numpy().tobytes(), scale
+            if key not in made:
+                made[key] = turns(places, freq, scale)
+            out.append(made[key])
+        return out
 
     def _index(self) -> None:
         self._where = [(source, record) for source in self.sources for record in source.records]
@@ -202,25 +215,29 @@ class Recall:
             return None
         places, weights, lse = found.places[:, 0], found.weights[:, 0], found.lse  # (H, m) twice, (H, 1)
         used = weights > 0
-        read = set(places[used].tolist())
+        # nearly always
+        every = bool(used.all())
+        read = set((places.flatten() if every else places[used]).tolist())
         if not read:
             return None
         if self.attended is not None:
             self.attended.note_one(layer, found.mass, places, weights, lse, near_lse)
         self.tally.blocks_read += len(read)
-        return self._attend(layer, q, places, used, weights.unsqueeze(1), scale), lse
+        return self._attend(layer, q, places, None if every else used, weights.unsqueeze(1), scale), lse
 
-    def _attend(self, layer: int, q: Tensor, places: Tensor, used: Tensor, weights: Tensor, scale: float) -> Tensor:
+    def _attend(
+        self, layer: int, q: Tensor, places: Tensor, used: Tensor | None, weights: Tensor, scale: float
+    ) -> Tensor:
         """Attention to blocks, a softmax in each (P2): (H, T, D) fp32.
 
         Args:
             places: (A, m) of blocks, A heads or groups of heads apart from each other.
-            used: (A, m), at least one; what is not used is not read, and has a weight of 0.
+            used: (A, m), at least one, or None for all; what is not used is not read, and has a weight of 0.
             weights: (A, H / A * T, m).
         """
         (A, m), H_kv, P, D = places.shape, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim
         names = (places.reshape(H_kv, -1) * H_kv + self._groups).view(A, m)
-        if not bool(used.all()):
+        if used is not None and not bool(used.all()):
             names = names.where(used, names[used][0])
         held, index = self._hold(layer, names.flatten().tolist())
         keys, values = self._buffers.picked("pieces", held, index).view(2, A, m * P, D)
@@ -250,19 +267,21 @@ class Recall:
         landmarks = self.landmark_logits(layer, q, range(self.n_segments), scale)
         return pick_flat(self.config, landmarks.flatten(2), near_lse)
 
-    def _own_logits(self, layer: int, q: Tensor, opened: Tensor, taken: Tensor, scale: float) -> Tensor:
+    def _own_logits(self, layer: int, q: Tensor, opened: Tensor, taken: Tensor | None, scale: float) -> Tensor:
         """Of one token, landmarks of the segments (H, 1, S) that each head opened, where taken: (H, 1, S, N) fp32."""
         (H, _, D), H_kv, S = q.shape, self.spec.kv_heads, opened.shape[-1]
         N, G = self.layout.blocks_per_segment, self.n_segments
         rows = (opened.reshape(H_kv, -1) + self._groups * G).flatten()
         # a segment counts once for each group of heads that opens it
-        distinct = set(rows[taken.flatten()].tolist())
-        self._load_landmarks({row % G for row in distinct})
-        self.tally.landmark_keys += sum(self._blocks[row % G] for row in distinct)
+        distinct = set((rows if taken is None else rows[taken.flatten()]).tolist())
+        segments = [row % G for row in distinct]
+        self._load_landmarks(segments)
+        present = sum([self._blocks[s] for s in segments])
+        self.tally.landmark_keys += present
         keys = self._buffers.picked("marks", self._landmarks[self._slots[layer]].view(H_kv * G, 1, N, D), rows)
         logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
         # nearly all segments are full
-        if all(self._blocks[row % G] == N for row in distinct):
+        if present == N * len(segments):
             return logits
         return logits.masked_fill(self._absent[opened], NEG)
 
@@ -311,15 +330,24 @@ class Recall:
 
     def _load_landmarks(self, segments: Collection[int]) -> None:
         absent = set(segments) - self._opened
+        if not absent:
+            return
+        N = self.layout.blocks_per_segment
         for s in absent:
-            record = self._where[s][1]
-            raw = to_tensor(self.landmark_keys(s), self.spec).float().permute(1, 2, 0, 3)  # (L, H_kv, n, D)
-            where = torch.from_numpy(landmark_positions(record.block_content, self.layout))
-            angles = [turns(where, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
-            cos, sin = (torch.stack(part).unsqueeze(1) for part in zip(*angles, strict=True))  # (L, 1, n, D / 2)
-            self._landmarks[:, :, s] = 0
-            self._landmarks[:, :, s, : raw.shape[2]] = turn(raw, cos, sin).to(self._landmarks.dtype)
+            shape = self._where[s][1].block_content
+            raw = to_tensor(self.landmark_keys(s), self.spec).permute(1, 2, 0, 3)  # (L, H_kv, n, D)
+            if len(shape) < N:
+                self._landmarks[:, :, s, len(shape) :] = 0
+            self._landmarks[:, :, s, : len(shape)] = turn(raw, *self._turns_of_landmarks(shape))
         self._opened.update(absent)
+
+    def _turns_of_landmarks(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """For `turn`, of a segment's block content: (L, 1, n, D / 2) twice."""
+        if shape not in self._mark_turns:
+            angles = self._angles(torch.from_numpy(landmark_positions(shape, self.layout)))
+            cos, sin = (torch.stack(part).unsqueeze(1) for part in zip(*angles, strict=True))
+            self._mark_turns[shape] = cos, sin
+        return self._mark_turns[shape]
 
     def landmark_keys(self, segment: int) -> np.ndarray:
         """Of a segment as it was listed, unrotated: (n, L, H_kv, D)."""
@@ -357,13 +385,13 @@ class Recall:
             kept = [name for name in different if name in cache]
             where = {name: i for i, name in enumerate([*kept, *absent])}
             held = torch.cat((pool[[cache[name] for name in kept]], fresh))
-            return held, torch.tensor([where[name] for name in names])
+            return held, _whole([where[name] for name in names])
         for name in absent:
             cache[name] = len(cache) if len(cache) < room else cache.popitem(last=False)[1]
         if absent:
             # numpy copies rows whole
             to_array(pool)[[cache[name] for name in absent]] = to_array(fresh)
-        return pool, torch.tensor([cache[name] for name in names])
+        return pool, _whole([cache[name] for name in names])
 
     def _pooled(self) -> Tensor:
         if self._pool is None:
@@ -385,7 +413,7 @@ class Recall:
         spec, N = self.spec, self.layout.blocks_per_segment
         split = [divmod(name, spec.kv_heads) for name in names]
         out = self._read_pieces(layer, [(*divmod(place, N), group) for place, group in split])
-        which = torch.tensor([place % N for place, _ in split])
+        which = _whole([place % N for place, _ in split])
         keys, (cos, sin) = out[:, 0], self._turns[layer]
         wide = self._buffers.get("turned", torch.float32, 4, *keys.shape[:-1], spec.head_dim // 2)
         turn_in_place(keys, cos.index_select(0, which), sin.index_select(0, which), wide)
@@ -457,3 +485,8 @@ class Recall:
         restore, record = self._restore, self._where[segment][1]
         assert restore is not None
         return self._restored.get(segment, lambda: restore(record))
+
+
+def _whole(numbers: list[int]) -> Tensor:
+    """As int64: torch takes three times as long to read a list."""
+    return torch.from_numpy(np.array(numbers, np.int64))
