@@ -125,7 +125,7 @@ class Recall:
         where = torch.tensor([gate_position(record.block_content, self.layout) for _, record in self._where])
         # keys come as stored, (G, L, H_kv, D)
         self._gates = [
-            rotate(raw[:, layer].float().transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer])
+            rotate(raw[:, layer].float().transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer]).transpose(1, 2).contiguous()
             for layer in range(self.spec.layers)
         ]
 
@@ -288,11 +288,11 @@ class Recall:
     def gate_logits(self, layer: int, q: Tensor, scale: float, segments: Sequence[int] | None = None) -> Tensor:
         """(H, T, D) -> (H, T, G) fp32; of `segments` only where they are given."""
         gates = self._gates[self._slots[layer]]
-        gates = gates if segments is None else gates[:, list(segments)]
-        self.tally.gate_keys += gates.shape[0] * gates.shape[1]
+        gates = gates if segments is None else gates[..., list(segments)]
+        self.tally.gate_keys += gates.shape[0] * gates.shape[2]
         H, T, D = q.shape
         with together(gates.numel()):
-            return ((q * scale).reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)).view(H, T, -1)
+            return ((q * scale).reshape(gates.shape[0], -1, D) @ gates).view(H, T, -1)
 
     def landmark_logits(self, layer: int, q: Tensor, segments: Sequence[int], scale: float) -> Tensor:
         """(H, T, D) and S segments -> (H, T, S, N) fp32, -inf where a segment is shorter."""
