@@ -53,9 +53,10 @@ def pick_apart(
             (H, T, S, N).
     """
     mass, heard = _heard(config, gates, near_lse)
-    if not bool(heard.any()):
-        return None
+    # nearly always
     active = None if bool(heard.all()) else heard
+    if active is not None and not bool(active.any()):
+        return None
     opened, opens = top_places(mass, config.segments, config.granularity, active)
     # all of them but in short memories, or where a head is not heard
     taken = None if bool(opens.all()) else opens

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
-from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
+from hierlandmark.ops.rope import doubled, rotate, turn_into, turns
 from hierlandmark.ops.threads import together
 from hierlandmark.recall.choose import Picked, Spread, pick_apart, pick_flat, pick_together, spread
 from hierlandmark.recall.held import Buffers, Cache, Restored
@@ -75,7 +75,7 @@ class Recall:
         # places of segments that the stores do not have as they were listed
         self._gone: set[int] = set()
         self._where: list[tuple[Source, SegmentRecord]] = []
-        self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
+        self._gates: list[Tensor] = []  # per layer (H_kv, D, G) fp32, rotated
         self._opened: set[int] = set()
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [Cache() for _ in range(spec.layers)]
@@ -83,23 +83,24 @@ class Recall:
         self._pool: Tensor | None = None
         # a search asks each layer once: nothing would be used again
         self._buffers = Buffers(_HELD if spec.keep == "all" else 0)
-        # of each place in a segment: (N, P, D / 2) twice a layer
+        # of each place in a segment: (2, N, P, D) a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, layout.block_size)
-        self._turns = self._angles(places)
-        # of the landmarks of segments of one shape, which nearly all have: (L, 1, n, D / 2) twice
-        self._mark_turns: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self._turns = self._angles(places, doubled)
+        # of the landmarks of segments of one shape, which nearly all have: (2, L, 1, n, D)
+        self._mark_turns: dict[tuple[int, ...], Tensor] = {}
         self._index()
 
-    def _angles(self, places: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """`turns` of each layer; layers that turn alike have the same memory, which a processor's cache then holds."""
-        made: dict[tuple[bytes, float], tuple[Tensor, Tensor]] = {}
-        out = []
-        for freq, scale in zip(self.inv_freq, self.scaling, strict=True):
-            key = freq.numpy().tobytes(), scale
+    def _angles(self, places: Tensor, form: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        """`turns` of each layer in some form.
+
+        Layers that turn alike, mostly all, have the same memory, which a processor's cache then holds.
+        """
+        made: dict[tuple[bytes, float], Tensor] = {}
+        keys = [(freq.numpy().tobytes(), scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
+        for key, freq in zip(keys, self.inv_freq, strict=True):
             if key not in made:
-                made[key] = turns(places, freq, scale)
-            out.append(made[key])
-        return out
+                made[key] = form(*turns(places, freq, key[1]))
+        return [made[key] for key in keys]
 
     def _index(self) -> None:
         self._where = [(source, record) for source in self.sources for record in source.records]
@@ -107,6 +108,8 @@ class Recall:
         spec, G = self.spec, len(self._where)
         self.present = torch.zeros(G, N, dtype=torch.bool)
         self._blocks = [len(record.block_content) for _, record in self._where]
+        self._first_ids = [record.id * N for _, record in self._where]
+        self._versions = [record.version for _, record in self._where]
         # where no content stands
         self._hidden = torch.ones(G, N, self.layout.block_size, dtype=torch.bool)
         for s, (_, record) in enumerate(self._where):
@@ -123,10 +126,10 @@ class Recall:
         self.tally.bytes_read = sum(source.gates.nbytes for source in self.sources if not source.scratch)
         raw = torch.cat([to_tensor(self.of(source.gates), self.spec) for source in self.sources if len(source.gates)])
         where = torch.tensor([gate_position(record.block_content, self.layout) for _, record in self._where])
-        # keys come as stored, (G, L, H_kv, D)
+        # keys come as stored, (G, L, H_kv, D); a product with few queries takes less time with the width first
         self._gates = [
-            rotate(raw[:, layer].float().transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer]).transpose(1, 2).contiguous()
-            for layer in range(self.spec.layers)
+            rotate(raw[:, layer].float().transpose(0, 1), where, freq, scale).transpose(1, 2).contiguous()
+            for layer, (freq, scale) in enumerate(zip(self.inv_freq, self.scaling, strict=True))
         ]
 
     @property
@@ -332,22 +335,17 @@ class Recall:
         absent = set(segments) - self._opened
         if not absent:
             return
-        N = self.layout.blocks_per_segment
         for s in absent:
             shape = self._where[s][1].block_content
-            raw = to_tensor(self.landmark_keys(s), self.spec).permute(1, 2, 0, 3)  # (L, H_kv, n, D)
-            if len(shape) < N:
-                self._landmarks[:, :, s, len(shape) :] = 0
-            self._landmarks[:, :, s, : len(shape)] = turn(raw, *self._turns_of_landmarks(shape))
+            n = len(shape)
+            keys = to_tensor(self.landmark_keys(s), self.spec).permute(1, 2, 0, 3)  # (L, H_kv, n, D)
+            if shape not in self._mark_turns:
+                places = torch.from_numpy(landmark_positions(shape, self.layout))
+                self._mark_turns[shape] = torch.stack(self._angles(places, doubled), 1).unsqueeze(2)
+            wide = self._buffers.get("opened", torch.float32, 2, *keys.shape)
+            turn_into(self._landmarks[:, :, s, :n], keys, self._mark_turns[shape], wide)
+            self._landmarks[:, :, s, n:] = 0
         self._opened.update(absent)
-
-    def _turns_of_landmarks(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """For `turn`, of a segment's block content: (L, 1, n, D / 2) twice."""
-        if shape not in self._mark_turns:
-            angles = self._angles(torch.from_numpy(landmark_positions(shape, self.layout)))
-            cos, sin = (torch.stack(part).unsqueeze(1) for part in zip(*angles, strict=True))
-            self._mark_turns[shape] = cos, sin
-        return self._mark_turns[shape]
 
     def landmark_keys(self, segment: int) -> np.ndarray:
         """Of a segment as it was listed, unrotated: (n, L, H_kv, D)."""
@@ -414,9 +412,9 @@ class Recall:
         split = [divmod(name, spec.kv_heads) for name in names]
         out = self._read_pieces(layer, [(*divmod(place, N), group) for place, group in split])
         which = _whole([place % N for place, _ in split])
-        keys, (cos, sin) = out[:, 0], self._turns[layer]
-        wide = self._buffers.get("turned", torch.float32, 4, *keys.shape[:-1], spec.head_dim // 2)
-        turn_in_place(keys, cos.index_select(0, which), sin.index_select(0, which), wide)
+        keys = out[:, 0]
+        wide = self._buffers.get("turned", torch.float32, 2, *keys.shape)
+        turn_into(keys, keys, self._turns[layer].index_select(1, which), wide)
         return out
 
     def _read_pieces(self, layer: int, pieces: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -453,15 +451,10 @@ class Recall:
         """Append to `read` those members of one source that its store has as listed; the others."""
         segments = [pieces[i][0] for i in members]
         source = self._where[segments[0]][0]
-        records = [self._where[s][1] for s in segments]
-        ids = [
-            record.id * self.layout.blocks_per_segment + pieces[i][1]
-            for i, record in zip(members, records, strict=True)
-        ]
+        ids = [self._first_ids[s] + pieces[i][1] for i, s in zip(members, segments, strict=True)]
+        versions = [self._versions[s] for s in segments]
         try:
-            array = source.store.read_blocks(
-                self._first + layer, ids, [record.version for record in records], [pieces[i][2] for i in members]
-            )
+            array = source.store.read_blocks(self._first + layer, ids, versions, [pieces[i][2] for i in members])
         except KeyError:
             # removed, rewritten or dropped since they were listed: the list still has their text
             if self._restore is None:
