@@ -68,15 +68,16 @@ def block_weights(gate_logits: Tensor, landmark_logits: Tensor, chosen: Tensor) 
         the gates that have a chosen block, -inf where there is none.
     """
     opened = chosen.any(-1)
-    gates = gate_logits.masked_fill(~opened, _MASKED)
+    gates = gate_logits.where(opened, _MASKED)
     p0 = gates.softmax(-1) * opened
-    p1 = landmark_logits.masked_fill(~chosen, _MASKED).softmax(-1) * chosen
-    lse = gates.logsumexp(-1).masked_fill(~opened.any(-1), NEG)
+    # of a segment without a chosen block it is anything, and p0 is 0
+    p1 = landmark_logits.where(chosen, _MASKED).softmax(-1)
+    lse = gates.logsumexp(-1).where(opened.any(-1), NEG)
     return p0.unsqueeze(-1) * p1, lse
 
 
 def flat_weights(landmark_logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """The same for flat mode, one softmax over the chosen landmarks: (H, T, N) both -> (H, T, N), (H, T)."""
-    logits = landmark_logits.masked_fill(~chosen, _MASKED)
-    lse = logits.logsumexp(-1).masked_fill(~chosen.any(-1), NEG)
+    logits = landmark_logits.where(chosen, _MASKED)
+    lse = logits.logsumexp(-1).where(chosen.any(-1), NEG)
     return logits.softmax(-1) * chosen, lse

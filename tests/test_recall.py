@@ -12,6 +12,7 @@ from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.messages import Message
 from hierlandmark.ops.rope import rotate
 from hierlandmark.recall import Source
+from hierlandmark.recall.held import Buffers
 from hierlandmark.select import gate_mass
 from hierlandmark.store import InMemoryStore, MessageRun, SQLiteStore
 from hierlandmark.testing import tiny_model
@@ -254,6 +255,21 @@ def test_what_is_held_is_what_is_in_the_store(model, store, cached, tokens):
         for layer in range(2):
             for found, wanted in zip(*(one.read(layer, q, near, SCALE) for one in (recall, fresh)), strict=True):
                 assert torch.equal(found, wanted)
+
+
+def test_buffers_are_used_again_and_grow():
+    buffers = Buffers(limit=4000)
+    with torch.inference_mode():
+        first = buffers.get("a", torch.float32, 2, 3).fill_(1)
+    # what was made in inference mode is written to outside of it
+    assert buffers.get("a", torch.float32, 2, 3).fill_(2).data_ptr() == first.data_ptr()
+    assert buffers.get("a", torch.float32, 3, 2).data_ptr() == first.data_ptr()
+    assert buffers.get("b", torch.float32, 2, 3).data_ptr() != first.data_ptr()
+    assert buffers.get("a", torch.bfloat16, 2, 3).dtype == torch.bfloat16
+    larger = buffers.get("a", torch.float32, 10, 10)
+    assert buffers.get("a", torch.float32, 2, 3).data_ptr() == larger.data_ptr()
+    # too large to be held
+    assert buffers.get("a", torch.float32, 1001).data_ptr() != buffers.get("a", torch.float32, 2, 3).data_ptr()
 
 
 def removed(store):

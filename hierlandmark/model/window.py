@@ -9,7 +9,7 @@ from torch import Tensor
 from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind, block_start
 from hierlandmark.model.binding import Enough, Rope
-from hierlandmark.ops.rope import rotate
+from hierlandmark.ops.rope import turn
 from hierlandmark.ops.threads import alone
 from hierlandmark.recall import NEG, Recall
 
@@ -133,8 +133,7 @@ class Window:
         total = near_lse = logits.masked_fill(~self._group, NEG).logsumexp(-1)  # (H, T)
         past = None
         if self.recall is not None or self.queries is not None:
-            offset = torch.tensor([self.layout.segment_size])
-            far = rotate(query, offset, self.rope.inv_freq[layer])
+            far = turn(query, *self.rope.angles(layer, self.layout.segment_size, query.device))
             if self.queries is not None:
                 self.queries.append(far)
                 if layer == self.until:

@@ -28,13 +28,21 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
-def turn_in_place(x: Tensor, cos: Tensor, sin: Tensor, wide: Tensor) -> None:
-    """`turn` that writes into x, to the bit what that returns; `wide` is fp32 of (4, ..., T, D / 2), and is used up."""
-    first, second, whole, part = wide
-    half = x.shape[-1] // 2
-    first.copy_(x[..., :half])
-    second.copy_(x[..., half:])
-    for a, b, write, to in ((first, second, torch.sub, slice(half)), (second, first, torch.add, slice(half, None))):
-        torch.mul(a, cos, out=whole)
-        torch.mul(b, sin, out=part)
-        x[..., to].copy_(write(whole, part, out=whole))
+def doubled(cos: Tensor, sin: Tensor) -> Tensor:
+    """Angles for `turn_into`: (..., D / 2) twice -> (2, ..., D), cosines for both halves and sines with signs."""
+    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
+
+
+def turn_into(out: Tensor, x: Tensor, angles: Tensor, wide: Tensor) -> None:
+    """`turn`, to the bit, in fewer operations and without memory of its own.
+
+    Args:
+        out: (..., T, D), which may be x itself.
+        x: (..., T, D).
+        angles: (2, ..., T, D) of `doubled`, or broadcastable.
+        wide: fp32 of (2, ..., T, D), which is used up.
+    """
+    (whole, swapped), (cos, sin) = wide, angles
+    whole.copy_(x)
+    torch.cat(whole.chunk(2, dim=-1)[::-1], dim=-1, out=swapped)
+    out.copy_(whole.mul_(cos).add_(swapped.mul_(sin)))

@@ -43,28 +43,34 @@ def pick_flat(config: RecallConfig, landmarks: Tensor, near_lse: Tensor) -> Pick
 
 
 def pick_apart(
-    config: RecallConfig, gates: Tensor, near_lse: Tensor, score: Callable[[Tensor, Tensor], Tensor]
+    config: RecallConfig, gates: Tensor, near_lse: Tensor, score: Callable[[Tensor, Tensor | None], Tensor]
 ) -> Picked | None:
     """The best blocks in the best segments, where each head and token looks into its own only.
 
     Args:
         gates: logits (H, T, G).
-        score: for segments (H, T, S), and which of them this head and token opened, logits of landmarks (H, T, S, N).
+        score: for segments (H, T, S), and which of them this head and token opened, None for all, logits of landmarks
+            (H, T, S, N).
     """
     mass, heard = _heard(config, gates, near_lse)
-    if not bool(heard.any()):
-        return None
+    # nearly always
     active = None if bool(heard.all()) else heard
-    opened, taken = top_places(mass, config.segments, config.granularity, active)
-    if not bool(taken.all()):
+    if active is not None and not bool(active.any()):
+        return None
+    opened, opens = top_places(mass, config.segments, config.granularity, active)
+    # all of them but in short memories, or where a head is not heard
+    taken = None if bool(opens.all()) else opens
+    if taken is not None:
         # in place of those that nobody opens, whose landmarks may not be there
         opened = opened.where(taken, opened[taken][0])
     logits = score(opened, taken)
     N = logits.shape[-1]
-    weight = ((mass.gather(-1, opened) * taken).unsqueeze(-1) * logits.softmax(-1)).flatten(2)
+    share = mass.gather(-1, opened)
+    share = share if taken is None else share * taken
+    weight = (share.unsqueeze(-1) * logits.softmax(-1)).flatten(2)
     picks, picked = top_places(weight, config.blocks, config.granularity, active)
     which = picks // N
-    picked = picked & taken.gather(-1, which)
+    picked = picked if taken is None else picked & taken.gather(-1, which)
     chosen = torch.zeros_like(weight, dtype=torch.bool).scatter_(-1, picks, picked).view_as(logits)
     weights, lse = block_weights(gates.gather(-1, opened), logits, chosen)
     places = opened.gather(-1, which) * N + picks % N

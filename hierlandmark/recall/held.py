@@ -68,24 +68,31 @@ class Buffers:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held: dict[str, Tensor] = {}
+        # what was asked for last by each name, which most often is what is asked for next
+        self._last: dict[str, tuple[tuple[int, ...], torch.dtype, Tensor]] = {}
 
     def get(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
         """Of any content, and another's as soon as this name is asked for again."""
+        if (last := self._last.get(name)) is not None and last[0] == shape and last[1] == dtype:
+            return last[2]
         size = math.prod(shape)
         if size * dtype.itemsize > self.limit:
             return torch.empty(shape, dtype=dtype)
         if (held := self._held.get(name)) is None or held.numel() < size or held.dtype != dtype:
             # the one before goes first
             self._held.pop(name, None)
-            del held
+            self._last.pop(name, None)
+            del held, last
             # what is made in inference mode cannot be written to outside of it
             with torch.inference_mode(False):
                 held = self._held[name] = torch.empty(size, dtype=dtype)
-        return held[:size].view(shape)
+        part = held[:size].view(shape)
+        self._last[name] = shape, dtype, part
+        return part
 
     def picked(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
         """Rows of a table in fp32, their parts apart: (n, C, P, D) and (m,) -> (C, m, P, D)."""
         _, *parts = table.shape
-        narrow = self.get("narrow", table.dtype, len(rows), *parts)
+        narrow = self.get(f"narrow {name}", table.dtype, len(rows), *parts)
         torch.index_select(table, 0, rows, out=narrow)
         return self.get(name, torch.float32, parts[0], len(rows), *parts[1:]).copy_(narrow.transpose(0, 1))

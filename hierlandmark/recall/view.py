@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
-from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
+from hierlandmark.ops.rope import doubled, rotate, turn_into, turns
 from hierlandmark.ops.threads import together
 from hierlandmark.recall.choose import Picked, Spread, pick_apart, pick_flat, pick_together, spread
 from hierlandmark.recall.held import Buffers, Cache, Restored
@@ -75,7 +75,7 @@ class Recall:
         # places of segments that the stores do not have as they were listed
         self._gone: set[int] = set()
         self._where: list[tuple[Source, SegmentRecord]] = []
-        self._gates: list[Tensor] = []  # per layer (H_kv, G, D) fp32, rotated
+        self._gates: list[Tensor] = []  # per layer (H_kv, D, G) fp32, rotated
         self._opened: set[int] = set()
         self._contents: dict[tuple[int, ...], Tensor] = {}
         self._caches = [Cache() for _ in range(spec.layers)]
@@ -83,10 +83,24 @@ class Recall:
         self._pool: Tensor | None = None
         # a search asks each layer once: nothing would be used again
         self._buffers = Buffers(_HELD if spec.keep == "all" else 0)
-        # of each place in a segment: (N, P, D / 2) twice a layer
+        # of each place in a segment: (2, N, P, D) a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, layout.block_size)
-        self._turns = [turns(places, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
+        self._turns = self._angles(places, doubled)
+        # of the landmarks of segments of one shape, which nearly all have: (2, L, 1, n, D)
+        self._mark_turns: dict[tuple[int, ...], Tensor] = {}
         self._index()
+
+    def _angles(self, places: Tensor, form: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        """`turns` of each layer in some form.
+
+        Layers that turn alike, mostly all, have the same memory, which a processor's cache then holds.
+        """
+        made: dict[tuple[bytes, float], Tensor] = {}
+        keys = [(freq.numpy().tobytes(), scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
+        for key, freq in zip(keys, self.inv_freq, strict=True):
+            if key not in made:
+                made[key] = form(*turns(places, freq, key[1]))
+        return [made[key] for key in keys]
 
     def _index(self) -> None:
         self._where = [(source, record) for source in self.sources for record in source.records]
@@ -94,6 +108,8 @@ class Recall:
         spec, G = self.spec, len(self._where)
         self.present = torch.zeros(G, N, dtype=torch.bool)
         self._blocks = [len(record.block_content) for _, record in self._where]
+        self._first_ids = [record.id * N for _, record in self._where]
+        self._versions = [record.version for _, record in self._where]
         # where no content stands
         self._hidden = torch.ones(G, N, self.layout.block_size, dtype=torch.bool)
         for s, (_, record) in enumerate(self._where):
@@ -110,10 +126,10 @@ class Recall:
         self.tally.bytes_read = sum(source.gates.nbytes for source in self.sources if not source.scratch)
         raw = torch.cat([to_tensor(self.of(source.gates), self.spec) for source in self.sources if len(source.gates)])
         where = torch.tensor([gate_position(record.block_content, self.layout) for _, record in self._where])
-        # keys come as stored, (G, L, H_kv, D)
+        # keys come as stored, (G, L, H_kv, D); a product with few queries takes less time with the width first
         self._gates = [
-            rotate(raw[:, layer].float().transpose(0, 1), where, self.inv_freq[layer], self.scaling[layer])
-            for layer in range(self.spec.layers)
+            rotate(raw[:, layer].float().transpose(0, 1), where, freq, scale).transpose(1, 2).contiguous()
+            for layer, (freq, scale) in enumerate(zip(self.inv_freq, self.scaling, strict=True))
         ]
 
     @property
@@ -202,25 +218,29 @@ class Recall:
             return None
         places, weights, lse = found.places[:, 0], found.weights[:, 0], found.lse  # (H, m) twice, (H, 1)
         used = weights > 0
-        read = set(places[used].tolist())
+        # nearly always
+        every = bool(used.all())
+        read = set((places.flatten() if every else places[used]).tolist())
         if not read:
             return None
         if self.attended is not None:
             self.attended.note_one(layer, found.mass, places, weights, lse, near_lse)
         self.tally.blocks_read += len(read)
-        return self._attend(layer, q, places, used, weights.unsqueeze(1), scale), lse
+        return self._attend(layer, q, places, None if every else used, weights.unsqueeze(1), scale), lse
 
-    def _attend(self, layer: int, q: Tensor, places: Tensor, used: Tensor, weights: Tensor, scale: float) -> Tensor:
+    def _attend(
+        self, layer: int, q: Tensor, places: Tensor, used: Tensor | None, weights: Tensor, scale: float
+    ) -> Tensor:
         """Attention to blocks, a softmax in each (P2): (H, T, D) fp32.
 
         Args:
             places: (A, m) of blocks, A heads or groups of heads apart from each other.
-            used: (A, m), at least one; what is not used is not read, and has a weight of 0.
+            used: (A, m), at least one, or None for all; what is not used is not read, and has a weight of 0.
             weights: (A, H / A * T, m).
         """
         (A, m), H_kv, P, D = places.shape, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim
         names = (places.reshape(H_kv, -1) * H_kv + self._groups).view(A, m)
-        if not bool(used.all()):
+        if used is not None and not bool(used.all()):
             names = names.where(used, names[used][0])
         held, index = self._hold(layer, names.flatten().tolist())
         keys, values = self._buffers.picked("pieces", held, index).view(2, A, m * P, D)
@@ -250,30 +270,32 @@ class Recall:
         landmarks = self.landmark_logits(layer, q, range(self.n_segments), scale)
         return pick_flat(self.config, landmarks.flatten(2), near_lse)
 
-    def _own_logits(self, layer: int, q: Tensor, opened: Tensor, taken: Tensor, scale: float) -> Tensor:
+    def _own_logits(self, layer: int, q: Tensor, opened: Tensor, taken: Tensor | None, scale: float) -> Tensor:
         """Of one token, landmarks of the segments (H, 1, S) that each head opened, where taken: (H, 1, S, N) fp32."""
         (H, _, D), H_kv, S = q.shape, self.spec.kv_heads, opened.shape[-1]
         N, G = self.layout.blocks_per_segment, self.n_segments
         rows = (opened.reshape(H_kv, -1) + self._groups * G).flatten()
         # a segment counts once for each group of heads that opens it
-        distinct = set(rows[taken.flatten()].tolist())
-        self._load_landmarks({row % G for row in distinct})
-        self.tally.landmark_keys += sum(self._blocks[row % G] for row in distinct)
+        distinct = set((rows if taken is None else rows[taken.flatten()]).tolist())
+        segments = [row % G for row in distinct]
+        self._load_landmarks(segments)
+        present = sum([self._blocks[s] for s in segments])
+        self.tally.landmark_keys += present
         keys = self._buffers.picked("marks", self._landmarks[self._slots[layer]].view(H_kv * G, 1, N, D), rows)
         logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
         # nearly all segments are full
-        if all(self._blocks[row % G] == N for row in distinct):
+        if present == N * len(segments):
             return logits
         return logits.masked_fill(self._absent[opened], NEG)
 
     def gate_logits(self, layer: int, q: Tensor, scale: float, segments: Sequence[int] | None = None) -> Tensor:
         """(H, T, D) -> (H, T, G) fp32; of `segments` only where they are given."""
         gates = self._gates[self._slots[layer]]
-        gates = gates if segments is None else gates[:, list(segments)]
-        self.tally.gate_keys += gates.shape[0] * gates.shape[1]
+        gates = gates if segments is None else gates[..., list(segments)]
+        self.tally.gate_keys += gates.shape[0] * gates.shape[2]
         H, T, D = q.shape
         with together(gates.numel()):
-            return ((q * scale).reshape(gates.shape[0], -1, D) @ gates.transpose(1, 2)).view(H, T, -1)
+            return ((q * scale).reshape(gates.shape[0], -1, D) @ gates).view(H, T, -1)
 
     def landmark_logits(self, layer: int, q: Tensor, segments: Sequence[int], scale: float) -> Tensor:
         """(H, T, D) and S segments -> (H, T, S, N) fp32, -inf where a segment is shorter."""
@@ -311,14 +333,18 @@ class Recall:
 
     def _load_landmarks(self, segments: Collection[int]) -> None:
         absent = set(segments) - self._opened
+        if not absent:
+            return
         for s in absent:
-            record = self._where[s][1]
-            raw = to_tensor(self.landmark_keys(s), self.spec).float().permute(1, 2, 0, 3)  # (L, H_kv, n, D)
-            where = torch.from_numpy(landmark_positions(record.block_content, self.layout))
-            angles = [turns(where, freq, scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
-            cos, sin = (torch.stack(part).unsqueeze(1) for part in zip(*angles, strict=True))  # (L, 1, n, D / 2)
-            self._landmarks[:, :, s] = 0
-            self._landmarks[:, :, s, : raw.shape[2]] = turn(raw, cos, sin).to(self._landmarks.dtype)
+            shape = self._where[s][1].block_content
+            n = len(shape)
+            keys = to_tensor(self.landmark_keys(s), self.spec).permute(1, 2, 0, 3)  # (L, H_kv, n, D)
+            if shape not in self._mark_turns:
+                places = torch.from_numpy(landmark_positions(shape, self.layout))
+                self._mark_turns[shape] = torch.stack(self._angles(places, doubled), 1).unsqueeze(2)
+            wide = self._buffers.get("opened", torch.float32, 2, *keys.shape)
+            turn_into(self._landmarks[:, :, s, :n], keys, self._mark_turns[shape], wide)
+            self._landmarks[:, :, s, n:] = 0
         self._opened.update(absent)
 
     def landmark_keys(self, segment: int) -> np.ndarray:
@@ -357,13 +383,13 @@ class Recall:
             kept = [name for name in different if name in cache]
             where = {name: i for i, name in enumerate([*kept, *absent])}
             held = torch.cat((pool[[cache[name] for name in kept]], fresh))
-            return held, torch.tensor([where[name] for name in names])
+            return held, _whole([where[name] for name in names])
         for name in absent:
             cache[name] = len(cache) if len(cache) < room else cache.popitem(last=False)[1]
         if absent:
             # numpy copies rows whole
             to_array(pool)[[cache[name] for name in absent]] = to_array(fresh)
-        return pool, torch.tensor([cache[name] for name in names])
+        return pool, _whole([cache[name] for name in names])
 
     def _pooled(self) -> Tensor:
         if self._pool is None:
@@ -385,10 +411,10 @@ class Recall:
         spec, N = self.spec, self.layout.blocks_per_segment
         split = [divmod(name, spec.kv_heads) for name in names]
         out = self._read_pieces(layer, [(*divmod(place, N), group) for place, group in split])
-        which = torch.tensor([place % N for place, _ in split])
-        keys, (cos, sin) = out[:, 0], self._turns[layer]
-        wide = self._buffers.get("turned", torch.float32, 4, *keys.shape[:-1], spec.head_dim // 2)
-        turn_in_place(keys, cos.index_select(0, which), sin.index_select(0, which), wide)
+        which = _whole([place % N for place, _ in split])
+        keys = out[:, 0]
+        wide = self._buffers.get("turned", torch.float32, 2, *keys.shape)
+        turn_into(keys, keys, self._turns[layer].index_select(1, which), wide)
         return out
 
     def _read_pieces(self, layer: int, pieces: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -425,15 +451,10 @@ class Recall:
         """Append to `read` those members of one source that its store has as listed; the others."""
         segments = [pieces[i][0] for i in members]
         source = self._where[segments[0]][0]
-        records = [self._where[s][1] for s in segments]
-        ids = [
-            record.id * self.layout.blocks_per_segment + pieces[i][1]
-            for i, record in zip(members, records, strict=True)
-        ]
+        ids = [self._first_ids[s] + pieces[i][1] for i, s in zip(members, segments, strict=True)]
+        versions = [self._versions[s] for s in segments]
         try:
-            array = source.store.read_blocks(
-                self._first + layer, ids, [record.version for record in records], [pieces[i][2] for i in members]
-            )
+            array = source.store.read_blocks(self._first + layer, ids, versions, [pieces[i][2] for i in members])
         except KeyError:
             # removed, rewritten or dropped since they were listed: the list still has their text
             if self._restore is None:
@@ -457,3 +478,8 @@ class Recall:
         restore, record = self._restore, self._where[segment][1]
         assert restore is not None
         return self._restored.get(segment, lambda: restore(record))
+
+
+def _whole(numbers: list[int]) -> Tensor:
+    """As int64: torch takes three times as long to read a list."""
+    return torch.from_numpy(np.array(numbers, np.int64))

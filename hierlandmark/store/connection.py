@@ -121,15 +121,20 @@ class Connections:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One consistent view of the last committed state."""
-        with self._read_lock, named_errors(self.path):
-            conn = self._reader
-            if conn is None:
-                raise _closed(self.path)
+        with self.looking() as conn:
             conn.execute("BEGIN")
             try:
                 yield conn
             finally:
                 conn.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[sqlite3.Connection]:
+        """The reader without a transaction: each statement has a view of its own."""
+        with self._read_lock, named_errors(self.path):
+            if self._reader is None:
+                raise _closed(self.path)
+            yield self._reader
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

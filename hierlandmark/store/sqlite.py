@@ -305,17 +305,32 @@ class SQLiteStore:
         wanted: dict[int, list[int]] = {}
         for i, block_id in enumerate(block_ids):
             wanted.setdefault(int(block_id) * spec.slots + slot, []).append(i)
-        with self._reading() as conn:
-            if versions is not None:
-                segments = [int(block_id) // spec.blocks_per_segment for block_id in block_ids]
-                self._require_versions(conn, dict(zip(segments, versions, strict=True)))
+        of: dict[SegmentId, int] = {}
+        if versions is not None:
+            segments = [int(block_id) // spec.blocks_per_segment for block_id in block_ids]
+            of = dict(zip(segments, versions, strict=True))
+
+        def missing(conn: rows.Conn) -> set[int]:
+            """Rows that are not there; all others are copied out."""
+            absent = set(wanted)
             for row_id, crc, data in rows.kv_rows(conn, list(wanted)):
                 what = f"slot {slot} of block {row_id // spec.slots}"
                 row = from_bytes(data, crc, out.dtype, shape, what)
-                for i in wanted.pop(row_id):
+                for i in wanted[row_id]:
                     out[i] = row if groups is None else row[:, groups[i]]
-        if wanted:
-            block = next(iter(wanted)) // spec.slots
+                absent.remove(row_id)
+            return absent
+
+        with self._connections.looking() as conn:
+            # an answer reads a few rows in every layer of every token: while nothing is written there is no need of a
+            # transaction, nor to ask what is known
+            if of.items() <= self._versions.items() and not missing(conn) and self._state_of(conn) == self._state:
+                return out
+        with self._reading() as conn:
+            self._require_versions(conn, of)
+            absent = missing(conn)
+        if absent:
+            block = min(absent) // spec.slots
             raise KeyError(f"block {block} is unknown, or its keys and values were dropped: encode it again")
         return out
 
@@ -410,12 +425,20 @@ class SQLiteStore:
     @contextmanager
     def _reading(self) -> Iterator[rows.Conn]:
         with self._connections.reading() as conn:
-            # https://sqlite.org/pragma.html#pragma_data_version: no connection that reads ever writes
-            (state,) = conn.execute("PRAGMA data_version").fetchone()
+            state = self._state_of(conn)
             if state != self._state:
                 self._check_unchanged(conn)
                 self._state, self._versions = state, {}
             yield conn
+
+    @staticmethod
+    def _state_of(conn: rows.Conn) -> int:
+        """Another number after every write: https://sqlite.org/pragma.html#pragma_data_version.
+
+        No connection that reads ever writes.
+        """
+        (state,) = conn.execute("PRAGMA data_version").fetchone()
+        return int(state)
 
     @contextmanager
     def _writing(self) -> Iterator[rows.Conn]:

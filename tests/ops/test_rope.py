@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hierlandmark.ops.rope import rotate, turn, turn_in_place, turns
+from hierlandmark.ops.rope import doubled, rotate, turn, turn_into, turns
 from tests.ops.compare import assert_near
 
 D = 16
@@ -84,11 +84,14 @@ def test_bf16_is_rotated_in_fp32() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_in_place_is_the_same_to_the_bit(dtype: torch.dtype) -> None:
+def test_turned_into_memory_given_is_the_same_to_the_bit(dtype: torch.dtype) -> None:
     both = vectors(2, 5, 2, 7, dtype=dtype)
     before = both.clone()
     cos, sin = turns(torch.arange(5 * 7).view(5, 1, 7), INV_FREQ, scaling=1.1)
     # a part of something larger, as keys are beside their values
-    turn_in_place(both[0], cos, sin, torch.full((4, 5, 2, 7, D // 2), float("nan")))
+    wide = torch.full((2, 5, 2, 7, D), float("nan"))
+    turn_into(other := torch.empty_like(both[0]), both[0], doubled(cos, sin), wide)
+    assert torch.equal(other, turn(before[0], cos, sin)) and torch.equal(both, before)
+    turn_into(both[0], both[0], doubled(cos, sin), wide)
     assert torch.equal(both[0], turn(before[0], cos, sin))
     assert torch.equal(both[1], before[1])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hierlandmark.errors import StoreNotWritable
-from hierlandmark.store import SQLiteStore
+from hierlandmark.store import SQLiteStore, rows
 from tests.store.builders import SPEC, message, segment
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +127,25 @@ def test_a_reader_sees_what_another_process_wrote(path):
         assert store.messages("n") == reader.messages("n") == [message("a")]
         with pytest.raises(StoreNotWritable, match="read_only=True"):
             reader.append("n", [message("b")], [])
+
+
+def test_a_write_while_rows_are_read_is_noticed(path, monkeypatch):
+    """Rows of segments whose versions are known are read outside of a transaction."""
+    with SQLiteStore(path, SPEC) as store, SQLiteStore(path, SPEC) as other:
+        (changed,) = store.append("n", [message("a")], [segment("a", seed=1)])
+        wanted = 0, [changed * SPEC.blocks_per_segment], [store.segments("n")[0].version]
+        first = store.read_blocks(*wanted)
+        assert (store.read_blocks(*wanted) == first).all()
+        plain = rows.kv_rows
+
+        def late(conn, row_ids):
+            yield from plain(conn, row_ids)
+            monkeypatch.undo()
+            other.rewrite("n", [], [(changed, segment("a", seed=2, blocks=3))])
+
+        monkeypatch.setattr(rows, "kv_rows", late)
+        with pytest.raises(KeyError, match="rewritten"):
+            store.read_blocks(*wanted)
 
 
 def test_a_second_writer_waits(path):
