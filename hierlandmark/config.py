@@ -53,8 +53,10 @@ def _fault(config: type[BaseModel], error: ValidationError) -> str:
         # of a configuration in this one, or of several fields together
         return f"{name}: {first['ctx']['error']}".removeprefix(": ")
     bounds = _range(config.model_fields[name])
-    # what pydantic says of a wrong type, less what is wrong with this one, or of the words that a field takes
-    kind = first["msg"].removeprefix("Input should be ").split(", got ")[0].split(", unable ")[0]
+    # what pydantic says of a wrong type, less what is wrong with this one, or of the words that a field takes; nothing
+    # of what it cannot read at all
+    _, _, kind = first["msg"].partition("Input should be ")
+    kind = kind.split(", got ")[0].split(", unable ")[0]
     # a number that is out of bounds is told all of them
     wanted = bounds if bounds and "ctx" in first else ", ".join(filter(None, (kind, bounds)))
     return f"expected {name} to be {wanted}, got {first['input']!r:.80}"

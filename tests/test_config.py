@@ -21,6 +21,7 @@ CONFIGS = {config.__name__: config for config in (LayoutConfig, RecallConfig, Me
         ("RecallConfig", {"threshold": float("nan")}, "expected threshold to be from 0 to under 1, got nan"),
         ("RecallConfig", {"blocks": "x"}, "expected blocks to be a valid integer, 1 or more, got 'x'"),
         ("RecallConfig", {"blocks": 1.5}, "expected blocks to be a valid integer, 1 or more, got 1.5"),
+        ("RecallConfig", {"blocks": 1e30}, "expected blocks to be 1 or more, got 1e+30"),
         ("RecallConfig", {"mode": "deep"}, "expected mode to be 'hierarchical' or 'flat', got 'deep'"),
         (
             "RecallConfig",

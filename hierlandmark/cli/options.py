@@ -1,6 +1,7 @@
 """Options that several commands share, and the memory they name."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -97,7 +98,8 @@ def check_database(db: Path) -> None:
         StoreCorrupt, StoreTooNew: a file that cannot be used.
     """
     if not db.exists():
-        raise InvalidArgument(f"no database at {str(db)!r}; make one with `hierlandmark add FILE --db {db}`")
+        make = f"`hierlandmark add FILE --db {shlex.quote(str(db))}`"
+        raise InvalidArgument(f"no database at {str(db)!r}; make one with {make}")
     from hierlandmark.store import SQLiteStore
 
     # a file without a byte holds nothing that could be wrong

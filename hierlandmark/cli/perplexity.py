@@ -95,8 +95,9 @@ def perplexity(
     masses = _numbers(threshold) if threshold else [0.0]
     if mode == "xl" and not table and not sizes:
         raise InvalidArgument("expected --window with mode xl: how many tokens a token sees")
-    # a default that was not asked for misleads nobody
+    # a default misleads nobody
     given = {name for name in _USED if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+    given -= {"count"} if count else set()
     _check_used(given, table, mode, sizes or [], ks or [])
     if limit < 1:
         raise InvalidArgument(f"expected a --limit of 1 window or more, got {limit}")
@@ -184,8 +185,8 @@ def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[i
     if table:
         who, why = f"--table {table}", "it has no use for them"
         useless = given & {"mode", "granularity"}
-        if table != "D":
-            useless |= given & {"threshold"}
+        # D is what is skipped, which has to be counted
+        useless |= given & {"count" if table == "D" else "threshold"}
         if table != "1":
             useless |= given & {"xl_adapter", "full_adapter"}
             if len(sizes) > 1 or len(ks) > 1:

@@ -1,5 +1,6 @@
 """Verbs of `Memory` that make, use and clear an index of its namespace."""
 
+import shlex
 import shutil
 import threading
 import time
@@ -109,7 +110,8 @@ class IndexVerbs:
             raise IndexNotFound(
                 f"no index of namespace {self.namespace!r} at {str(self.path)!r}",
                 python="make one with `Memory.build_index`",
-                command=f"make one with `hierlandmark index --db {self.path} --namespace {self.namespace}`",
+                command=f"make one with `hierlandmark index --db {shlex.quote(str(self.path))} "
+                f"--namespace {shlex.quote(self.namespace)}`",
             )
         return self._index
 

@@ -1,6 +1,7 @@
 """`Memory`: messages in, found messages and answers out."""
 
 import os
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,6 @@ from hierlandmark.errors import (
     KeepMismatch,
     ModelMismatch,
     NamespaceNotFound,
-    StoreNotWritable,
 )
 from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
@@ -34,7 +34,7 @@ from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
 from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentId, SegmentRecord
-from hierlandmark.store.records import check_namespace
+from hierlandmark.store.records import check_namespace, opened_read_only
 from hierlandmark.when import time_span
 
 IN_MEMORY = ":memory:"
@@ -139,11 +139,7 @@ class Memory(IndexVerbs, AsyncVerbs):
 
     def _check_writable(self) -> None:
         if self.read_only:
-            raise StoreNotWritable(
-                f"{str(self.path)!r} was opened to be read only",
-                python="open it without read_only=True, where it and its folder may be written",
-                command="make it and its folder writable, or copy it to where it may be written",
-            )
+            raise opened_read_only(self.path)
 
     def _with_model(self) -> tuple[LandmarkModel, BlockStore]:
         store = self._open_store()
@@ -154,7 +150,7 @@ class Memory(IndexVerbs, AsyncVerbs):
                 f"{'the same, but searches in other layers' if same else wanted.fingerprint[:12]}",
                 python="open it with that model, or take its text to this one with `Memory.reencode`",
                 command="name that one by --model and --adapter, or take its text to this one with "
-                f"`hierlandmark reencode --db {self.path}`",
+                f"`hierlandmark reencode --db {shlex.quote(str(self.path))}`",
             )
         return self.model, store
 
@@ -357,8 +353,8 @@ class Memory(IndexVerbs, AsyncVerbs):
                 "holds no values to answer from",
                 python="encode its text again with `Memory.reencode` and `MemoryConfig(keep='all')`, or add it to a "
                 "database made so",
-                command=f"encode its text again with `hierlandmark reencode --db {self.path} --keep all`, or add it to "
-                "a database made so",
+                command="encode its text again with "
+                f"`hierlandmark reencode --db {shlex.quote(str(self.path))} --keep all`, or add it to a database made so",
             )
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:

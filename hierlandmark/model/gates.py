@@ -18,23 +18,30 @@ class GateQueue:
 
     As the queue of keys in He et al. 2020 (Momentum Contrast), but of the network as it was a few steps ago. A segment
     that is encoded on its own has the same keys in any memory, so those of one text may stand in another's. They have
-    no gradient.
+    no gradient. A run that is resumed fills it again from nothing.
     """
 
     size: int  # segments
     # for each layer (R, 1 + N, H_kv, D), up to `size` full segments: the gate, then the landmarks
     keys: dict[int, Tensor] = field(default_factory=dict)
+    # those of the step that is being taken
+    fresh: dict[int, Tensor] = field(default_factory=dict)
 
     def newest(self, layer: int, count: int) -> Tensor | None:
         """The last `count` segments of a layer, or as many as there are; None where that is none."""
         return self.keys[layer][-count:] if count and layer in self.keys else None
 
-    def push(self, layer: int, keys: Tensor) -> None:
-        """Add segments (n, 1 + N, H_kv, D) to a layer; the oldest make room."""
-        keys = keys.detach()
-        if layer in self.keys:
-            keys = torch.cat((self.keys[layer], keys))
-        self.keys[layer] = keys[-self.size :]
+    def offer(self, layer: int, keys: Tensor) -> None:
+        """Segments (n, 1 + N, H_kv, D) of a layer, which `settle` adds."""
+        self.fresh[layer] = keys.detach()
+
+    def settle(self, *, keep: bool) -> None:
+        """Add what the step offered, for which the oldest make room; or drop it, as a step that is not taken."""
+        if keep:
+            for layer, keys in self.fresh.items():
+                before = [self.keys[layer]] if layer in self.keys else []
+                self.keys[layer] = torch.cat((*before, keys))[-self.size :]
+        self.fresh.clear()
 
 
 @dataclass
@@ -44,7 +51,7 @@ class GateProbe:
     It is held to the mass that a softmax over all landmarks of the same segments gives each, as in flat mode. That mass
     has no gradient: gates learn from landmarks, and landmarks learn nothing from gates.
 
-    With a queue, queries read its newest `among` segments too, and those of their own text are added to it that are
+    With a queue, queries read its newest `among` segments too, and those of their own text are offered to it that are
     full and were encoded on their own.
     """
 
@@ -137,7 +144,7 @@ class GateProbe:
         self.found.append(torch.stack((kl, *_mean(mass, self.known.any(-1)))))
         if self.queue is not None:
             texts, places = self.whole
-            self.queue.push(layer, k[texts, :, places])
+            self.queue.offer(layer, k[texts, :, places])
 
     def _asking(self, q: Tensor, groups: int) -> Tensor:
         """Watched queries, heads of a group beside each other: (B, H, T, D) -> (B, H_kv, rep * Q, D)."""

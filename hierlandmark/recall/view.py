@@ -37,8 +37,8 @@ class Recall:
 
     In memory: all gates; the landmarks of every segment that was ever opened (L * H_kv * N * D elements each, 0.2 GB
     for the shipped model and a million tokens, all of them in flat mode); the pieces of blocks last read, of each layer
-    as many as `cached_blocks` blocks have; segments encoded again, up to `restored_bytes`; for answers a few buffers of
-    at most 3 MiB each.
+    as many as `cached_blocks` blocks have; segments encoded again, up to `restored_bytes`; for answers eight buffers of
+    at most 3 MiB each; angles, of landmarks once for each shape of a segment (0.1 MB for the shipped model).
 
     Args:
         sources: stores and the segments of each that may be read.

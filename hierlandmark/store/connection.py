@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 
 from hierlandmark.errors import InvalidArgument, StoreCorrupt, StoreNotWritable
+from hierlandmark.store.records import opened_read_only
 
 __all__ = ["Connections", "Database", "Migrations", "named_errors", "open_database"]
 
@@ -31,15 +32,22 @@ MIN_PAGE = 512
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _CORRUPT_IO = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
+# why a file is not written, and what to do about it in Python and on the command line
 _NOT_WRITABLE = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space and try again",
-    sqlite3.SQLITE_READONLY: "the file or its folder is read-only; open it with read_only=True, or change the mode",
-    sqlite3.SQLITE_CANTOPEN: "the folder is missing or read-only; make it, or read a file with read_only=True",
-    sqlite3.SQLITE_PERM: "the file may not be written; change its mode, or open it with read_only=True",
-    sqlite3.SQLITE_BUSY: "another process is writing; wait for it, or give a longer timeout",
-    sqlite3.SQLITE_LOCKED: "another connection is writing; wait for it, or give a longer timeout",
-    sqlite3.SQLITE_IOERR: "the disk cannot be written; check its free space and its health",
-}
+    sqlite3.SQLITE_FULL: ("the disk is full", "free some space and try again", ""),
+    sqlite3.SQLITE_READONLY: (
+        "the file or its folder is read-only", "open it with read_only=True, or change the mode", "change the mode"
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "the folder is missing or read-only", "make it, or read a file with read_only=True", "make it"
+    ),
+    sqlite3.SQLITE_PERM: (
+        "the file may not be written", "change its mode, or open it with read_only=True", "change its mode"
+    ),
+    sqlite3.SQLITE_BUSY: ("another process is writing", "wait for it, or give a longer timeout", "wait for it"),
+    sqlite3.SQLITE_LOCKED: ("another connection is writing", "wait for it, or give a longer timeout", "wait for it"),
+    sqlite3.SQLITE_IOERR: ("the disk cannot be written", "check its free space and its health", ""),
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -55,7 +63,9 @@ def named_errors(path: Path) -> Iterator[None]:
                 "add the text again"
             ) from error
         if code & 0xFF in _NOT_WRITABLE:
-            raise StoreNotWritable(f"cannot write {path} ({error}): {_NOT_WRITABLE[code & 0xFF]}") from error
+            why, python, command = _NOT_WRITABLE[code & 0xFF]
+            message = f"cannot write {path} ({error}): {why}"
+            raise StoreNotWritable(message, python=python, command=command or python) from error
         if code == sqlite3.SQLITE_TOOBIG:
             raise InvalidArgument(f"a text or blob exceeds SQLite's limit of a billion bytes: {error}") from error
         raise StoreCorrupt(
@@ -156,11 +166,7 @@ class Connections:
         if self._reader is None:
             raise _closed(self.path)
         if self._writer is None:
-            raise StoreNotWritable(
-                f"{self.path} was opened to be read only",
-                python="open it without read_only=True, where it and its folder may be written",
-                command="make it and its folder writable, or copy it to where it may be written",
-            )
+            raise opened_read_only(self.path)
         if not self._write_lock.acquire(timeout=self._timeout):
             raise StoreNotWritable(
                 f"another thread has been writing {self.path} for {self._timeout:g} s; wait for it, or give a longer "

@@ -1,6 +1,7 @@
 """Whose keys a database holds: what stands in its header, and whether it fits."""
 
 import json
+import shlex
 import sqlite3
 from dataclasses import asdict
 from pathlib import Path
@@ -70,7 +71,7 @@ def check_spec(path: Path, expected: KVSpec, stored: KVSpec) -> None:
             python="leave keep out to use it as it is, or encode its text again with `Memory.reencode` and "
             f"`MemoryConfig(keep={expected.keep!r})`",
             command="leave --keep out to use it as it is, or encode its text again with "
-            f"`hierlandmark reencode --db {path} --keep {expected.keep}`",
+            f"`hierlandmark reencode --db {shlex.quote(str(path))} --keep {expected.keep}`",
         )
     if expected != stored:
         ours, theirs = asdict(expected), asdict(stored)
@@ -81,5 +82,5 @@ def check_spec(path: Path, expected: KVSpec, stored: KVSpec) -> None:
             f"{path} was written by another model, adapter or layout: {'; '.join(differing)}",
             python="open it with the one that wrote it, or encode its text again with this one: `Memory.reencode`",
             command="name the one that wrote it by --model and --adapter, or encode its text again with this one: "
-            f"`hierlandmark reencode --db {path}`",
+            f"`hierlandmark reencode --db {shlex.quote(str(path))}`",
         )

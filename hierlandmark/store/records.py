@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from hierlandmark.errors import (
     MessageNotFound,
     NamespaceNotFound,
     StoreCorrupt,
+    StoreNotWritable,
 )
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.store.protocol import EncodedSegment, KVSpec
@@ -154,4 +156,13 @@ def namespace_missing(namespace: str) -> NamespaceNotFound:
         f"no message is remembered under namespace {namespace!r}",
         python="`namespaces` lists those there",
         command="`hierlandmark info --db FILE` lists those there",
+    )
+
+
+def opened_read_only(path: Path | str) -> StoreNotWritable:
+    """What to raise for a write through what was opened to read."""
+    return StoreNotWritable(
+        f"{str(path)!r} was opened to be read only",
+        python="open it without read_only=True, where it and its folder may be written",
+        command="make it and its folder writable, or copy it to where it may be written",
     )

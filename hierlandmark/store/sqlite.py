@@ -3,12 +3,12 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 import numpy as np
 
-from hierlandmark.errors import InvalidArgument
+from hierlandmark.errors import InvalidArgument, StoreCorrupt
 from hierlandmark.filters import Filter
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.store import filtered, rows
@@ -324,8 +324,11 @@ class SQLiteStore:
         with self._connections.looking() as conn:
             # an answer reads a few rows in every layer of every token: while nothing is written there is no need of a
             # transaction, nor to ask what is known
-            if of.items() <= self._versions.items() and not missing(conn) and self._state_of(conn) == self._state:
-                return out
+            if of.items() <= self._versions.items() and self._state_of(conn) == self._state:
+                # rows of two states may not fit together: what is damaged in one state is told below
+                with suppress(StoreCorrupt):
+                    if not missing(conn) and self._state_of(conn) == self._state:
+                        return out
         with self._reading() as conn:
             self._require_versions(conn, of)
             absent = missing(conn)

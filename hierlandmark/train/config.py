@@ -107,10 +107,11 @@ class TrainConfig:
                     raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
         if self.gates and self.search_share == 1:
             raise InvalidArgument("expected steps that read with gates, got a search_share of 1")
-        if self.gate_queue and (not self.gates or self.stream_share == 1):
+        if self.gate_queue and (not self.gates or self.stream_share == 1 or self.jump):
+            # where positions jump, a segment's keys are those of its batch
             raise InvalidArgument(
-                f"expected a gate_queue with gates and a stream_share under 1 only, got {self.gate_queue!r} with "
-                f"{self.gates!r} and {self.stream_share!r}"
+                f"expected a gate_queue with gates, a stream_share under 1 and no jump, got {self.gate_queue!r} with "
+                f"{self.gates!r}, {self.stream_share!r} and {self.jump!r}"
             )
         if self.freeze_below and (self.search_share or self.votes):
             raise InvalidArgument(

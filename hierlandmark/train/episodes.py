@@ -55,7 +55,7 @@ class Batch:
     # they look for, none where that is not known (n, S) bool
     watched: np.ndarray | None = None
     evidence: np.ndarray | None = None
-    # segments of earlier steps that they read too (`GateQueue`); a text read in order has none and adds none
+    # segments of earlier steps that they read too (`GateQueue`); none in a text read in order, which adds its first one
     queued: int = 0
 
 

@@ -168,7 +168,8 @@ def train(
 
     Args:
         folder: takes `log.jsonl` and checkpoints.
-        resume: go on from the folder's checkpoint: weights, moments, step, seconds spent, and norms seen.
+        resume: go on from the folder's checkpoint: weights, moments, step, seconds spent, and norms seen; a queue of
+            gates fills again from nothing.
         note: put into `state.json` as it is.
         searching: what steps that train the search need; without a `search_share` there are none.
 
@@ -228,6 +229,8 @@ def train(
             total = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
             norm, norms = float(total), seen[_alike(mode, batch.ids.shape)]
             spiked = not math.isfinite(norm) or (len(norms) >= 20 and norm > config.spike * median(norms))
+            if queue is not None:
+                queue.settle(keep=not spiked)
             # before they are clipped, so that a spike shows where it is
             layers = layer_norms(core) if spiked or step % 50 == 0 else {}
             if spiked:

@@ -129,6 +129,7 @@ def train_adapter(
         )
     # lengths that do not fit are told before anything is loaded
     shape_of(config, layout, 0.0, np.random.default_rng(0))
+    _check_watched(config, layout)
     started = {"adapter": start.digest, "training": start.meta.training} if start is not None else None
     # weights of search that stay beside what is trained, where that has landmarks at all
     stays = start is not None and not config.search_share and config.attention == "landmark"
@@ -173,6 +174,8 @@ def train_adapter(
     kept = state.get("searches") if state else _searches(start) if start and kept_heads else None
     # by their names only: the rest of a path is this machine's
     files = {"text": [path.name for path in texts], "chats": [path.name for path in chats]}
+    # what a run began with, though it be resumed with others
+    files = state.get("files", files) if state else files
     rows = train(
         core, source, folder, resume=resume, workers=workers, on_step=on_step,
         note={**bound, "init": started, "searches": kept, "files": files}, searching=searching,
@@ -222,6 +225,16 @@ def train_adapter(
         search=beside.tensors if beside else None,
     )  # fmt: skip
     return out
+
+
+def _check_watched(config: TrainConfig, layout: LayoutConfig) -> None:
+    """Raises `InvalidArgument` where no query could ever choose among segments, which `gates` is about."""
+    most = max(config.lengths, default=min(config.tokens, config.longest * layout.segment_size)) // layout.segment_size
+    if config.gates and config.stream_share == 1 and most < 3:
+        raise InvalidArgument(
+            f"expected texts of at least 3 segments of {layout.segment_size} positions with gates and a stream_share "
+            f"of 1, got {most}"
+        )
 
 
 def _check_frozen(config: TrainConfig, start: Adapter | None) -> None:

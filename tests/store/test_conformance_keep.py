@@ -93,6 +93,21 @@ def test_a_file_is_taken_from_one_to_the_other(path):
     assert SQLiteStore.peek(path).spec == SEARCH
 
 
+def test_rows_that_another_keep_put_in_their_place_are_not_taken_for_damage(path):
+    names = list("abcde")
+    with SQLiteStore(path, SPEC) as open_still:
+        ids = open_still.append("n", [message(name) for name in names], [segment(name) for name in names])
+        wanted = 0, [ids[3] * SPEC.blocks_per_segment], [open_still.segments("n")[3].version]
+        open_still.read_blocks(*wanted)
+        SQLiteStore.reset_keys(path, SEARCH)
+        with SQLiteStore(path, SEARCH) as other:
+            later = other.append("n", [], [segment(name, spec=SEARCH) for name in names])
+        # the number of a row is that of its block times the slots of one, and there are fewer now
+        assert ids[3] * SPEC.slots in [some * SEARCH.slots for some in later]
+        with pytest.raises(KeepMismatch, match="keep='search', 'all' came"):
+            open_still.read_blocks(*wanted)
+
+
 def test_a_header_that_keeps_all_is_as_it_was_before_there_was_a_choice(path):
     assert "kee" not in spec_text(SPEC) and "kept" not in spec_text(SPEC)
     assert json.loads(spec_text(SEARCH))["kept"] == [1, 4]

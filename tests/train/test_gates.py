@@ -115,6 +115,7 @@ def test_full_segments_on_their_own_are_queued_and_read_later():
         torch.testing.assert_close(
             probe.found[0], by_hand(q, k, layout, watched, evidence, 0.5, queued=queued), rtol=1e-5, atol=1e-6
         )
+        queue.settle(keep=True)
     torch.testing.assert_close(queue.keys[7], torch.stack(full[-5:]))
     assert queue.newest(6, 5) is None and queue.newest(7, 0) is None
 
@@ -126,10 +127,21 @@ def test_a_queue_has_no_gradient():
     for q, k in (first, second):
         probe = GateProbe.of(layout, watched, evidence, CPU, queue, 8)
         probe.look(0, q, k, 1.0)
+        queue.settle(keep=True)
     probe.found[0][0].backward()
     assert not queue.keys[0].requires_grad and first[1].grad is None
     # where there is one segment to read, the queue's are others to choose from
     assert all(second[0].grad[b, :, place].abs().sum() > 0 for b, place in watched)
+
+
+def test_a_step_that_is_not_taken_leaves_the_queue_as_it_was():
+    layout, watched, evidence = uneven()
+    queue = GateQueue(8)
+    for seed, keep in ((0, True), (1, False)):
+        q, k = (x.detach() for x in tensors(layout, seed))
+        GateProbe.of(layout, watched, evidence, CPU, queue, 8).look(0, q, k * (1 if keep else torch.nan), 1.0)
+        queue.settle(keep=keep)
+    assert queue.keys[0].shape[0] == 2 and queue.keys[0].isfinite().all() and not queue.fresh
 
 
 def test_gates_that_agree_are_not_apart():
@@ -217,6 +229,49 @@ def test_it_is_added_in_every_kind_of_step(core, corpus, mode, select, cached):
         assert (core.rows.grad[1].abs().sum() > 0) == (not cached)
 
 
+def test_a_step_reads_the_queue_and_offers_to_it_in_every_layer(core, corpus):
+    queue = GateQueue(64)
+    batch = replace(made(corpus), queued=64)
+    first, second = (
+        batch_loss(core, batch, "hierarchical", None, 0.0, gates_weight=1.0, queue=queue)[1]["gates"]
+        for _ in (queue.settle(keep=True), None)
+    )
+    assert first == second and not queue.keys and len(queue.fresh) == core.layers
+    queue.settle(keep=True)
+    among = batch_loss(core, batch, "hierarchical", None, 0.0, gates_weight=1.0, queue=queue)[1]["gates"]
+    alone = batch_loss(core, replace(batch, queued=0), "hierarchical", None, 0.0, gates_weight=1.0, queue=queue)[1]
+    assert among != pytest.approx(first, rel=1e-3) and alone["gates"] == first
+
+
+def test_a_run_fills_its_queue_with_steps_that_are_taken(base_folder, texts, tmp_path, monkeypatch):
+    settled = []
+    settle = GateQueue.settle
+    monkeypatch.setattr(GateQueue, "settle", lambda self, *, keep: (settled.append(keep), settle(self, keep=keep)))
+    given = []
+    loss = batch_loss
+    monkeypatch.setattr(
+        "hierlandmark.train.loop.batch_loss", lambda *a, **k: (given.append(k["queue"]), loss(*a, **k))[1]
+    )
+    words = ["train", "--out", tmp_path / "run", "--text", texts[0], "--model", base_folder, "--steps", 2, "--rank", 2]
+    words += ["--tokens", 512, "--device", "cpu", "--length", 512, "--block-size", 16, "--blocks-per-segment", 4]
+    done = CliRunner().invoke(app, [str(w) for w in (*words, "--gates", 1, "--gate-queue", 8, "--stream-share", 0)])
+    assert done.exit_code == 0, done.output
+    assert settled == [True, True] and given[0] is given[1]
+    assert given[0].keys and all(len(keys) == 8 for keys in given[0].keys.values())
+
+
+@pytest.mark.parametrize("recency", [False, True])
+def test_a_text_read_in_order_asks_as_attention_does(core, corpus, recency, monkeypatch):
+    asked = []
+    monkeypatch.setattr(GateProbe, "look", lambda self, layer, q, k, scale, older: asked.append((layer, older)))
+    batch = build_batch(corpus, LAYOUT, Shape(2, 5, 0), np.random.default_rng(1), watched=24, recency=recency)
+    with pytest.raises(RuntimeError, match="non-empty"):
+        # nothing was found
+        batch_loss(core, batch, "hierarchical", None, 0.0, gates_weight=1.0)
+    assert [layer for layer, _ in asked] == list(range(core.layers))
+    assert all((older is not None) == recency for _, older in asked)
+
+
 def test_it_is_the_same_in_one_pass_and_behind_a_cached_memory(core, corpus):
     batch = made(corpus, cached=True)
     with torch.no_grad():
@@ -267,7 +322,14 @@ def test_a_run_on_text_in_order_alone_takes_it(base_folder, texts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [{"gates": -0.1}, {"gates": float("nan")}, {"gates": 0.5, "attention": "full"}, {"gate_queue": 8}]
+    "given",
+    [
+        {"gates": -0.1},
+        {"gates": float("nan")},
+        {"gates": 0.5, "attention": "full"},
+        {"gate_queue": 8},
+        {"gates": 1.0, "gate_queue": 8, "jump": 64},
+    ],
 )
 def test_weights_that_mean_nothing_are_refused(given):
     with pytest.raises(InvalidArgument, match="gates"):
