@@ -353,8 +353,8 @@ class Memory(IndexVerbs, AsyncVerbs):
                 "holds no values to answer from",
                 python="encode its text again with `Memory.reencode` and `MemoryConfig(keep='all')`, or add it to a "
                 "database made so",
-                command="encode its text again with "
-                f"`hierlandmark reencode --db {shlex.quote(str(self.path))} --keep all`, or add it to a database made so",
+                command=f"encode its text again with `hierlandmark reencode --db {shlex.quote(str(self.path))} "
+                "--keep all`, or add it to a database made so",
             )
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:
