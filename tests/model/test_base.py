@@ -24,6 +24,17 @@ def test_a_missing_package_is_named_with_its_install(missing: str, tmp_path: Pat
         base.default_base()
 
 
+def test_a_cache_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / base._GGUF).touch()
+    monkeypatch.setenv("HIERLANDMARK_CACHE", str(tmp_path / "file" / "cache"))
+    spec = ModuleSpec("there", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(base, "find_spec", lambda name: spec)
+    with pytest.raises(ModelUnavailable, match=r"file/cache'.*set HIERLANDMARK_CACHE"):
+        base.default_base()
+
+
 def test_what_a_killed_conversion_left_is_cleared(tmp_path: Path, monkeypatch) -> None:
     old, new = tmp_path / "converting-a", tmp_path / "converting-b"
     for folder in (old, new):

@@ -134,6 +134,20 @@ def test_a_queue_has_no_gradient():
     assert all(second[0].grad[b, :, place].abs().sum() > 0 for b, place in watched)
 
 
+def test_a_step_without_full_segments_adds_none():
+    layout, watched, evidence = uneven()
+    q, k = (x.detach() for x in tensors(layout))
+    # the full one of the second text is read by nobody
+    reads = layout.reads.copy()
+    reads[1, :, 0] = False
+    fewer, queue = Layout(layout.config, layout.kinds, reads), GateQueue(8)
+    for _ in range(2):
+        probe = GateProbe.of(fewer, watched[1:2], evidence[1:2], CPU, queue, 8)
+        probe.look(0, q, k, 1.0)
+        queue.settle(keep=True)
+        assert queue.newest(0, 8) is None and probe.found[0].isfinite().all()
+
+
 def test_a_step_that_is_not_taken_leaves_the_queue_as_it_was():
     layout, watched, evidence = uneven()
     queue = GateQueue(8)

@@ -191,6 +191,9 @@ def test_the_command_trains_an_adapter_that_loads(base_folder, texts, tmp_path):
         "does not hold them: give --text book.txt --chats chats.jsonl\n"
     )
     bare = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--device", "cpu", "--resume"]
+    fewer = CliRunner().invoke(app, [*(str(word) for word in bare), "--steps", "3"])
+    assert fewer.exit_code == 2 and fewer.stderr == told.stderr
+    bare += ["--chats", texts[1]]
     more = CliRunner().invoke(app, [*(str(word) for word in bare), "--steps", "3"])
     assert more.exit_code == 0, more.output
     assert [row["step"] for row in rows(out)] == [0, 1, 2]
@@ -233,7 +236,7 @@ def test_a_run_starts_from_an_adapter(base_folder, texts, tmp_path):
     # a resumed run still tells where it came from, and is of the same layout
     longer = run_config(tmp_path / "second", {"steps": 3}, resume=True)
     assert longer == replace(still, steps=3)
-    words = {"texts": [texts[0]], "chats": [], "folder": tmp_path / "second", "config": longer, "device": "cpu"}
+    words = {"texts": [texts[0]], "chats": [texts[1]], "folder": tmp_path / "second", "config": longer, "device": "cpu"}
     again = train_adapter(str(base_folder), resume=True, **words)
     assert json.loads((again / "hierlandmark.json").read_text())["training"]["init"] == told
     other = tmp_path / "other"
