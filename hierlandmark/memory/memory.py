@@ -1,7 +1,6 @@
 """`Memory`: messages in, found messages and answers out."""
 
 import os
-import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +33,7 @@ from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
 from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentId, SegmentRecord
-from hierlandmark.store.records import check_namespace, opened_read_only
+from hierlandmark.store.records import check_namespace, opened_read_only, reencode_command
 from hierlandmark.when import time_span
 
 IN_MEMORY = ":memory:"
@@ -150,7 +149,7 @@ class Memory(IndexVerbs, AsyncVerbs):
                 f"{'the same, but searches in other layers' if same else wanted.fingerprint[:12]}",
                 python="open it with that model, or take its text to this one with `Memory.reencode`",
                 command="name that one by --model and --adapter, or take its text to this one with "
-                f"`hierlandmark reencode --db {shlex.quote(str(self.path))}`",
+                + reencode_command(self.path),
             )
         return self.model, store
 
@@ -353,8 +352,8 @@ class Memory(IndexVerbs, AsyncVerbs):
                 "holds no values to answer from",
                 python="encode its text again with `Memory.reencode` and `MemoryConfig(keep='all')`, or add it to a "
                 "database made so",
-                command=f"encode its text again with `hierlandmark reencode --db {shlex.quote(str(self.path))} "
-                "--keep all`, or add it to a database made so",
+                command=f"encode its text again with {reencode_command(self.path, 'all')}, or add it to a "
+                "database made so",
             )
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:

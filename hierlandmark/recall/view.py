@@ -85,13 +85,13 @@ class Recall:
         self._buffers = Buffers(_HELD if spec.keep == "all" else 0)
         # of each place in a segment: (2, N, P, D) a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, layout.block_size)
-        self._turns = self._angles(places, doubled)
+        self._turns = self._angles(places)
         # of the landmarks of segments of one shape, which nearly all have: (2, L, 1, n, D)
         self._mark_turns: dict[tuple[int, ...], Tensor] = {}
         self._index()
 
-    def _angles(self, places: Tensor, form: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
-        """`turns` of each layer in some form.
+    def _angles(self, places: Tensor) -> list[Tensor]:
+        """Angles of each layer for `turn_into`.
 
         Layers that turn alike, mostly all, have the same memory, which a processor's cache then holds.
         """
@@ -99,7 +99,7 @@ class Recall:
         keys = [(freq.numpy().tobytes(), scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
         for key, freq in zip(keys, self.inv_freq, strict=True):
             if key not in made:
-                made[key] = form(*turns(places, freq, key[1]))
+                made[key] = doubled(*turns(places, freq, key[1]))
         return [made[key] for key in keys]
 
     def _index(self) -> None:
@@ -341,7 +341,7 @@ class Recall:
             keys = to_tensor(self.landmark_keys(s), self.spec).permute(1, 2, 0, 3)  # (L, H_kv, n, D)
             if shape not in self._mark_turns:
                 places = torch.from_numpy(landmark_positions(shape, self.layout))
-                self._mark_turns[shape] = torch.stack(self._angles(places, doubled), 1).unsqueeze(2)
+                self._mark_turns[shape] = torch.stack(self._angles(places), 1).unsqueeze(2)
             wide = self._buffers.get("opened", torch.float32, 2, *keys.shape)
             turn_into(self._landmarks[:, :, s, :n], keys, self._mark_turns[shape], wide)
             self._landmarks[:, :, s, n:] = 0

@@ -32,7 +32,7 @@ MIN_PAGE = 512
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _CORRUPT_IO = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
-# why a file is not written, and what to do about it in Python and on the command line
+# why a file is not written, and what to do about it in Python and on the command line, where that is something else
 _NOT_WRITABLE = {
     sqlite3.SQLITE_FULL: ("the disk is full", "free some space and try again", ""),
     sqlite3.SQLITE_READONLY: (
@@ -65,7 +65,7 @@ def named_errors(path: Path) -> Iterator[None]:
         if code & 0xFF in _NOT_WRITABLE:
             why, python, command = _NOT_WRITABLE[code & 0xFF]
             message = f"cannot write {path} ({error}): {why}"
-            raise StoreNotWritable(message, python=python, command=command or python) from error
+            raise StoreNotWritable(message, python=python, command=command) from error
         if code == sqlite3.SQLITE_TOOBIG:
             raise InvalidArgument(f"a text or blob exceeds SQLite's limit of a billion bytes: {error}") from error
         raise StoreCorrupt(

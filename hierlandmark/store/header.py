@@ -1,7 +1,6 @@
 """Whose keys a database holds: what stands in its header, and whether it fits."""
 
 import json
-import shlex
 import sqlite3
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from hierlandmark.errors import KeepMismatch, ModelMismatch, StoreCorrupt
 from hierlandmark.store.connection import Database
 from hierlandmark.store.migrations import APPLICATION_ID, schema_version
 from hierlandmark.store.protocol import KVSpec
+from hierlandmark.store.records import reencode_command
 
 
 class Header(NamedTuple):
@@ -71,7 +71,7 @@ def check_spec(path: Path, expected: KVSpec, stored: KVSpec) -> None:
             python="leave keep out to use it as it is, or encode its text again with `Memory.reencode` and "
             f"`MemoryConfig(keep={expected.keep!r})`",
             command="leave --keep out to use it as it is, or encode its text again with "
-            f"`hierlandmark reencode --db {shlex.quote(str(path))} --keep {expected.keep}`",
+            + reencode_command(path, expected.keep),
         )
     if expected != stored:
         ours, theirs = asdict(expected), asdict(stored)
@@ -82,5 +82,5 @@ def check_spec(path: Path, expected: KVSpec, stored: KVSpec) -> None:
             f"{path} was written by another model, adapter or layout: {'; '.join(differing)}",
             python="open it with the one that wrote it, or encode its text again with this one: `Memory.reencode`",
             command="name the one that wrote it by --model and --adapter, or encode its text again with this one: "
-            f"`hierlandmark reencode --db {shlex.quote(str(path))}`",
+            + reencode_command(path),
         )

@@ -1,6 +1,7 @@
 """What both stores check and how they write messages down."""
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -166,3 +167,8 @@ def opened_read_only(path: Path | str) -> StoreNotWritable:
         python="open it without read_only=True, where it and its folder may be written",
         command="make it and its folder writable, or copy it to where it may be written",
     )
+
+
+def reencode_command(path: Path | str, keep: str | None = None) -> str:
+    """What encodes a database's text again, as it is typed in a shell."""
+    return f"`hierlandmark reencode --db {shlex.quote(str(path))}{f' --keep {keep}' if keep else ''}`"

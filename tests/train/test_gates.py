@@ -28,6 +28,14 @@ def made(corpus, seed=1, **options):
     return build_batch(corpus, LAYOUT, Shape(2, MEMORY, 2), np.random.default_rng(seed), watched=24, **options)
 
 
+def trained(base_folder, texts, out, *options):
+    """Two steps of the command."""
+    words = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--steps", 2, "--rank", 2]
+    words += ["--tokens", 512, "--device", "cpu", "--length", 512, "--block-size", 16, "--blocks-per-segment", 4]
+    done = CliRunner().invoke(app, [str(word) for word in (*words, *options)])
+    assert done.exit_code == 0, done.output
+
+
 def uneven():
     """Two texts of four segments, some short or empty; queries of the last one, and of the third that reads one."""
     lengths = [[60, 20, 33, 57], [60, 0, 14, 30]]
@@ -266,10 +274,7 @@ def test_a_run_fills_its_queue_with_steps_that_are_taken(base_folder, texts, tmp
     monkeypatch.setattr(
         "hierlandmark.train.loop.batch_loss", lambda *a, **k: (given.append(k["queue"]), loss(*a, **k))[1]
     )
-    words = ["train", "--out", tmp_path / "run", "--text", texts[0], "--model", base_folder, "--steps", 2, "--rank", 2]
-    words += ["--tokens", 512, "--device", "cpu", "--length", 512, "--block-size", 16, "--blocks-per-segment", 4]
-    done = CliRunner().invoke(app, [str(w) for w in (*words, "--gates", 1, "--gate-queue", 8, "--stream-share", 0)])
-    assert done.exit_code == 0, done.output
+    trained(base_folder, texts, tmp_path / "run", "--gates", 1, "--gate-queue", 8, "--stream-share", 0)
     assert settled == [True, True] and given[0] is given[1]
     assert given[0].keys and all(len(keys) == 8 for keys in given[0].keys.values())
 
@@ -312,11 +317,7 @@ def test_it_is_learned(core, corpus):
 
 def test_a_run_takes_the_option_logs_it_and_records_it(base_folder, texts, tmp_path):
     out = tmp_path / "run"
-    words = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--steps", 2, "--rank", 2]
-    words += ["--tokens", 512, "--device", "cpu", "--length", 512, "--block-size", 16, "--blocks-per-segment", 4]
-    words += ["--gates", 0.25, "--gate-queue", 32, "--stream-share", 0]
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == 0, done.output
+    trained(base_folder, texts, out, "--gates", 0.25, "--gate-queue", 32, "--stream-share", 0)
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert all(row["gates"] > 0 and 0 < row["gate_mass"] < 1 for row in log)
     told = json.loads((out / "adapter" / "hierlandmark.json").read_text())["training"]
@@ -326,11 +327,7 @@ def test_a_run_takes_the_option_logs_it_and_records_it(base_folder, texts, tmp_p
 
 def test_a_run_on_text_in_order_alone_takes_it(base_folder, texts, tmp_path):
     out = tmp_path / "run"
-    words = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--steps", 2, "--rank", 2]
-    words += ["--tokens", 512, "--device", "cpu", "--length", 512, "--block-size", 16, "--blocks-per-segment", 4]
-    words += ["--gates", 1, "--stream-share", 1, "--recency", "--local-window", "segment"]
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == 0, done.output
+    trained(base_folder, texts, out, "--gates", 1, "--stream-share", 1, "--recency", "--local-window", "segment")
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert all(row["gates"] > 0 and "gate_mass" not in row for row in log)
 
