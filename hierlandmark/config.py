@@ -19,6 +19,8 @@ Mode = Literal["hierarchical", "flat"]
 # a search may also fuse the hierarchical ranking with one by words (BM25), or find segments through an index
 SearchMode = Literal["hierarchical", "flat", "hybrid", "index"]
 Granularity = Literal["head_token", "head", "token", "shared"]
+# what the blocks that a hierarchical query reads are ranked and weighed by in the segments that gates opened
+WeighBy = Literal["gates", "landmarks"]
 # what an adapter is trained under: landmarks, or as a peer to compare with plain attention to all or the last tokens
 Attention = Literal["landmark", "full", "window"]
 # what a query attends to token by token
@@ -146,6 +148,9 @@ class RecallConfig(_Config):
     blocks: int = Field(default=4, ge=1)
     # who chooses its own blocks: each head at each token, each head, each token (the paper's Table 2), or all together
     granularity: Granularity = "head_token"
+    # blocks of the segments that gates opened are ranked and weighed by gates and landmarks, two trained levels, or by
+    # their landmarks alone in one softmax, as in flat mode (docs/design.md, "What gates weigh")
+    weigh_by: WeighBy = "gates"
     # gate mass of a head and token under which nothing is read (the paper's Appendix D)
     threshold: float = Field(default=0.01, ge=0.0, lt=1.0)
     # blocks kept in memory per layer, least recently used first out

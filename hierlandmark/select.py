@@ -6,13 +6,13 @@ H query heads, T query positions, G segments, N candidate blocks; any axes befor
 import torch
 from torch import Tensor
 
-from hierlandmark.config import Granularity
+from hierlandmark.config import Granularity, WeighBy
 
 NEG = float("-inf")
 # of those who choose together, the axes: heads are third from the end, tokens second
 _TOGETHER = {"head_token": (), "head": (-2,), "token": (-3,), "shared": (-3, -2)}
 # finite, so that a row without any choice has a gradient of 0 and not NaN
-_MASKED = -1e30
+MASKED = -1e30
 
 
 def top(mass: Tensor, k: int, granularity: Granularity, active: Tensor) -> Tensor:
@@ -55,6 +55,18 @@ def gate_mass(gate_logits: Tensor, near_lse: Tensor) -> Tensor:
     return torch.cat((gate_logits, near_lse.unsqueeze(-1)), dim=-1).softmax(-1)[..., :-1]
 
 
+def opened_weights(mass: Tensor, landmark_logits: Tensor, weigh_by: WeighBy) -> Tensor:
+    """By what blocks of opened segments are ranked: (H, T, G, N), not negative.
+
+    Args:
+        mass: (H, T, G) of each gate, 0 where a segment is not opened.
+        landmark_logits: (H, T, G, N), very small where a segment is not opened or has no such block.
+    """
+    if weigh_by == "landmarks":
+        return landmark_logits.flatten(-2).softmax(-1).view_as(landmark_logits)
+    return mass.unsqueeze(-1) * landmark_logits.softmax(-1)
+
+
 def block_weights(gate_logits: Tensor, landmark_logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the chosen blocks among themselves: softmax over their gates times softmax over their landmarks.
 
@@ -68,16 +80,16 @@ def block_weights(gate_logits: Tensor, landmark_logits: Tensor, chosen: Tensor) 
         the gates that have a chosen block, -inf where there is none.
     """
     opened = chosen.any(-1)
-    gates = gate_logits.where(opened, _MASKED)
+    gates = gate_logits.where(opened, MASKED)
     p0 = gates.softmax(-1) * opened
     # of a segment without a chosen block it is anything, and p0 is 0
-    p1 = landmark_logits.where(chosen, _MASKED).softmax(-1)
+    p1 = landmark_logits.where(chosen, MASKED).softmax(-1)
     lse = gates.logsumexp(-1).where(opened.any(-1), NEG)
     return p0.unsqueeze(-1) * p1, lse
 
 
 def flat_weights(landmark_logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """The same for flat mode, one softmax over the chosen landmarks: (H, T, N) both -> (H, T, N), (H, T)."""
-    logits = landmark_logits.where(chosen, _MASKED)
+    logits = landmark_logits.where(chosen, MASKED)
     lse = logits.logsumexp(-1).where(chosen.any(-1), NEG)
     return logits.softmax(-1) * chosen, lse

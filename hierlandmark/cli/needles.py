@@ -15,6 +15,7 @@ from hierlandmark.cli.options import (
     LengthsOption,
     ModelOption,
     OutOption,
+    WeighBy,
     load_model,
     parse_lengths,
     recall_config,
@@ -56,6 +57,12 @@ def needles(
         float | None,
         typer.Option("--threshold", metavar="MASS", help="Mass on the past under which a query reads nothing."),
     ] = None,
+    weigh_by: Annotated[
+        WeighBy | None,
+        typer.Option(
+            "--weigh-by", help="What weighs blocks of opened segments: both levels, if not given, or landmarks alone."
+        ),
+    ] = None,
     beyond: Annotated[
         bool, typer.Option("--beyond", help="`full` also beyond the positions of the base model.")
     ] = False,
@@ -79,7 +86,12 @@ def needles(
 
     if filler is not None and not filler.is_file():
         raise InvalidArgument(f"expected --filler to name a file, got {str(filler)!r}")
-    options = {"segments": segments, "blocks": blocks, "granularity": granularity, "threshold": threshold}
+    options: dict[str, Any] = {
+        "segments": segments, "blocks": blocks, "granularity": granularity, "threshold": threshold,
+    }  # fmt: skip
+    if weigh_by == "landmarks":
+        # what it is without is not in the logs of before
+        options["weigh_by"] = weigh_by
     recall = recall_config(**options)
     plan = Plan(
         tasks=tasks.split(",") if tasks else default_tasks(filler is not None),

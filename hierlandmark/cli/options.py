@@ -19,6 +19,8 @@ Mode = Literal["hierarchical", "flat"]
 SearchMode = Literal["hierarchical", "flat", "hybrid", "index"]
 # as config.Granularity
 Granularity = Literal["head_token", "head", "token", "shared"]
+# as config.WeighBy
+WeighBy = Literal["gates", "landmarks"]
 # as config.Keep
 Keep = Literal["all", "search"]
 # the base model with plain causal attention, beside which the two modes are measured

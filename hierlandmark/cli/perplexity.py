@@ -16,6 +16,7 @@ from hierlandmark.cli.options import (
     LengthsOption,
     ModelOption,
     OutOption,
+    WeighBy,
     load_model,
     parse_lengths,
     recall_config,
@@ -70,6 +71,10 @@ def perplexity(
         str | None,
         typer.Option("--threshold", metavar="MASS,...", help="Mass on the past under which nothing is read."),
     ] = None,
+    weigh_by: Annotated[
+        WeighBy,
+        typer.Option("--weigh-by", help="What weighs blocks of opened segments: both levels, or landmarks alone."),
+    ] = "gates",
     count: Annotated[
         bool,
         typer.Option("--work/--no-work", help="Count reads and keys; uncounted a GPU selects in its kernels, faster."),
@@ -106,7 +111,7 @@ def perplexity(
     if sizes and min(sizes) < 1:
         raise InvalidArgument(f"expected a --window of 1 token or more, got {min(sizes)}")
     for k, mass in product(ks or (None,), masses):
-        recall_config(segments=segments, blocks=k, threshold=mass)
+        recall_config(segments=segments, blocks=k, threshold=mass, weigh_by=weigh_by)
     from hierlandmark.chats import read_texts
     from hierlandmark.eval.perplexity import Setting, evaluate_perplexity
     from hierlandmark.eval.tables import as_lines, opened, settings_of
@@ -124,11 +129,12 @@ def perplexity(
         )
         if segments:
             settings = [replace(one, segments=segments) for one in settings]
+        settings = [replace(one, weigh_by=weigh_by) if one.mode == "hierarchical" else one for one in settings]
         if table == "1":
             models |= {"xl": load(xl_adapter), "full": load(full_adapter)}
     else:
         settings = [
-            Setting(mode, size, cache, k, segments or opened(k or 1), granularity, mass)
+            Setting(mode, size, cache, k, segments or opened(k or 1), granularity, mass, weigh_by)
             for size, k, mass in product(sizes or (None,), ks or (None,), masses)
         ]
     for one in settings:
@@ -171,7 +177,8 @@ def perplexity(
 
 # options that some tables and modes have no use for
 _USED = (
-    "mode", "window", "cache", "blocks", "segments", "granularity", "threshold", "count", "xl_adapter", "full_adapter"
+    "mode", "window", "cache", "blocks", "segments", "granularity", "threshold", "weigh_by", "count", "xl_adapter",
+    "full_adapter",
 )  # fmt: skip
 
 _NAMES = {"count": "no-work"}
@@ -196,10 +203,10 @@ def _check_used(given: set[str], table: str | None, mode: str, sizes: Sequence[i
         useless = given - ({"mode", "window", "cache"} if mode == "xl" else {"mode"})
     elif not ks:
         who, why = "every block being read", "name how many with --blocks"
-        useless = given & {"segments", "threshold", "granularity", "count", "xl_adapter", "full_adapter"}
+        useless = given - {"mode", "window"}
     else:
         who, why = f"--mode {mode}", "it has no use for them"
-        useless = given & ({"xl_adapter", "full_adapter"} | ({"segments"} if mode == "flat" else set()))
+        useless = given & ({"xl_adapter", "full_adapter"} | ({"segments", "weigh_by"} if mode == "flat" else set()))
     if useless:
         names = ", ".join(f"--{_NAMES.get(name, name.replace('_', '-'))}" for name in _USED if name in useless)
         raise InvalidArgument(f"{names} would change nothing beside {who}: {why}")

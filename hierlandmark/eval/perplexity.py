@@ -8,7 +8,7 @@ from itertools import islice
 from statistics import fmean
 from typing import Any, Literal
 
-from hierlandmark.config import Granularity, RecallConfig
+from hierlandmark.config import Granularity, RecallConfig, WeighBy
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.ops.selected import Counts
 
@@ -31,6 +31,7 @@ class Setting:
     segments: int = 4
     granularity: Granularity = "head_token"
     threshold: float = 0.0
+    weigh_by: WeighBy = "gates"
 
     @property
     def select(self) -> RecallConfig | None:
@@ -38,8 +39,9 @@ class Setting:
         if self.blocks is None or self.mode in ("full", "xl"):
             return None
         return RecallConfig(
-            segments=self.segments, blocks=self.blocks, granularity=self.granularity, threshold=self.threshold
-        )
+            segments=self.segments, blocks=self.blocks, granularity=self.granularity, threshold=self.threshold,
+            weigh_by=self.weigh_by,
+        )  # fmt: skip
 
     def attention_size(self, length: int, layout_window: int, block_size: int) -> int:
         """Positions a token attends to at most: the paper's "attention size", without landmarks and gates."""

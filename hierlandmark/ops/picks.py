@@ -18,7 +18,7 @@ from hierlandmark.layout import Kind, Layout
 from hierlandmark.ops.blockwise import MASKED
 from hierlandmark.ops.fused import Tables, _group_keys, run_forward, tables_of
 from hierlandmark.ops.weighted import CHUNK_ELEMENTS, logits_fp32
-from hierlandmark.select import gate_mass, top, top_places
+from hierlandmark.select import gate_mass, opened_weights, top, top_places
 
 # bits of one number that is never negative
 MOST_BLOCKS = 31
@@ -104,9 +104,9 @@ class _Chooser:
         mass, active = self._mass(gates, readers)
         places, opened = top_places(mass, select.segments, select.granularity, active)  # (B, n, H, P, K)
         by_block = places.unsqueeze(-1).expand(*places.shape, N)
-        absent = ~present.expand(landmarks.shape).gather(-2, by_block)
-        p1 = landmarks.gather(-2, by_block).masked_fill(absent, MASKED).softmax(-1)
-        weight = (mass.gather(-1, places) * opened).unsqueeze(-1) * p1
+        absent = ~(present.expand(landmarks.shape).gather(-2, by_block) & opened.unsqueeze(-1))
+        logits = landmarks.gather(-2, by_block).masked_fill(absent, MASKED)
+        weight = opened_weights(mass.gather(-1, places) * opened, logits, select.weigh_by)
         picked = top(weight.flatten(-2), select.blocks, select.granularity, active).view_as(weight)
         bits = (picked & opened.unsqueeze(-1)).int() << torch.arange(N, dtype=torch.int32, device=mass.device)
         none = mass.new_zeros(mass.shape, dtype=torch.int32)

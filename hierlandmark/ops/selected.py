@@ -21,7 +21,7 @@ from hierlandmark.ops.fused import landmark_attention_fused, preferred, why_not
 from hierlandmark.ops.inputs import inputs_of
 from hierlandmark.ops.picks import MOST_BLOCKS, picks_of
 from hierlandmark.ops.weighted import block_attention, logits_fp32
-from hierlandmark.select import block_weights, flat_weights, gate_mass, top
+from hierlandmark.select import block_weights, flat_weights, gate_mass, opened_weights, top
 
 
 @dataclass
@@ -66,7 +66,7 @@ def selected_attention(
     """`landmark_attention` in which a query reads only what it selects of earlier segments.
 
     Args:
-        select: `segments`, `blocks`, `granularity` and `threshold` are used; padding chooses nothing.
+        select: `segments`, `blocks`, `granularity`, `weigh_by` and `threshold` are used; padding chooses nothing.
         impl: of the attention inside segments, and where it is "fused", or None chooses that, of all. Segments of more
             than 31 blocks, and all while counting, are read by plain torch.
         counts: added to.
@@ -121,10 +121,16 @@ def _fused(
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, q_far, q_older, scale, pad = inputs_of(q, k, v, layout, scale, q_far, q_older, finite=finite)
         picks = picks_of(q, k, v, layout, select, mode=mode, scale=scale, q_far=q_far, q_older=q_older)
+        weighed: Mode = "hierarchical" if _two_levels(mode, select) else "flat"
         out = landmark_attention_fused(
-            q, k, v, layout, mode=mode, scale=scale, q_far=q_far, q_older=q_older, picks=picks
+            q, k, v, layout, mode=weighed, scale=scale, q_far=q_far, q_older=q_older, picks=picks
         )
         return (out if pad is None else out.masked_fill(pad, 0.0)).to(dtype)
+
+
+def _two_levels(mode: Mode, select: RecallConfig) -> bool:
+    """Whether blocks weigh what their gates and landmarks say, not landmarks alone."""
+    return mode == "hierarchical" and select.weigh_by == "gates"
 
 
 _ALONE: WeakKeyDictionary[Layout, Layout] = WeakKeyDictionary()
@@ -211,9 +217,11 @@ def _read(
     if mode == "hierarchical":
         gates = (products(grid.gate_keys).view(B, H, P, M) * scale).masked_fill(~allowed, MASKED)
         chosen, opened = _choose(gates, landmarks, near_lse, real, select)
-        weights, lse = block_weights(gates, landmarks, chosen)
     else:
         chosen, opened = _choose_flat(landmarks, near_lse, real, select)
+    if _two_levels(mode, select):
+        weights, lse = block_weights(gates, landmarks, chosen)
+    else:
         weights, lse = flat_weights(landmarks.flatten(-2), chosen.flatten(-2))
         weights = weights.view_as(chosen)
     if counts is not None:
@@ -240,7 +248,9 @@ def _choose(
     mass = gate_mass(gates, near_lse)
     active = (mass.sum(-1) > select.threshold) & real
     opened = top(mass, select.segments, select.granularity, active)
-    weight = (mass * opened).unsqueeze(-1) * landmarks.softmax(-1)
+    if select.weigh_by == "landmarks":
+        landmarks = landmarks.masked_fill(~opened.unsqueeze(-1), MASKED)
+    weight = opened_weights(mass * opened, landmarks, select.weigh_by)
     picked = top(weight.flatten(-2), select.blocks, select.granularity, active).view_as(weight)
     return picked & opened.unsqueeze(-1), opened
 

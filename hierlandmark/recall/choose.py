@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hierlandmark.config import RecallConfig
-from hierlandmark.select import block_weights, flat_weights, gate_mass, top, top_places
+from hierlandmark.select import MASKED, block_weights, flat_weights, gate_mass, opened_weights, top, top_places
 
 
 class Picked(NamedTuple):
@@ -67,13 +67,19 @@ def pick_apart(
     N = logits.shape[-1]
     share = mass.gather(-1, opened)
     share = share if taken is None else share * taken
-    weight = (share.unsqueeze(-1) * logits.softmax(-1)).flatten(2)
+    alone = config.weigh_by == "landmarks"
+    if alone and taken is not None:
+        logits = logits.masked_fill(~taken.unsqueeze(-1), MASKED)
+    weight = opened_weights(share, logits, config.weigh_by).flatten(2)
     picks, picked = top_places(weight, config.blocks, config.granularity, active)
     which = picks // N
     picked = picked if taken is None else picked & taken.gather(-1, which)
+    places = opened.gather(-1, which) * N + picks % N
+    if alone:
+        weights, lse = flat_weights(logits.flatten(2).gather(-1, picks), picked)
+        return Picked(places, weights, lse, mass)
     chosen = torch.zeros_like(weight, dtype=torch.bool).scatter_(-1, picks, picked).view_as(logits)
     weights, lse = block_weights(gates.gather(-1, opened), logits, chosen)
-    places = opened.gather(-1, which) * N + picks % N
     return Picked(places, weights.flatten(2).gather(-1, picks), lse, mass)
 
 
@@ -88,9 +94,16 @@ def pick_together(
     segments = opened.any(0).any(0).nonzero().flatten().tolist()
     logits = score(segments)
     open_here = opened[:, :, segments]
-    weight = (mass[:, :, segments] * open_here).unsqueeze(-1) * logits.softmax(-1)
+    alone = config.weigh_by == "landmarks"
+    if alone:
+        logits = logits.masked_fill(~open_here.unsqueeze(-1), MASKED)
+    weight = opened_weights(mass[:, :, segments] * open_here, logits, config.weigh_by)
     picked = top(weight.flatten(2), config.blocks, config.granularity, active).view_as(weight)
-    weights, lse = block_weights(gates[:, :, segments], logits, picked & open_here.unsqueeze(-1))
+    picked = picked & open_here.unsqueeze(-1)
+    if alone:
+        weights, lse = flat_weights(logits.flatten(2), picked.flatten(2))
+        return Spread(segments, weights.view_as(logits), lse, mass)
+    weights, lse = block_weights(gates[:, :, segments], logits, picked)
     return Spread(segments, weights, lse, mass)
 
 

@@ -6,11 +6,13 @@ plain text in which every segment looks into all earlier ones.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 
 import numpy as np
 
 from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind, Layout, segment_kinds, split_blocks
+from hierlandmark.model.prompts import speaker
 from hierlandmark.train import facts
 from hierlandmark.train.corpus import Corpus, cut_text, hide
 from hierlandmark.train.facts import Fact
@@ -252,7 +254,7 @@ def make_memory(
             parts.append(cut_text(corpus, rng, size))
             left -= size
         filler = np.concatenate(parts)
-    items = _statements(corpus, hidden, inline=not repeated and rng.random() < 0.6)
+    items = _statements(corpus, hidden, _said_in(rng, repeated=repeated))
     room = total - len(head) - sum(len(tokens) for _, tokens, _ in items)
     while room < 1 and items:
         # an older value goes with the fact that replaces it
@@ -286,9 +288,18 @@ def _segment_lengths(config: LayoutConfig, segments: int, rng: np.random.Generat
 Item = tuple[Fact, np.ndarray, bool]
 
 
-def _statements(corpus: Corpus, hidden: list[Fact], *, inline: bool) -> list[Item]:
-    """Tokens of what is said about each fact: on lines of their own, or within a text."""
-    form = " {}" if inline else "\n{}\n"
+def _said_in(rng: np.random.Generator, *, repeated: bool) -> str:
+    """How a memory's facts are said: within a text, on lines of their own, or as messages."""
+    if repeated or rng.random() < 0.4:
+        return "\n{}\n"
+    if rng.random() < 0.6:
+        return " {}"
+    day = date(2012, 1, 1) + timedelta(days=int(rng.integers(0, 6000)))
+    return f"\n\n{speaker('user', day.isoformat() if rng.random() < 0.7 else None)} {{}}\n\n"
+
+
+def _statements(corpus: Corpus, hidden: list[Fact], form: str) -> list[Item]:
+    """Tokens of what is said about each fact, in that form."""
     return [
         (fact, np.asarray(corpus.tokenize(form.format(said))), older)
         for fact in hidden
@@ -309,7 +320,9 @@ def _in_time(items: list[Item]) -> list[Item]:
 
 
 def _facts(rng: np.random.Generator, count: int) -> list[Fact]:
-    makers = (facts.attribute, facts.attribute, facts.needle, facts.personal, facts.personal, facts.updated)
+    makers = (
+        facts.attribute, facts.attribute, facts.needle, facts.personal, facts.own, facts.own, facts.own, facts.updated
+    )  # fmt: skip
     # mostly one kind in a text, so that its other facts are hard to tell apart
     chosen = makers if rng.random() < 0.4 else (makers[rng.integers(0, len(makers))],)
     made: dict[str, Fact] = {}

@@ -7,6 +7,7 @@ import numpy as np
 from hierlandmark.train.words import (
     ADJECTIVES,
     ATTRIBUTES,
+    FOODS,
     HOBBIES,
     JOBS,
     MONTHS,
@@ -14,6 +15,7 @@ from hierlandmark.train.words import (
     NAME_STARTS,
     NAMES,
     NOUNS,
+    PETS,
     PLACES,
     RELATIONS,
     WEEKDAYS,
@@ -135,6 +137,49 @@ def personal(rng: np.random.Generator) -> Fact:
         ),
     )
     return Fact(*forms[rng.integers(0, len(forms))])
+
+
+# what the test of the shipped adapter asks for is not among them
+_OWNED = tuple(noun for noun in NOUNS if noun != "locker")
+
+
+def own(rng: np.random.Generator) -> Fact:
+    """Something a person says of what is theirs, and asks for as theirs: "My plumber is Nora Kelmar."."""
+    noun, other = _of(rng, _OWNED), _of(rng, NOUNS)
+    kind, look = _of(rng, ADJECTIVES), _of(rng, ADJECTIVES)
+    who, pet, name, food, place = (_of(rng, words) for words in (RELATIONS, PETS, NAMES, FOODS, PLACES))
+    job = _of(rng, JOBS)
+    attribute = _of(rng, tuple(ATTRIBUTES))
+    value = _value(rng, ATTRIBUTES[attribute])
+    person, day, time, date, money = (_value(rng, of) for of in ("person", "weekday", "time", "date", "money"))
+    street = f"{_of(rng, NAME_STARTS)}{_of(rng, NAME_ENDS)} {_of(rng, ('Street', 'Road', 'Lane', 'Avenue'))}"
+    at = _of(rng, ("", "", f" in {place}", f" at the {other}"))
+    where = _of(rng, ("under", "behind", "in", "on top of", "next to"))
+    # what is said, asked, and told: whole, and short
+    said, asked, whole, short = (
+        (f"My {noun} {attribute}{at} is {value}", f"What is my {noun} {attribute}{at}?", "Your", f"{value}"),
+        (f"My {job} is {person}", f"Who is my {job}?", "Your", f"{person}"),
+        (f"My {job} is {person} on {street}", f"Who is my {job}?", "Your", f"{person}"),
+        (f"My {job} works on {street}", f"Where does my {job} work?", "Your", f"On {street}"),
+        (f"My {pet} {name} only eats {food}", f"What does my {pet} eat?", "Your", f"{food}".capitalize()),
+        (f"My {pet} is called {name}", f"What is my {pet} called?", "Your", f"{name}"),
+        (f"My {who} is allergic to {food}", f"What is my {who} allergic to?", "Your", f"{food}".capitalize()),
+        (f"My {who}'s birthday is on {date}", f"When is my {who}'s birthday?", "Your", f"On {date}"),
+        (f"My favorite {noun} is the {kind} one", f"Which is my favorite {noun}?", "Your", f"The {kind} one"),
+        (f"My {noun} is the {kind} one{at}", f"Which {noun}{at} is mine?", "Your", f"The {kind} one"),
+        (f"My {noun} was made in {place}", f"Where was my {noun} made?", "Your", f"In {place}"),
+        (f"My appointment with the {job} is on {day} at {time}", f"When is my appointment with the {job}?", "Your",
+         f"On {day} at {time}"),
+        (f"The {kind} {noun} is {where} the {look} {other}", f"Where is the {kind} {noun}?", "The",
+         f"{where.capitalize()} the {look} {other}"),
+        (f"I owe {person} {money}", f"How much do I owe {person}?", "You", f"{money}"),
+        (f"I live on {street} in {place}", "Where do I live?", "You", f"On {street} in {place}"),
+    )[rng.integers(0, 15)]  # fmt: skip
+    first, rest = said.split(" ", 1)
+    statement = f"{said}."
+    if rng.random() < 0.3:
+        statement = _of(rng, _SAID).format(said if first == "I" else f"{first.lower()} {rest}")
+    return Fact(statement, asked, f"{short}." if rng.random() < 0.35 else f"{whole} {rest}.")
 
 
 _SAID = (

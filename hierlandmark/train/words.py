@@ -101,6 +101,16 @@ JOBS = (
     "upholsterer vet waiter"
 ).split()
 
+PETS = "canary cat dog ferret gecko goldfish hamster hen horse parrot pony rabbit tortoise turtle".split()
+
+FOODS = (
+    "almonds apples apricots barley beans beef beets bread broccoli butter cabbage carrots cashews celery cheese "
+    "cherries chicken cod corn crab cucumber duck eggs figs garlic grapes ham hay honey kale lamb leeks lentils "
+    "lettuce liver mackerel melon milk mushrooms mussels mustard noodles oats olives onions oysters parsnips pasta "
+    "peaches peanuts pears peas pepper plums pork potatoes prawns pumpkin rabbit radishes raisins rice salmon "
+    "sardines seeds sesame shrimp soy spinach squash tofu tomatoes trout tuna turkey turnips walnuts wheat yogurt"
+).split()
+
 HOBBIES = (
     "archery ballet boxing ceramics chess choir cooking dancing drawing fencing guitar judo karate knitting "
     "pilates pottery rowing running singing skating sewing swimming tango tennis violin weaving yoga"

@@ -16,6 +16,7 @@ from hierlandmark.testing import SMALL, tiny_model
 
 NEAR = {"rtol": 1e-4, "atol": 2e-5}
 modes = pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+weighings = pytest.mark.parametrize("weigh_by", ["gates", "landmarks"])
 granularities = pytest.mark.parametrize("granularity", ["head_token", "head", "token", "shared"])
 CAPACITY = SMALL.segment_capacity
 # four memory segments, one short, and a reader behind them
@@ -51,10 +52,13 @@ def reader(n, lengths=LENGTHS):
 @modes
 @pytest.mark.parametrize("granularity", ["head_token", "token"])
 @pytest.mark.parametrize("threshold", [0.0, 0.4])
-def test_a_reader_selects_as_a_window_over_a_store_recalls(model, mode, granularity, threshold):
+@weighings
+def test_a_reader_selects_as_a_window_over_a_store_recalls(model, mode, granularity, threshold, weigh_by):
     lengths = UNLIKE[mode]
     memory, prompt = tokens(sum(lengths)), tokens(15, 1)
-    config = RecallConfig(mode=mode, segments=2, blocks=3, granularity=granularity, threshold=threshold)
+    config = RecallConfig(
+        mode=mode, segments=2, blocks=3, granularity=granularity, threshold=threshold, weigh_by=weigh_by
+    )
     layout = reader(len(prompt), lengths)
     ids = torch.from_numpy(layout.place([np.concatenate((memory, prompt))]))
     with torch.no_grad():
@@ -70,10 +74,13 @@ def test_a_reader_selects_as_a_window_over_a_store_recalls(model, mode, granular
 @modes
 @granularities
 @pytest.mark.parametrize("threshold", [0.0, 0.3])
-def test_one_layer_reads_what_recall_reads(model, mode, granularity, threshold):
+@weighings
+def test_one_layer_reads_what_recall_reads(model, mode, granularity, threshold, weigh_by):
     """The same keys in a store and on the grid, the same queries: gates, landmarks and values of layer 1."""
     memory, n = tokens(sum(LENGTHS)), 17
-    config = RecallConfig(mode=mode, segments=2, blocks=3, granularity=granularity, threshold=threshold)
+    config = RecallConfig(
+        mode=mode, segments=2, blocks=3, granularity=granularity, threshold=threshold, weigh_by=weigh_by
+    )
     layout = reader(n)
     seen = Seen(layout, model.core)
     ids = torch.from_numpy(layout.place([np.concatenate((memory, tokens(n, 1)))]))

@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from hierlandmark.config import Granularity, Mode, RecallConfig
+from hierlandmark.config import Granularity, Mode, RecallConfig, WeighBy
 from hierlandmark.ops import picks, selected
 from hierlandmark.ops.inputs import inputs_of
 from hierlandmark.ops.picks import picks_of
@@ -25,6 +25,7 @@ class Choice:
     segments: int = 2
     blocks: int = 3
     threshold: float = 0.0
+    weigh_by: WeighBy = "gates"
 
 
 CHOICES = [Choice(), Choice("head", 1, 2, 0.3), Choice("token", 2, 3, 0.3), Choice("shared", 2, 4)]
@@ -50,6 +51,8 @@ SMALL = [
     (SHARED, Choice("token", 1, 2, 0.2)),
     (LARGE, Choice(segments=1, blocks=7)),
     (replace(ODD, local_window="segment"), Choice(segments=1, blocks=2)),
+    (HOLES, Choice(weigh_by="landmarks")),
+    (HOLES, Choice("token", 2, 3, 0.3, "landmarks")),
 ]
 # the shipped model's grid and the width of larger models; half precision only
 WIDE = [
@@ -58,7 +61,7 @@ WIDE = [
 ]
 WIDE_CHOICES = [
     Choice(blocks=4), Choice("head", blocks=6), Choice("token", blocks=4, threshold=0.5), Choice("shared", blocks=8),
-    EVERYTHING,
+    EVERYTHING, Choice(weigh_by="landmarks"),
 ]  # fmt: skip
 
 
@@ -89,8 +92,11 @@ def chosen_by_plain(tensors: Tensors, case: Case, mode: Mode, choice: Choice) ->
     return mask.view(B, case.heads, S * P, -1), out
 
 
-def by_mask(tensors: Tensors, case: Case, grad: Tensor, mode: Mode, mask: Tensor) -> dict[str, Tensor]:
-    """Output and gradients of the reference that reads what a mask says."""
+def by_mask(
+    tensors: Tensors, case: Case, grad: Tensor, mode: Mode, mask: Tensor, weigh_by: WeighBy = "gates"
+) -> dict[str, Tensor]:
+    """Output and gradients of the reference that reads what a mask says; by landmarks alone it is flat mode's."""
+    mode = "flat" if weigh_by == "landmarks" else mode
     leaves = Tensors(*(tensor.detach().clone().requires_grad_() for tensor in tensors))
     q, k, v, q_far, _, scale, pad = inputs_of(leaves.q, leaves.k, leaves.v, case.layout, None, leaves.q_far)
     out = landmark_attention_reference(q, k, v, case.layout, mode=mode, scale=scale, q_far=q_far, chosen=mask)
@@ -116,7 +122,7 @@ def compare_picked(case: Case, mode: Mode, choice: Choice, dtype: torch.dtype, d
         expected = selecting(exact, case, grad, mode=mode, impl="blockwise", **asdict(choice))
     else:
         assert (mask != plain).sum() <= 1e-3 * plain.sum()
-        expected = by_mask(exact, case, grad, mode, mask)
+        expected = by_mask(exact, case, grad, mode, mask, choice.weigh_by)
     assert_all_near(actual, expected, dtype, FUSED)
 
 

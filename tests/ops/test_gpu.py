@@ -51,7 +51,7 @@ def test_everything_selected_is_the_fp64_reference_within_the_table(
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
-@pytest.mark.parametrize("index", range(9))
+@pytest.mark.parametrize("index", range(11))
 def test_fused_selection_is_plain_selection_in_fp64(index: int, mode: Mode) -> None:
     picked = pytest.importorskip("tests.ops.picked", reason="triton is not installed")
     case, choice = picked.SMALL[index]
@@ -59,7 +59,7 @@ def test_fused_selection_is_plain_selection_in_fp64(index: int, mode: Mode) -> N
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
-@pytest.mark.parametrize("choice", range(5), ids=["head_token", "head", "token", "shared", "everything"])
+@pytest.mark.parametrize("choice", range(6), ids=["head_token", "head", "token", "shared", "everything", "landmarks"])
 @pytest.mark.parametrize("width", [0, 1], ids=["D64", "D128"])
 def test_fused_selection_in_half_precision_at_the_shipped_grid(width: int, choice: int, mode: Mode) -> None:
     picked = pytest.importorskip("tests.ops.picked", reason="triton is not installed")

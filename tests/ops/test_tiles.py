@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
         ("tests.ops.tiles", 8),
         ("tests.ops.fused", 14),
         ("tests.ops.older", 8),
-        ("tests.ops.picked", 22),
+        ("tests.ops.picked", 26),
         ("tests.ops.sparse", 11),
     ],
 )

@@ -77,7 +77,9 @@ def test_a_fact_stands_where_it_is_said_to_and_readers_look_there(corpus):
         known = {one.where for one in placed}
         for one in placed:
             first, last = one.where
-            assert bytes(text[first:last].astype(np.uint8)).decode().strip() == one.fact.statement
+            told = bytes(text[first:last].astype(np.uint8)).decode().strip()
+            # on its own, or as a message
+            assert re.fullmatch(r"(user( \([\d-]{10}\))?: )?" + re.escape(one.fact.statement), told)
         for tokens, weights, looks in make_readers(corpus, LAYOUT, 2, None, placed, rng):
             assert len(tokens) == len(weights) <= LAYOUT.segment_capacity
             for at, (where,) in looks:
