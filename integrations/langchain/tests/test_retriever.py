@@ -128,6 +128,31 @@ async def test_k_under_one(filled: Memory, k: int) -> None:
         await retriever.ainvoke("spare key", k=k)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mode": "deep"}, "expected mode to be one of hierarchical, flat, hybrid, index, got 'deep'"),
+        ({"top_k": 3}, "expected options of a call among k, mode, where, neighbours, parse_time, got 'top_k'"),
+        ({"path": "b.db"}, "expected options of a call among k, mode, where, neighbours, parse_time, got 'path'"),
+    ],
+    ids=str,
+)
+async def test_options_of_a_call_that_there_are_not(filled: Memory, options: dict, said: str) -> None:
+    retriever = HierLandmarkRetriever(memory=filled)
+    with pytest.raises(InvalidArgument, match=said):
+        retriever.invoke("spare key", **options)
+    with pytest.raises(InvalidArgument, match=said):
+        await retriever.ainvoke("spare key", **options)
+
+
+async def test_options_of_a_call_are_those_of_the_retriever(filled: Memory) -> None:
+    given = {"mode": "flat", "neighbours": 1, "k": 1, "where": {"roles": ["assistant"]}}
+    wanted = HierLandmarkRetriever(memory=filled, **given).invoke("walnuts")
+    assert wanted and wanted != HierLandmarkRetriever(memory=filled, k=1).invoke("walnuts")
+    other = HierLandmarkRetriever(memory=filled)
+    assert other.invoke("walnuts", **given) == await other.ainvoke("walnuts", **given) == wanted
+
+
 async def test_nothing_was_ever_added(memory: Memory) -> None:
     retriever = HierLandmarkRetriever(memory=memory)
     with pytest.raises(NamespaceNotFound):
