@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode, Use
-from hierlandmark.errors import (
-    InvalidArgument,
-    KeepMismatch,
-    ModelMismatch,
-    NamespaceNotFound,
-)
+from hierlandmark.errors import InvalidArgument, ModelMismatch, NamespaceNotFound
 from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
-from hierlandmark.memory.answer import answer, answered_among
+from hierlandmark.memory.answer import answer, answered_among, check_kept
 from hierlandmark.memory.arguments import check_count, check_mode, check_now, check_opening, checked_filter, checked_ids
 from hierlandmark.memory.index_search import IndexSearch
 from hierlandmark.memory.indexing import IndexVerbs, remove_all
@@ -316,7 +311,8 @@ class Memory(IndexVerbs, AsyncVerbs):
         check_count("max_new_tokens", max_new_tokens)
         check_mode(mode)
         with self._lock:
-            self._check_answers()
+            # before a model is loaded for nothing
+            check_kept(self._existing().spec.keep, self.path)
             model, store = self._ready()
             began = time.perf_counter()
             found = None
@@ -342,19 +338,6 @@ class Memory(IndexVerbs, AsyncVerbs):
                 # somebody else rewrote one meanwhile
                 continue
             return self._build(model, [Source(store, records, gates)], mode or self.config.recall.mode, "read"), found
-
-    def _check_answers(self) -> None:
-        """Before a model is loaded for nothing."""
-        store = self._existing()
-        if store.spec.keep != "all":
-            raise KeepMismatch(
-                f"the database at {str(self.path)!r} was made with keep={store.spec.keep!r}: it can be searched, but "
-                "holds no values to answer from",
-                python="encode its text again with `Memory.reencode` and `MemoryConfig(keep='all')`, or add it to a "
-                "database made so",
-                command=f"encode its text again with {reencode_command(self.path, 'all')}, or add it to a "
-                "database made so",
-            )
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:
         """Remove messages without a trace: text, index, and the keys of every segment they were in.
