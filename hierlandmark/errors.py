@@ -44,7 +44,7 @@ class StoreNotWritable(HierLandmarkError):
 
 
 class NamespaceNotFound(HierLandmarkError):
-    """No message is remembered under this namespace: none was ever added, or all were forgotten."""
+    """No message is remembered under this namespace: none was added, all were forgotten, or there is no file."""
 
 
 class IndexNotFound(HierLandmarkError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode, Use
-from hierlandmark.errors import InvalidArgument, ModelMismatch, NamespaceNotFound
+from hierlandmark.errors import InvalidArgument, ModelMismatch
 from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.answer import answer, answered_among, check_kept
@@ -28,7 +28,13 @@ from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
 from hierlandmark.store.protocol import BlockStore, KVSpec, SegmentId, SegmentRecord
-from hierlandmark.store.records import check_namespace, opened_read_only, reencode_command
+from hierlandmark.store.records import (
+    check_namespace,
+    database_missing,
+    namespace_missing,
+    opened_read_only,
+    reencode_command,
+)
 from hierlandmark.when import time_span
 
 IN_MEMORY = ":memory:"
@@ -441,7 +447,7 @@ class Memory(IndexVerbs, AsyncVerbs):
     def _existing(self) -> BlockStore:
         """The store, without creating a file for a question about nothing."""
         if not self._exists:
-            raise NamespaceNotFound(f"no namespace {self.namespace!r}: nothing is remembered at {str(self.path)!r}")
+            raise database_missing(self.path, self.namespace) if self._is_file else namespace_missing(self.namespace)
         return self._open_store()
 
     def _ready(self) -> tuple[LandmarkModel, BlockStore]:

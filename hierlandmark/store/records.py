@@ -160,6 +160,15 @@ def namespace_missing(namespace: str) -> NamespaceNotFound:
     )
 
 
+def database_missing(path: Path | str, namespace: str) -> NamespaceNotFound:
+    """What to raise for a namespace of a file that is not there: a mistyped path, or one to which nothing was added."""
+    return NamespaceNotFound(
+        f"no database at {str(path)!r}, where namespace {namespace!r} was looked for",
+        python="give the path of one that is there; the first `add` makes it",
+        command=f"`hierlandmark add FILE --db {shlex.quote(str(path))}` makes it",
+    )
+
+
 def opened_read_only(path: Path | str) -> StoreNotWritable:
     """What to raise for a write through what was opened to read."""
     return StoreNotWritable(

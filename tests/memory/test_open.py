@@ -35,7 +35,7 @@ def test_a_file_is_made_by_the_first_add(model, tmp_path):
     with Memory.open(path, model=model) as memory:
         assert memory.namespaces() == []
         for call in (memory.stats, memory.messages, lambda: memory.search("x"), lambda: memory.forget([1])):
-            with pytest.raises(NamespaceNotFound):
+            with pytest.raises(NamespaceNotFound, match=f"no database at {re.escape(repr(str(path)))}"):
                 call()
         assert not path.exists()
         memory.add(CHAT)

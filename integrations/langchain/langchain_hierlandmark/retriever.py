@@ -34,7 +34,8 @@ class HierLandmarkRetriever(BaseRetriever):
     Raises:
         pydantic.ValidationError: neither memory nor path was given, k is under 1, or an option that there is not.
         hierlandmark.InvalidArgument: on invoke, an option that there is not, or a value that no search takes.
-        hierlandmark.NamespaceNotFound: on invoke, when nothing was ever added to the namespace.
+        hierlandmark.NamespaceNotFound: on invoke, when nothing was ever added to the namespace, or no database is at
+            `path`.
     """
 
     # a misspelt option would be lost without a word

@@ -1,5 +1,6 @@
 """What Documents carry, and which errors a caller sees."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,6 +160,22 @@ async def test_nothing_was_ever_added(memory: Memory) -> None:
         retriever.invoke("spare key")
     with pytest.raises(NamespaceNotFound):
         await retriever.ainvoke("spare key")
+
+
+async def test_a_database_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "mistyped.db"
+    retriever = HierLandmarkRetriever(path=path, namespace="ada")
+    said = f"no database at {str(path)!r}"
+    with pytest.raises(NamespaceNotFound, match=re.escape(said)):
+        retriever.invoke("spare key")
+    with pytest.raises(NamespaceNotFound, match=re.escape(said)):
+        await retriever.ainvoke("spare key")
+    assert not path.exists()
+    # one that a history makes later is found by the retriever that was there before
+    with HierLandmarkChatMessageHistory(path=path, namespace="ada").memory as memory:
+        memory.add([{"content": "The spare key is under the blue flower pot.", "id": 1}])
+    assert len(retriever.invoke("spare key")) == 1
+    retriever.memory.close()
 
 
 def test_an_error_of_the_memory_keeps_its_name(filled: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
