@@ -113,8 +113,11 @@ def perplexity(
     for k, mass in product(ks or (None,), masses):
         recall_config(segments=segments, blocks=k, threshold=mass, weigh_by=weigh_by)
     from hierlandmark.chats import read_texts
-    from hierlandmark.eval.perplexity import Setting, evaluate_perplexity
+    from hierlandmark.eval.perplexity import Setting, check_lengths, evaluate_perplexity
     from hierlandmark.eval.tables import as_lines, opened, settings_of
+
+    # a token is a byte or more: what bytes are too few for is told before a model is loaded
+    check_lengths(wanted, (text.encode(errors="surrogatepass") for text in read_texts(file)))
 
     def load(name: str) -> "LandmarkModel":
         return load_model(model, name, device=device, dtype=dtype, peer=True)
@@ -130,8 +133,6 @@ def perplexity(
         if segments:
             settings = [replace(one, segments=segments) for one in settings]
         settings = [replace(one, weigh_by=weigh_by) if one.mode == "hierarchical" else one for one in settings]
-        if table == "1":
-            models |= {"xl": load(xl_adapter), "full": load(full_adapter)}
     else:
         settings = [
             Setting(mode, size, cache, k, segments or opened(k or 1), granularity, mass, weigh_by)
@@ -148,6 +149,9 @@ def perplexity(
         settings=settings,
         longest_full=main.core.base.config.max_position_embeddings if table else None,
     )
+    # behind the check of lengths in tokens
+    if table == "1":
+        models |= {"xl": load(xl_adapter), "full": load(full_adapter)}
     names = {"adapter": adapter} | ({"xl_adapter": xl_adapter, "full_adapter": full_adapter} if table == "1" else {})
     last: dict[tuple[Any, ...], dict[str, Any]] = {}
     results: list[dict[str, Any]] = []

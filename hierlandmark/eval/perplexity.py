@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from statistics import fmean
@@ -80,6 +80,20 @@ class _Sums:
     counts: Counts = field(default_factory=Counts)
 
 
+def check_lengths(lengths: Sequence[int], documents: Iterable[Sized]) -> None:
+    """Raises `InvalidArgument` unless all are lengths, and some document is as long as the longest."""
+    for length in lengths:
+        if length < 2:
+            raise InvalidArgument(f"expected lengths of at least 2 tokens, got {length!r}")
+    longest = max(lengths, default=0)
+    if lengths and not any(len(one) >= longest for one in documents):
+        raise InvalidArgument(
+            f"no document is {longest} tokens long",
+            python="give smaller lengths or longer documents",
+            command="give smaller --lengths or longer documents",
+        )
+
+
 def evaluate_perplexity(
     documents: Callable[[], Iterable[Sequence[int]]],
     score: Score,
@@ -96,28 +110,34 @@ def evaluate_perplexity(
     `reads_skipped`, shares of what could read: heads and tokens, tokens with all heads, segments; and `counts`.
 
     Args:
-        documents: called once a length.
+        documents: called once for all lengths, which are checked before this returns, and once for each.
         limit: windows of each length.
         longest_full: tokens of the longest text for "full"; longer ones get no row.
 
     Raises:
-        InvalidArgument: a length is under 2, or no document is as long.
+        InvalidArgument: a length is under 2, or no document is as long as the longest.
     """
+    check_lengths(lengths, documents())
+    return _rows(documents, score, lengths, limit, settings, longest_full)
+
+
+def _rows(
+    documents: Callable[[], Iterable[Sequence[int]]],
+    score: Score,
+    lengths: Sequence[int],
+    limit: int,
+    settings: Sequence[Setting],
+    longest_full: int | None,
+) -> Iterator[dict[str, Any]]:
     for length in lengths:
-        if length < 2:
-            raise InvalidArgument(f"expected lengths of at least 2 tokens, got {length!r}")
         used = [one for one in settings if not (one.mode == "full" and longest_full and length > longest_full)]
         sums = {setting: _Sums() for setting in used}
-        found = False
         for window in islice(windows(documents(), length), limit):
-            found = True
             for setting, total in sums.items():
                 began = time.perf_counter()
                 total.nlls.extend(float(one) for one in score(window, setting, total.counts))
                 total.ms.append(1000 * (time.perf_counter() - began))
                 yield _row(length, setting, total)
-        if not found:
-            raise InvalidArgument(f"no document is {length} tokens long; give smaller --lengths or longer documents")
 
 
 def _row(length: int, setting: Setting, total: _Sums) -> dict[str, Any]:

@@ -53,7 +53,6 @@ def test_rows_tell_what_was_skipped() -> None:
 
 @pytest.mark.parametrize(("length", "said"), [(1, "at least 2 tokens"), (11, "no document is 11 tokens long")])
 def test_impossible_lengths(length: int, said: str) -> None:
+    # before a row is asked for, and so before a window of another length is scored
     with pytest.raises(InvalidArgument, match=said):
-        list(
-            evaluate_perplexity(lambda: [range(10)], lambda *_: [0.0], lengths=[length], limit=1, settings=[Setting()])
-        )
+        evaluate_perplexity(lambda: [range(10)], lambda *_: [0.0], lengths=[5, length], limit=1, settings=[Setting()])
