@@ -1,5 +1,6 @@
 """The one configuration object: layout, selection, recall, disk."""
 
+from numbers import Integral
 from typing import Any, Literal
 
 from pydantic import (
@@ -8,6 +9,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -36,13 +38,20 @@ Use = Literal["read", "search"]
 class _Config(BaseModel):
     """A frozen configuration that tells a wrong value as the rest of the library does."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # "7" and True are no counts
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def __init__(self, **given: Any) -> None:
         try:
             super().__init__(**given)
         except ValidationError as error:
             raise InvalidArgument(_fault(type(self), error)) from error
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        # integers of numpy are integers
+        return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 def _fault(config: type[BaseModel], error: ValidationError) -> str:
@@ -81,7 +90,7 @@ class LayoutConfig(_Config):
     """Where landmarks and gates stand. Part of the fingerprint: keys depend on it.
 
     Raises:
-        InvalidArgument: a value is outside its range, or of a field that there is not.
+        InvalidArgument: a value is outside its range, of another type, or of a field that there is not.
     """
 
     # positions in a block, its landmark included (l_block + 1 in Mohtashami & Jaggi 2023, section 3.1)
@@ -128,7 +137,7 @@ class RecallConfig(_Config):
     """What a query may open and read; changes no stored byte.
 
     Raises:
-        InvalidArgument: a value is outside its range, or of a field that there is not.
+        InvalidArgument: a value is outside its range, of another type, or of a field that there is not.
     """
 
     # of answers: two trained levels, or every landmark scored as in the paper
@@ -164,7 +173,7 @@ class MemoryConfig(_Config):
     """How a memory encodes and what it accepts.
 
     Raises:
-        InvalidArgument: a value is outside its range, or of a field that there is not.
+        InvalidArgument: a value is outside its range, of another type, or of a field that there is not.
     """
 
     recall: RecallConfig = RecallConfig()

@@ -1,9 +1,11 @@
 """Configurations: a wrong value is one sentence of the library's own."""
 
 import copy
+import json
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -21,7 +23,13 @@ CONFIGS = {config.__name__: config for config in (LayoutConfig, RecallConfig, Me
         ("RecallConfig", {"threshold": float("nan")}, "expected threshold to be from 0 to under 1, got nan"),
         ("RecallConfig", {"blocks": "x"}, "expected blocks to be a valid integer, 1 or more, got 'x'"),
         ("RecallConfig", {"blocks": 1.5}, "expected blocks to be a valid integer, 1 or more, got 1.5"),
-        ("RecallConfig", {"blocks": 1e30}, "expected blocks to be 1 or more, got 1e+30"),
+        ("RecallConfig", {"blocks": 2.0}, "expected blocks to be a valid integer, 1 or more, got 2.0"),
+        ("RecallConfig", {"segments": "7"}, "expected segments to be a valid integer, 1 or more, got '7'"),
+        ("RecallConfig", {"segments": True}, "expected segments to be a valid integer, 1 or more, got True"),
+        ("RecallConfig", {"segments": np.int64(0)}, "expected segments to be 1 or more, got 0"),
+        ("RecallConfig", {"threshold": "0.1"}, "expected threshold to be a valid number, from 0 to under 1, got '0.1'"),
+        ("RecallConfig", {"threshold": False}, "expected threshold to be a valid number, from 0 to under 1, got False"),
+        ("LayoutConfig", {"sink": 1}, "expected sink to be a valid boolean, got 1"),
         ("RecallConfig", {"mode": "deep"}, "expected mode to be 'hierarchical' or 'flat', got 'deep'"),
         (
             "RecallConfig",
@@ -43,6 +51,15 @@ def test_a_wrong_value_is_one_sentence(name: str, given: dict[str, Any], said: s
         CONFIGS[name](**given)
     assert isinstance(told.value, InvalidArgument)
     assert str(told.value).startswith(said) and "\n" not in str(told.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"segments": np.int64(7), "blocks": np.uint8(3), "threshold": np.float32(0.5), "restored_bytes": 2**70}
+    config = RecallConfig(**given)
+    assert config == RecallConfig(segments=7, blocks=3, threshold=0.5, restored_bytes=2**70)
+    assert all(type(getattr(config, name)) is int for name in ("segments", "blocks"))
+    assert json.loads(config.model_dump_json())["segments"] == 7
+    assert RecallConfig(threshold=0).threshold == RecallConfig(threshold=np.int64(0)).threshold == 0
 
 
 def test_a_configuration_is_read_from_json_and_copied_as_ever() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Real
 
 from hierlandmark.config import Attention
 from hierlandmark.errors import InvalidArgument
@@ -13,7 +14,7 @@ class TrainConfig:
     """One run. What the shipped adapter's six runs were given stands in its `hierlandmark.json`, under `training`.
 
     Raises:
-        InvalidArgument: a value is outside its range.
+        InvalidArgument: a value is outside its range, or no number.
     """
 
     steps: int = 2000
@@ -101,9 +102,12 @@ class TrainConfig:
         for names, right, wanted in _RANGES:
             for name in names.split():
                 value = getattr(self, name)
-                if not (value is None and name in ("seconds", "window", "search_tokens")) and not (
-                    math.isfinite(value) and right(value)
-                ):
+                if value is None and name in ("seconds", "window", "search_tokens"):
+                    continue
+                number = isinstance(value, Real) and not isinstance(value, bool)
+                if not number:
+                    raise InvalidArgument(f"expected {name} to be a number, {wanted}, got {value!r}")
+                if not (math.isfinite(value) and right(value)):
                     raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
         if self.gates and self.search_share == 1:
             raise InvalidArgument("expected steps that read with gates, got a search_share of 1")

@@ -146,6 +146,14 @@ def test_values_outside_their_range_are_refused(given):
         TrainConfig(**given)
 
 
+@pytest.mark.parametrize("given", [{"steps": "7"}, {"steps": True}, {"seconds": "60"}, {"votes": None}], ids=str)
+def test_what_is_no_number_is_refused(given):
+    ((name, value),) = given.items()
+    with pytest.raises(InvalidArgument, match=f"expected {name} to be a number, .*, got {value!r}"):
+        TrainConfig(**given)
+    assert TrainConfig(steps=np.int64(7)).steps == 7
+
+
 def test_layer_norms_add_up_to_the_whole(core, corpus):
     batch_loss(core, made(corpus), "hierarchical", HEADS, 0.3)[0].backward()
     norms = layer_norms(core)
