@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from hierlandmark.cli.options import ModelOption, parse_lengths, parse_shares
-from hierlandmark.errors import InvalidArgument
+from hierlandmark.train.files import no_files
 
 
 class TrainCommand(TyperCommand):
@@ -158,7 +158,7 @@ def train(
     """Train an adapter, so that a base model's landmarks and gates mean something."""
     # what a run to resume lacks, its checkpoint knows
     if not texts and not chats and not resume:
-        raise InvalidArgument("expected at least one --text or --chats file to train on")
+        raise no_files()
     from rich.console import Console
     from rich.progress import Progress
 

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.model.core import LandmarkCore
 
+# what to do where the checkpoint in a folder is of no use
+ANOTHER_FOLDER = {"python": "give another folder", "command": "give another --out"}
 WEIGHTS, _MOMENTS, _STATE = "weights", ("exp_avg", "exp_avg_sq"), "state.json"
 
 
@@ -67,7 +69,19 @@ def read_state(folder: Path) -> dict[str, Any] | None:
             raise ValueError("expected an object with checkpoint, step, updates and config")
         return state
     except (OSError, ValueError) as error:
-        raise InvalidArgument(f"the checkpoint's {str(path)!r} cannot be read: {error}; give another --out") from error
+        raise InvalidArgument(f"the checkpoint's {str(path)!r} cannot be read: {error}", **ANOTHER_FOLDER) from error
+
+
+def resumed_state(folder: Path) -> dict[str, Any]:
+    """As `read_state`, of a run to resume. Raises `InvalidArgument` also where no run was saved."""
+    state = read_state(folder)
+    if state is None:
+        raise InvalidArgument(
+            f"nothing to resume in {str(folder)!r}: no {_STATE}",
+            python="leave resume out",
+            command="leave --resume out",
+        )
+    return state
 
 
 def load_checkpoint(core: LandmarkCore, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
@@ -76,9 +90,7 @@ def load_checkpoint(core: LandmarkCore, optimizer: torch.optim.Optimizer, folder
     Raises:
         InvalidArgument: a file is missing or damaged, or holds tensors of other names or shapes.
     """
-    state = read_state(folder)
-    if state is None:
-        raise InvalidArgument(f"nothing to resume in {str(folder)!r}: no {_STATE}; leave --resume out")
+    state = resumed_state(folder)
     where = folder / state["checkpoint"]
     try:
         weights = load_file(_file(where, WEIGHTS))

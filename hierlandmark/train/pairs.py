@@ -119,7 +119,12 @@ def _memory(corpus: Corpus, lengths: list[int], most: int, rng: np.random.Genera
     for _ in range(_TRIES):
         if made := linked_memory(corpus, lengths, rng, most=most, facts=_FACTS):
             return made
-    raise InvalidArgument(
+    raise nothing_to_search(
         "expected chats with questions, links, turns or sentences to train the search on, found nothing to ask for "
-        f"in {_TRIES} memories; give --chats, or --search-share 0"
+        f"in {_TRIES} memories"
     )
+
+
+def nothing_to_search(message: str) -> InvalidArgument:
+    """What to raise where a search is to be trained without chats that it could be asked about."""
+    return InvalidArgument(message, python="give chats, or search_share=0", command="give --chats, or --search-share 0")

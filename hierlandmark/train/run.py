@@ -2,7 +2,6 @@
 
 import copy
 import math
-import shlex
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
@@ -23,10 +22,12 @@ from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import far_queries
 from hierlandmark.model.fingerprint import weights_digest
 from hierlandmark.model.prompts import ask_prompt
-from hierlandmark.train.checkpoint import read_state, trained_tensors
+from hierlandmark.train.checkpoint import ANOTHER_FOLDER, read_state, resumed_state, trained_tensors
 from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.corpus import build_corpus
+from hierlandmark.train.files import no_files, other_files
 from hierlandmark.train.loop import BatchSource, middle_heads, retrieval_heads, shape_of, train
+from hierlandmark.train.pairs import nothing_to_search
 from hierlandmark.train.search_loss import SearchTraining
 from hierlandmark.train.synonyms import synonyms
 from hierlandmark.train.tokens import read_tokens
@@ -54,6 +55,8 @@ LOGGED = (
 
 # factor on the low-rank products: alpha over rank
 _SCALE = 2
+# how the command line calls what a checkpoint is bound to
+_OPTIONS = {"rank": "--rank", "freeze_below": "--freeze-below", "base": "--model"}
 # steps of a run that its seconds end
 UNENDING = 1_000_000_000
 
@@ -102,11 +105,13 @@ def train_adapter(
         raise InvalidArgument(f"expected workers to be 0 or more, got {workers!r}")
     device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     start = Adapter.load(init) if init is not None else None
-    state = _resumed(folder) if resume else None
+    state = resumed_state(folder) if resume else None
     # by their names only: the rest of a path is this machine's
     files = {"text": [path.name for path in texts], "chats": [path.name for path in chats]}
-    if (not texts and not chats) or (state is not None and state.get("files", files) != files):
-        raise InvalidArgument(_no_files(folder, state))
+    if state is not None and (not (texts or chats) or state.get("files", files) != files):
+        raise other_files(folder, state)
+    if not texts and not chats:
+        raise no_files()
     # distances that were learned stay, as the layout does
     inherited = start is not None and start.meta.recency and config.attention == "landmark"
     if config.recency and not config.stream_share and not inherited and not resume:
@@ -114,7 +119,11 @@ def train_adapter(
     if inherited:
         config = replace(config, recency=True)
     if not resume and (found := read_state(folder)) is not None:
-        raise InvalidArgument(f"{str(folder)!r} holds a run of {found['step']} steps; give --resume, or another --out")
+        raise InvalidArgument(
+            f"{str(folder)!r} holds a run at step {found['step']}",
+            python="give resume=True, or another folder",
+            command="give --resume, or another --out",
+        )
     if layout is None:
         of_run = LayoutConfig.model_validate(state["layout"]) if state and state.get("layout") else None
         layout = of_run or (start.meta.layout if start else LayoutConfig())
@@ -145,7 +154,11 @@ def train_adapter(
     if state is not None:
         started = _started(folder, state, started)
         if beside is None and (started or {}).get("search") == "beside":
-            raise InvalidArgument(f"the run in {str(folder)!r} keeps weights of search of its --init; give it again")
+            raise InvalidArgument(
+                f"the run in {str(folder)!r} keeps weights of search of the adapter that it started from",
+                python="give that as init again",
+                command="give that by --init again",
+            )
     where = str(base) if base is not None else str(default_base())
     torch.manual_seed(config.seed)
     core, tokenizer, name = load_trainable(where, layout, config.rank, device)
@@ -164,7 +177,7 @@ def train_adapter(
     read, talks = read_tokens(tokenizer, texts, chats)
     if not talks:
         if config.search_share:
-            raise InvalidArgument("expected chats to train the search on; give --chats, or --search-share 0")
+            raise nothing_to_search("expected chats to train the search on")
         config = replace(config, linked=0.0)
     corpus = build_corpus(read, tokenizer, lambda q: ask_prompt(tokenizer, q), talks)
     tokenizer_of_teacher, searching = _searching(core, config)
@@ -237,10 +250,12 @@ def _check_watched(config: TrainConfig, layout: LayoutConfig) -> None:
 
 def _check_frozen(config: TrainConfig, start: Adapter | None) -> None:
     if start is None:
-        raise InvalidArgument("expected an adapter to start from with freeze_below; give --init")
+        raise InvalidArgument(
+            "expected an adapter to start from with freeze_below", python="give init", command="give --init"
+        )
     if not start.meta.retrieval:
         raise InvalidArgument(
-            "expected --init to name the heads that search with freeze_below: without, all of them do"
+            "expected an adapter to start from that names the heads that search with freeze_below: without, all do"
         )
     if high := sorted({head.layer for head in start.meta.retrieval if head.layer >= config.freeze_below}):
         raise InvalidArgument(
@@ -284,13 +299,13 @@ def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainCon
     Raises:
         InvalidArgument: a value is outside its range, or there is nothing to resume.
     """
-    kept = _resumed(folder)["config"] if resume else {}
+    kept = resumed_state(folder)["config"] if resume else {}
     if resume and isinstance(kept, dict):
         # a run begun before there were needles, or chats with evidence, goes on without
         kept = {"needles": 0.0, "linked": 0.0, **kept}
     known = {field.name for field in fields(TrainConfig)}
     if not isinstance(kept, dict) or not kept.keys() <= known:
-        raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version; give another --out")
+        raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version", **ANOTHER_FOLDER)
     if given.get("seconds") and not given.get("steps") and not resume:
         # the time ends it, and nothing else
         given = {**given, "steps": UNENDING}
@@ -327,32 +342,20 @@ def final_losses(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: round(sum(values) / len(values), 4) for name, values in parts.items()}
 
 
-def _resumed(folder: Path) -> dict[str, Any]:
-    state = read_state(folder)
-    if state is None:
-        raise InvalidArgument(f"nothing to resume in {str(folder)!r}: no state.json; leave --resume out")
-    return state
-
-
-def _no_files(folder: Path, state: dict[str, Any] | None) -> str:
-    """One sentence on a run without its files; of one to resume it names those it had, if its checkpoint does."""
-    if state is None:
-        return "expected at least one --text or --chats file to train on"
-    had = [f"--{kind} {shlex.quote(name)}" for kind, names in state.get("files", {}).items() for name in names]
-    return (
-        f"the run in {str(folder)!r} needs the files that it was trained on again, a checkpoint does not hold them: "
-        f"give {' '.join(had) or 'them by --text and --chats'}"
-    )
-
-
 def _started(folder: Path, state: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any] | None:
     """What a resumed run started from; `InvalidArgument` when that is not the adapter given now."""
     found: dict[str, Any] | None = state.get("init", given)
     if given is not None and (found or {}).get("adapter") != given["adapter"]:
-        raise InvalidArgument(f"the run in {str(folder)!r} did not start from this adapter; resume it without --init")
+        raise InvalidArgument(
+            f"the run in {str(folder)!r} did not start from this adapter",
+            python="resume it without init",
+            command="resume it without --init",
+        )
     if given is not None and (found or {}).get("search") != given.get("search"):
         raise InvalidArgument(
-            f"the run in {str(folder)!r} trained the other part of this adapter; resume it with its own search_share"
+            f"the run in {str(folder)!r} trained the other part of this adapter",
+            python="resume it with its own search_share",
+            command="resume it with its own --search-share",
         )
     return found
 
@@ -369,8 +372,9 @@ def _check_same(folder: Path, state: dict[str, Any], wanted: dict[str, Any]) -> 
     for name, value in wanted.items():
         if found[name] != value:
             raise InvalidArgument(
-                f"the checkpoint in {str(folder)!r} is of {name} {found[name]!r}, not {value!r}; "
-                f"resume it with its own {name}, or give another --out"
+                f"the checkpoint in {str(folder)!r} is of {name} {found[name]!r}, not {value!r}",
+                python=f"resume it with its own {name}, or give another folder",
+                command=f"resume it with its own {_OPTIONS.get(name, name)}, or give another --out",
             )
 
 

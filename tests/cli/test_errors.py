@@ -82,7 +82,10 @@ def test_every_command_is_in_the_list() -> None:
         (["eval", "work", "--lengths", "9,0"], "InvalidArgument: expected lengths of at least 1, got 0"),
         (["eval", "needles", "--workers", "0"], "InvalidArgument: expected at least one worker, got 0"),
         (["demo", "--file", "none.jsonl"], "InvalidArgument: no chat file at 'none.jsonl'"),
-        (["train", "--out", "o"], "InvalidArgument: expected at least one --text or --chats"),
+        (
+            ["train", "--out", "o"],
+            "InvalidArgument: expected at least one file to train on; give it by --text or --chats",
+        ),
     ],
 )
 def test_named_error(filled, words: list[str], said: str) -> None:

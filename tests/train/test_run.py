@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import pytest
@@ -132,15 +133,33 @@ def another_base(base_folder, tmp_path):
     return other
 
 
+@contextmanager
+def refused(what: str, python: str, command: str):
+    """What is wrong and what to do: in arguments to who calls the library, in options on the command line."""
+    with pytest.raises(InvalidArgument) as error:
+        yield
+    assert str(error.value).endswith(f"{what}; {python}") and "--" not in str(error.value)
+    assert error.value.on_command_line.endswith(f"{what}; {command}")
+
+
 def test_folders_are_not_mixed_up(base_folder, texts, tmp_path):
     config = replace(CONFIG, steps=1)
-    with pytest.raises(InvalidArgument, match="nothing to resume"):
-        run(base_folder, texts, tmp_path / "run", config, resume=True)
-    run(base_folder, texts, tmp_path / "run", config)
-    with pytest.raises(InvalidArgument, match="--resume"):
-        run(base_folder, texts, tmp_path / "run", config)
-    with pytest.raises(InvalidArgument, match="of rank 4, not 2"):
-        run(base_folder, texts, tmp_path / "run", replace(config, rank=2), resume=True)
+    out = tmp_path / "run"
+    with refused(f"nothing to resume in '{out}': no state.json", "leave resume out", "leave --resume out"):
+        run(base_folder, texts, out, config, resume=True)
+    run(base_folder, texts, out, config)
+    holds = (f"'{out}' holds a run at step 1", "give resume=True, or another folder")
+    with refused(*holds, "give --resume, or another --out"):
+        run(base_folder, texts, out, config)
+    other_rank = ("of rank 4, not 2", "resume it with its own rank, or give another folder")
+    with refused(*other_rank, "resume it with its own --rank, or give another --out"):
+        run(base_folder, texts, out, replace(config, rank=2), resume=True)
+    own = f"give texts=['{texts[0].name}'] and chats=['{texts[1].name}']"
+    with refused("a checkpoint does not hold them", own, f"give --text {texts[0].name} --chats {texts[1].name}"):
+        train_adapter(str(base_folder), texts=[], chats=[], folder=out, config=config, resume=True)
+    none = ("expected at least one file to train on", "give it in texts or chats")
+    with refused(*none, "give it by --text or --chats"):
+        train_adapter(str(base_folder), texts=[], chats=[], folder=tmp_path / "other", config=config)
     other = another_base(base_folder, tmp_path)
     with pytest.raises(InvalidArgument, match="of base"):
         run(other, texts, tmp_path / "run", config, resume=True)
@@ -188,7 +207,7 @@ def test_the_command_trains_an_adapter_that_loads(base_folder, texts, tmp_path):
     assert (told.exit_code, told.stdout) == (2, "")
     assert told.stderr == (
         f"hierlandmark: InvalidArgument: the run in '{out}' needs the files that it was trained on again, a checkpoint "
-        "does not hold them: give --text book.txt --chats chats.jsonl\n"
+        "does not hold them; give --text book.txt --chats chats.jsonl\n"
     )
     bare = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--device", "cpu", "--resume"]
     fewer = CliRunner().invoke(app, [*(str(word) for word in bare), "--steps", "3"])
@@ -270,7 +289,7 @@ def test_an_adapter_all_of_whose_heads_search_has_none_that_stay(base_folder, te
     first = run(base_folder, texts, tmp_path / "first", replace(CONFIG, steps=1))
     meta = json.loads((first / "hierlandmark.json").read_text())
     (first / "hierlandmark.json").write_text(json.dumps(meta | {"retrieval": []}))
-    with pytest.raises(InvalidArgument, match="name the heads that search"):
+    with pytest.raises(InvalidArgument, match="names the heads that search"):
         run(base_folder, texts, tmp_path / "second", replace(CONFIG, steps=1, freeze_below=1, votes=0.0), init=first)
 
 

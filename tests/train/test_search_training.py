@@ -286,13 +286,13 @@ def test_search_steps_need_layers_and_chats(tmp_path, base_folder, texts):
             TrainConfig(**useless)
     with pytest.raises(InvalidArgument, match="0 or more"):
         TrainConfig(search_share=0.5, search_layers=(-1,))
-    with pytest.raises(InvalidArgument, match="give --chats"):
+    with pytest.raises(InvalidArgument, match="give chats, or search_share=0"):
         train_adapter(
             str(base_folder), texts=[texts[0]], chats=[], folder=tmp_path / "run",
             config=replace(config, search_layers=(1,)),
         )  # fmt: skip
     silent, rng = corpus_of(Talk([turn("user", "Hm.")])), np.random.default_rng(0)
-    with pytest.raises(InvalidArgument, match="give --chats"):
+    with pytest.raises(InvalidArgument, match="give chats, or search_share=0"):
         build_pairs(silent, LAYOUT, 1, 2, 256, rng)
 
 

@@ -82,7 +82,7 @@ def test_a_run_that_reads_leaves_the_search_as_it_was(folders, base_folder, text
     both = Adapter.load(folders[2])
     first = run(base_folder, texts, tmp_path / "more", replace(READS, seed=8), init=folders[2])
     resumed = {"resume": True, "init": folders[2]}
-    with pytest.raises(InvalidArgument, match="give it again"):
+    with pytest.raises(InvalidArgument, match="give that as init again"):
         run(base_folder, texts, tmp_path / "more", replace(READS, steps=3, seed=8), resume=True)
     second = run(base_folder, texts, tmp_path / "more", replace(READS, steps=3, seed=8), **resumed)
     assert first == second
