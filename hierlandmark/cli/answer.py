@@ -55,7 +55,8 @@ def ask(
     typer.echo("")
     if why:
         if answer.among is not None:
-            typer.echo(f"answered from the segments of messages {', '.join(map(repr, answer.among))}")
+            what = "message" if len(answer.among) == 1 else "messages"
+            typer.echo(f"answered from the segments of {what} {', '.join(map(repr, answer.among))}")
         show_trace(answer.trace)
     typer.echo(f"first token after {answer.first_token_s:.2f} s, then {answer.per_token_s:.3f} s each", err=True)
     if why:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierlandmark.cli.options import AdapterOption, ModelOption, check_place, load_model, open_memory
-from hierlandmark.cli.output import progress, short, show_cost, show_hits, show_trace
+from hierlandmark.cli.output import counted, progress, short, show_cost, show_hits, show_trace
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def write(file: Path, db: Path, model: "LandmarkModel") -> None:
         report = memory.add(messages, progress=update)
     rate = report.tokens / max(report.seconds, 1e-9)
     typer.echo(
-        f"read {report.messages:,} messages once: {report.tokens:,} tokens in {report.seconds:.1f} s "
+        f"read {counted(report.messages, 'message')} once: {counted(report.tokens, 'token')} in {report.seconds:.1f} s "
         f"({rate:,.0f} a second), saved to {db}"
     )
 
@@ -94,7 +94,10 @@ def compare(memory: "Memory", model: "LandmarkModel", question: str, reread: int
     # as it was read into the store
     text = "".join(render(one) for one in memory.messages())
     total = memory.stats().tokens
-    typer.echo(f"time to the first token, measured: {first_token_s:.2f} s from the store, which holds {total:,} tokens")
+    typer.echo(
+        f"time to the first token, measured: {first_token_s:.2f} s from the store, which holds "
+        f"{counted(total, 'token')}"
+    )
     if reread < 2:
         return
     # the first pass of a process is slower than others
@@ -105,7 +108,7 @@ def compare(memory: "Memory", model: "LandmarkModel", question: str, reread: int
         prompt = f"{text[: len(text) * length // max(1, total)]}\n{question}"
         tokens = len(model.tokenize(prompt))
         measured[tokens] = model.complete_full(prompt, max_new_tokens=1).first_token_s
-        typer.echo(f"  {measured[tokens]:.1f} s when reading {tokens:,} tokens again")
+        typer.echo(f"  {measured[tokens]:.1f} s when reading {counted(tokens, 'token')} again")
     if total <= max(measured):
         return
     seconds = estimate(measured, total)
@@ -128,7 +131,7 @@ def estimate(measured: dict[int, float], n: int) -> float:
 
 def _read_from(among: "list[MessageId] | None") -> str:
     """An answer looks at the segments of more messages than are shown above it."""
-    return "all segments" if among is None else f"the segments of the {len(among)} messages found best"
+    return "all segments" if among is None else f"the segments of the {counted(len(among), 'message')} found best"
 
 
 def _questions(file: Path, n: int) -> list[str]:

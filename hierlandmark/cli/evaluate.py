@@ -18,7 +18,7 @@ from hierlandmark.cli.options import (
     open_memory,
     parse_lengths,
 )
-from hierlandmark.cli.output import progress, write_json
+from hierlandmark.cli.output import counted, progress, write_json
 from hierlandmark.cli.perplexity import perplexity, work
 from hierlandmark.cli.retrieval import retrieval
 
@@ -55,7 +55,13 @@ def passkey(
     rows = evaluate_passkey(
         _reader(loaded, mode), loaded.tokenize, hay, lengths=wanted, trials=trials, mode=mode, seed=seed
     )
-    _run(rows, len(wanted) * trials, "trials", out, lambda row: f"{row['accuracy']:.0%} of {row['trials']} trials")
+    _run(
+        rows,
+        len(wanted) * trials,
+        "trials",
+        out,
+        lambda row: f"{row['accuracy']:.0%} of {counted(row['trials'], 'trial')}",
+    )
 
 
 def _reader(model: "LandmarkModel", mode: AnyMode) -> "Reader":

@@ -59,6 +59,11 @@ def short(text: str, width: int = WIDTH) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
+def counted(n: int, what: str) -> str:
+    """How many there are of something that is called by its singular: `1 window`, `2,048 windows`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def show_hits(hits: "list[Hit]") -> None:
     """A line about each hit and a line of its text."""
     if not hits:
@@ -88,8 +93,8 @@ def show_when(when: "TimeSpan") -> None:
 def show_cost(cost: "Cost") -> None:
     """One line."""
     typer.echo(
-        f"{cost.ms:,.0f} ms: {cost.gate_keys:,} gate keys and {cost.landmark_keys:,} landmark keys scored, "
-        f"{cost.blocks_read:,} blocks of a layer and {cost.bytes_read:,} bytes read"
+        f"{cost.ms:,.0f} ms: {counted(cost.gate_keys, 'gate key')} and {counted(cost.landmark_keys, 'landmark key')} "
+        f"scored, {counted(cost.blocks_read, 'block')} of a layer and {counted(cost.bytes_read, 'byte')} read"
     )
 
 

@@ -21,7 +21,7 @@ from hierlandmark.cli.options import (
     parse_lengths,
     recall_config,
 )
-from hierlandmark.cli.output import progress, write_json
+from hierlandmark.cli.output import counted, progress, write_json
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -264,9 +264,9 @@ def _line(row: dict[str, Any]) -> str:
     if row["blocks"] and row["mode"] in ("hierarchical", "flat"):
         text += f", k {row['blocks']}"
         # flat looks at every segment
-        text += f" of {row['segments']} segments" if row["mode"] == "hierarchical" else ""
+        text += f" of {counted(row['segments'], 'segment')}" if row["mode"] == "hierarchical" else ""
         text += f", threshold {row['threshold']:g}"
-    text += f": {row['perplexity']:.2f} over {row['windows']} windows"
+    text += f": {row['perplexity']:.2f} over {counted(row['windows'], 'window')}"
     if "work" in row:
         text += f", {row['reads_skipped']['head_token']:.1%} of reads skipped, {row['work']['keys']:,.0f} keys a token"
     return text

@@ -15,7 +15,7 @@ from hierlandmark.cli.options import (
     WhyOption,
     existing_memory,
 )
-from hierlandmark.cli.output import print_json, show_cost, show_hits, show_trace, show_when
+from hierlandmark.cli.output import counted, print_json, show_cost, show_hits, show_trace, show_when
 
 
 def search(
@@ -98,14 +98,15 @@ def info(
     for one in stats:
         kind = " (for search only)" if one.keep == "search" else ""
         typer.echo(
-            f"{one.namespace}{kind}: {one.messages:,} messages, {one.tokens:,} tokens, {one.segments:,} segments, "
-            f"{one.blocks:,} blocks; keys and values {one.kv_bytes:,} bytes, landmarks and gates {one.key_bytes:,}, "
+            f"{one.namespace}{kind}: {counted(one.messages, 'message')}, {counted(one.tokens, 'token')}, "
+            f"{counted(one.segments, 'segment')}, {counted(one.blocks, 'block')}; "
+            f"keys and values {counted(one.kv_bytes, 'byte')}, landmarks and gates {one.key_bytes:,}, "
             f"text {one.text_bytes:,}; file {one.file_bytes:,}"
         )
         if one.index and one.index.problem:
             typer.echo(f"  its index cannot be used: {one.index.problem}")
         elif one.index:
             typer.echo(
-                f"  index: {one.index.current:,} of {one.segments:,} segments, {one.index.behind:,} beside it; "
-                f"{one.index.bytes:,} bytes"
+                f"  index: {one.index.current:,} of {counted(one.segments, 'segment')}, "
+                f"{one.index.behind:,} beside it; {counted(one.index.bytes, 'byte')}"
             )

@@ -25,7 +25,7 @@ from hierlandmark.cli.options import (
     parse_lengths,
     writable,
 )
-from hierlandmark.cli.output import progress, write_json
+from hierlandmark.cli.output import counted, progress, write_json
 from hierlandmark.errors import InvalidArgument, MissingExtra
 
 if TYPE_CHECKING:
@@ -161,8 +161,9 @@ def _chats(file: Path, format: Format | None, limit: int | None) -> "list[Conver
     chats = list(load(file, format))[:limit]
     if not any(chat.questions for chat in chats):
         raise InvalidArgument(
-            f"{str(file)!r} holds no questions in its {len(chats)} conversations, so nothing can be measured; a chat "
-            'file has them under "questions", each with "question" and "evidence" (ids of the messages that answer it)'
+            f"{str(file)!r} holds no questions in its {counted(len(chats), 'conversation')}, so nothing can be "
+            'measured; a chat file has them under "questions", each with "question" and "evidence" (ids of the '
+            "messages that answer it)"
         )
     return chats
 
@@ -220,12 +221,17 @@ def _show(report: "RetrievalReport", quiet: bool) -> None:
     from hierlandmark.eval.table import lines, verdicts
 
     if report.unfindable:
-        typer.echo(f"left out: {report.unfindable:,} pieces of evidence that name no message with text", err=True)
+        typer.echo(
+            f"left out: {counted(report.unfindable, 'piece')} of evidence to which no message with text belongs",
+            err=True,
+        )
     if quiet:
         return
     found = report.results()
     typer.echo("  ".join(f"{name} {value:.3f}" for name, value in found.items() if name != "n"))
-    typer.echo(f"over {found['n']:,} questions with evidence, {len(report.asked):,} asked, mode {report.main}")
+    typer.echo(
+        f"over {counted(int(found['n']), 'question')} with evidence, {len(report.asked):,} asked, mode {report.main}"
+    )
     if len(report.rows) > 1:
         for line in ("", *lines(report), "", *verdicts(report)):
             typer.echo(line)
@@ -266,10 +272,13 @@ def _write_page(
 ) -> None:
     from hierlandmark.eval.report import html
 
-    setting = {"hierlandmark": __version__, "processor": f"{processor() or 'unknown'}, {os.cpu_count()} cores"}
+    setting = {
+        "hierlandmark": __version__,
+        "processor": f"{processor() or 'unknown'}, {counted(os.cpu_count() or 1, 'core')}",
+    }
     if report is not None and file is not None:
         setting |= {
-            "text": f"{file.name}, {report.conversations} conversations",
+            "text": f"{file.name}, {counted(report.conversations, 'conversation')}",
             "questions": f"{len(report.asked):,}, {report.results()['n']:,} with evidence",
             "model": model,
         }

@@ -18,7 +18,7 @@ from hierlandmark.cli.options import (
     load_model,
     open_memory,
 )
-from hierlandmark.cli.output import progress
+from hierlandmark.cli.output import counted, progress
 from hierlandmark.errors import InvalidArgument, InvalidMessage, MessageNotFound
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def add(
     with open_memory(db, namespace, load_model(model, adapter), keep=keep) as memory, progress("tokens") as update:
         report = memory.add(messages, progress=update)
     typer.echo(
-        f"added {report.messages:,} messages, {report.tokens:,} tokens in {report.segments:,} segments, "
-        f"to {namespace!r} of {db} in {report.seconds:.1f} s"
+        f"added {counted(report.messages, 'message')}, {counted(report.tokens, 'token')} in "
+        f"{counted(report.segments, 'segment')}, to {namespace!r} of {db} in {report.seconds:.1f} s"
     )
 
 
@@ -87,8 +87,8 @@ def index(
         with progress("segments") as update:
             report = memory.build_index(progress=update)
     typer.echo(
-        f"indexed {report.segments:,} segments, {report.blocks:,} blocks, of {namespace!r} in {db} in "
-        f"{report.seconds:.1f} s; {report.bytes:,} bytes"
+        f"indexed {counted(report.segments, 'segment')}, {counted(report.blocks, 'block')}, of {namespace!r} in "
+        f"{db} in {report.seconds:.1f} s; {counted(report.bytes, 'byte')}"
     )
 
 
@@ -102,7 +102,8 @@ def reencode(
 
     with progress("tokens") as update:
         report = Memory.reencode(db, model=load_model(model, adapter), config=MemoryConfig(keep=keep), progress=update)
-    typer.echo(f"encoded {report.messages:,} messages, {report.tokens:,} tokens, again in {report.seconds:.1f} s")
+    what = f"{counted(report.messages, 'message')}, {counted(report.tokens, 'token')}"
+    typer.echo(f"encoded {what}, again in {report.seconds:.1f} s")
 
 
 def _identify(memory: "Memory", text: str, ids_are: Ids) -> "MessageId":

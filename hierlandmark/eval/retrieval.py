@@ -176,8 +176,8 @@ def evaluate_retrieval(
     chats = [findable(chat) for chat in given]
     if not any(chat.questions for chat in chats):
         raise InvalidArgument(
-            f"expected questions to ask, got {len(chats)} conversations without any; a chat file has them under "
-            '"questions", each with "question" and "evidence" (ids of the messages that answer it)'
+            f"expected questions to ask, none of the conversations given ({len(chats)}) has any; a chat file has them "
+            'under "questions", each with "question" and "evidence" (ids of the messages that answer it)'
         )
     main = mode or DEFAULT
     names = dict.fromkeys((main, *rows))

@@ -123,7 +123,8 @@ def _mean(row: Row) -> float:
 def _best(rows: list[Row]) -> str:
     best = max(rows, key=_mean)
     equal = [row.name for row in rows if row is not best and difference(best, row)[1] <= 0]
-    words = f"{best.name} has the highest {KEY}, {_mean(best):.3f}, over {len(best.scored())} questions"
+    n = len(best.scored())
+    words = f"{best.name} has the highest {KEY}, {_mean(best):.3f}, over {n} question{'' if n == 1 else 's'}"
     return (
         f"{words}; these questions cannot tell it from {', '.join(equal)}."
         if equal

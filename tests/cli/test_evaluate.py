@@ -88,7 +88,7 @@ def test_retrieval_writes_a_page(cli, chat_file: Path) -> None:
     done = cli("eval", "retrieval", chat_file, "--rows", "flat,hybrid", "--report", "out.html")
     assert done.exit_code == 0
     found = Path("out.html").read_text()
-    assert "chat.jsonl, 1 conversations" in found and "SmolLM2-135M-Instruct, shipped adapter" in found
+    assert "chat.jsonl, 1 conversation<" in found and "SmolLM2-135M-Instruct, shipped adapter" in found
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_retrieval_of_a_file_without_questions(cli, chat_file: Path) -> None:
     chat_file.write_text(json.dumps(record | {"questions": []}))
     done = cli("eval", "retrieval", chat_file)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "InvalidArgument: " in done.stderr and "holds no questions in its 1 conversations" in done.stderr
+    assert "InvalidArgument: " in done.stderr and "holds no questions in its 1 conversation," in done.stderr
     assert FakeModel.loaded == []
 
 

@@ -147,6 +147,8 @@ def test_ask_among_the_best_messages(filled) -> None:
     assert answer["text"] == "we moved to Lyon" and len(answer["among"]) == 2
     done = filled("ask", "where moved", "--db", "m.db", "--among", "2", "--why")
     assert f"answered from the segments of messages {answer['among'][0]!r}, {answer['among'][1]!r}\n" in done.stdout
+    one = filled("ask", "where moved", "--db", "m.db", "--among", "1", "--why")
+    assert f"answered from the segments of message {answer['among'][0]!r}\n" in one.stdout
 
 
 def test_ask_for_people(filled) -> None:

@@ -1,6 +1,7 @@
 """Every command against a real memory and a tiny model in a folder, from the first message to the last."""
 
 import json
+import re
 import sqlite3
 
 import pytest
@@ -102,6 +103,24 @@ def test_the_life_of_a_memory(run, tmp_path):
     assert "ModelMismatch" in run("ask", "day?", *db, code=2)
     with sqlite3.connect("m.db") as file:
         assert file.execute("pragma integrity_check").fetchall() == [("ok",)]
+
+
+def test_one_is_no_plural(run, tmp_path):
+    (tmp_path / "note.txt").write_text("Hi")
+    chat = {"id": 1, "messages": [{"id": 1, "role": "user", "content": "Hi"}]}
+    asked = chat | {"questions": [{"type": "fact", "question": "Hi?", "evidence": [1]}]}
+    (tmp_path / "silent.jsonl").write_text(json.dumps(chat) + "\n")
+    (tmp_path / "chat.jsonl").write_text(json.dumps(asked) + "\n")
+    (tmp_path / "book.txt").write_text("The ships of the port left for the north. " * 20)
+    said = [run(*words, "--db", "m.db") for words in (["add", "note.txt"], ["index"], ["search", "Hi", "--why"])]
+    said += [run("info", "--db", "m.db", using=None), run("reencode", "--db", "m.db")]
+    said += [run("eval", "retrieval", "chat.jsonl"), run("eval", "retrieval", "silent.jsonl", code=2)]
+    said += [run("eval", "passkey", "--lengths", 900, "--trials", 1)]
+    said += [run("eval", "perplexity", "book.txt", "--lengths", 200, "--limit", 1, "--blocks", 1, "--segments", 1)]
+    said += [run("demo", "--file", "chat.jsonl", "--db", "d.db", "--question", "Hi?")]
+    ones = [re.findall(r"(?<![\d,.:])1 [a-z]+(?: keys?)?(?![\w.])", text) for text in said]
+    assert all(ones), said
+    assert not [one for found in ones for one in found if one.endswith("s")], said
 
 
 def test_a_database_for_search_only(run, tmp_path):

@@ -94,9 +94,7 @@ def test_what_the_first_search_loads_is_not_timed(open_memory, monkeypatch: pyte
 
 def test_no_questions_is_an_error(open_memory) -> None:
     chat = conversation("a").model_copy(update={"questions": []})
-    with pytest.raises(
-        InvalidArgument, match=r'questions to ask, got 1 conversations without any; .* under "questions"'
-    ):
+    with pytest.raises(InvalidArgument, match=r'none of the conversations given \(1\) has any; .* under "questions"'):
         evaluate_retrieval([chat], open_memory)
 
 
