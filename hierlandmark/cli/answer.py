@@ -44,7 +44,11 @@ def ask(
     model: ModelOption = None,
     adapter: AdapterOption = "default",
 ) -> None:
-    """Answer a question from what the memory holds, without reading it again."""
+    """Answer a question from what the memory holds, without reading it again.
+
+    Only the answer is printed. The messages found for it are named with --why, beside the blocks that were read, or
+    with --json; `search` shows their text.
+    """
     with existing_memory(db, namespace, model, adapter) as memory:
         show = None if json else _type
         answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=show)

@@ -151,6 +151,14 @@ def test_ask_among_the_best_messages(filled) -> None:
     assert f"answered from the segments of message {answer['among'][0]!r}\n" in one.stdout
 
 
+def test_ask_prints_the_answer_alone_and_help_says_so(filled) -> None:
+    assert filled("ask", "where moved", "--db", "m.db").stdout == "we moved to Lyon\n"
+    told = " ".join(filled("ask", "--help").stdout.split())
+    assert "Only the answer is printed. The messages found for it are named with --why" in told
+    told = " ".join((Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8").split())
+    assert "`ask` prints the answer alone: the messages found for it are named with `--why` only" in told
+
+
 def test_ask_for_people(filled) -> None:
     done = filled("ask", "where moved", "--db", "m.db", "--why")
     assert done.stdout.startswith("we moved to Lyon\n")
