@@ -24,7 +24,7 @@ class Placed:
 
 # weight of each token of an answer: a fact is short and exact, a passage long and soon copied by rote, and words that
 # the question holds already need no memory
-_FACT, PASSAGE, _SAID, PROMPT = 4.0, 0.6, 0.4, 0.02
+_FACT, PASSAGE, _SAID, PROMPT = 4.0, 0.6, 1.0, 0.02
 # a place, and the tokens of the memory that hold what is needed there
 Look = tuple[int, tuple[Span, ...]]
 

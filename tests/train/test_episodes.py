@@ -86,7 +86,7 @@ def test_a_fact_stands_where_it_is_said_to_and_readers_look_there(corpus):
                 assert where in known
                 if at + 1 < len(tokens):
                     # where a prompt ends or its answer goes on: what the question does not say weighs most
-                    assert weights[at + 1] in (4.0, 0.4)
+                    assert weights[at + 1] in (4.0, 1.0)
                     facts += weights[at] < 0.1
     assert facts > 20
 
