@@ -19,6 +19,7 @@ CONFIGS = {config.__name__: config for config in (LayoutConfig, RecallConfig, Me
     ("name", "given", "said"),
     [
         ("RecallConfig", {"blocks": 0}, "expected blocks to be 1 or more, got 0"),
+        ("RecallConfig", {"stride": 0}, "expected stride to be 1 or more, got 0"),
         ("RecallConfig", {"threshold": 2}, "expected threshold to be from 0 to under 1, got 2"),
         ("RecallConfig", {"threshold": float("nan")}, "expected threshold to be from 0 to under 1, got nan"),
         ("RecallConfig", {"blocks": "x"}, "expected blocks to be a valid integer, 1 or more, got 'x'"),

@@ -271,7 +271,7 @@ class LandmarkModel:
                 "xl" is plain attention to the last `window` tokens, by an adapter trained so or by the base.
             cache: with "xl", the text goes in steps of `window` tokens, which see so many before the step too.
             recall: what a segment selects of all before it; None for every block. `mode` is the argument above, not its
-                own, and nothing is cached here.
+                own, nothing is cached here, and every token chooses for itself (`stride` is of answers).
             layout: by default the model's own; a memory of it is another matter.
             counts: the work of selecting is added to it.
 

@@ -11,7 +11,7 @@ from hierlandmark.layout import Kind, block_start
 from hierlandmark.model.binding import Enough, Rope
 from hierlandmark.ops.rope import turn
 from hierlandmark.ops.threads import alone
-from hierlandmark.recall import NEG, Recall
+from hierlandmark.recall import NEG, Recall, Strides
 
 
 @dataclass
@@ -46,6 +46,8 @@ class Window:
     ) -> None:
         layers, kv_heads, width = shape
         self.layout, self.rope, self.recall = layout, rope, recall
+        # of this text: another one, and one that goes on over more, has a window of its own
+        self._strides = Strides()
         size = layout.segment_size
         self.keys = torch.zeros(layers, kv_heads, size, width, dtype=dtype)
         self.values = torch.zeros(layers, kv_heads, size, width, dtype=dtype)
@@ -139,7 +141,7 @@ class Window:
                 if layer == self.until:
                     raise Enough
             if self.recall is not None:
-                past = self.recall.read(layer, far, near_lse, scale)
+                past = self.recall.read(layer, far, near_lse, scale, self._strides)
         if past is not None:
             total = torch.logaddexp(near_lse, past[1])
         p0 = (logits - total.unsqueeze(-1)).exp()

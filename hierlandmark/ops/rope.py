@@ -1,5 +1,7 @@
 """Rotary positions (Su et al. 2021, arXiv 2104.09864) in the half-split form that transformers uses."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,19 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def doubled(cos: Tensor, sin: Tensor) -> Tensor:
     """Angles for `turn_into`: (..., D / 2) twice -> (2, ..., D), cosines for both halves and sines with signs."""
     return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
+
+
+def doubled_alike(places: Tensor, inv_freq: Sequence[Tensor], scaling: Sequence[float]) -> list[Tensor]:
+    """Angles of each layer for `turn_into`.
+
+    Layers that turn alike, mostly all, have the same memory, which a processor's cache then holds.
+    """
+    made: dict[tuple[bytes, float], Tensor] = {}
+    keys = [(freq.numpy().tobytes(), scale) for freq, scale in zip(inv_freq, scaling, strict=True)]
+    for key, freq in zip(keys, inv_freq, strict=True):
+        if key not in made:
+            made[key] = doubled(*turns(places, freq, key[1]))
+    return [made[key] for key in keys]
 
 
 def turn_into(out: Tensor, x: Tensor, angles: Tensor, wide: Tensor) -> None:

@@ -90,9 +90,12 @@ class Buffers:
         self._last[name] = shape, dtype, part
         return part
 
-    def picked(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
-        """Rows of a table in fp32, their parts apart: (n, C, P, D) and (m,) -> (C, m, P, D)."""
-        _, *parts = table.shape
-        narrow = self.get(f"narrow {name}", table.dtype, len(rows), *parts)
-        torch.index_select(table, 0, rows, out=narrow)
-        return self.get(name, torch.float32, parts[0], len(rows), *parts[1:]).copy_(narrow.transpose(0, 1))
+    def rows(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
+        """Rows of a table: (n, C, P, D) and (m,) -> (m, C, P, D)."""
+        narrow = self.get(f"rows {name}", table.dtype, len(rows), *table.shape[1:])
+        return torch.index_select(table, 0, rows, out=narrow)
+
+    def apart(self, name: str, rows: Tensor) -> Tensor:
+        """Rows in fp32, their parts apart: (m, C, P, D) -> (C, m, P, D)."""
+        m, C, *rest = rows.shape
+        return self.get(f"apart {name}", torch.float32, C, m, *rest).copy_(rows.transpose(0, 1))

@@ -19,6 +19,13 @@ class Tally:
     blocks_read: int = 0
     bytes_read: int = 0
 
+    def add(self, other: "Tally") -> None:
+        """As much work again as another counted."""
+        self.gate_keys += other.gate_keys
+        self.landmark_keys += other.landmark_keys
+        self.blocks_read += other.blocks_read
+        self.bytes_read += other.bytes_read
+
     def cost(self, ms: float) -> Cost:
         """As a result."""
         return Cost(
@@ -52,6 +59,14 @@ class Attended:
         """Add what one token gave: mass likewise, (H, m) to the blocks at (H, m) places."""
         self._note_mass(layer, mass[:, 0])
         self.blocks[layer].flatten(1).scatter_add_(1, places, weights * _share(lse, near_lse))
+
+    def note_kept(
+        self, layer: int, segments: Tensor, places: Tensor, weights: Tensor, lse: Tensor, near_lse: Tensor
+    ) -> None:
+        """Add what one token gave to blocks that another chose, (H, m) each: no other gate was looked at."""
+        mass = weights * _share(lse, near_lse)
+        self.gates[layer].scatter_add_(1, segments, mass)
+        self.blocks[layer].flatten(1).scatter_add_(1, places, mass)
 
     def _note_mass(self, layer: int, mass: Tensor) -> None:
         # that of a segment is its landmarks' together

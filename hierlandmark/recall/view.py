@@ -16,12 +16,13 @@ from torch import Tensor
 
 from hierlandmark.config import LayoutConfig, RecallConfig
 from hierlandmark.layout import content_mask, gate_position, landmark_positions
-from hierlandmark.ops.rope import doubled, rotate, turn_into, turns
+from hierlandmark.ops.rope import doubled_alike, rotate, turn_into
 from hierlandmark.ops.threads import together
 from hierlandmark.recall.choose import Picked, Spread, pick_apart, pick_flat, pick_together, spread
 from hierlandmark.recall.held import Buffers, Cache, Restored
 from hierlandmark.recall.sources import Attended, Source, Tally
-from hierlandmark.recall.tensors import to_array, to_tensor
+from hierlandmark.recall.strides import Choice, Kept, Strides, keep
+from hierlandmark.recall.tensors import to_array, to_tensor, whole
 from hierlandmark.store.protocol import EncodedSegment, KVSpec, SegmentRecord
 
 NEG = float("-inf")
@@ -30,6 +31,7 @@ _AT_ONCE = 256
 # bytes of each buffer that tokens share: what one token reads of the default model, and not what a long prompt does
 _HELD = 3 * 2**20
 Restore = Callable[[SegmentRecord], EncodedSegment]
+Read = tuple[Tensor, Tensor] | None
 
 
 class Recall:
@@ -70,6 +72,8 @@ class Recall:
         self.tally = Tally()
         self.attended: Attended | None = None
         self.sources = list(sources)
+        # stands for the query
+        self._query = object()
         self._restore = restore
         self._restored = Restored(config.restored_bytes)
         # places of segments that the stores do not have as they were listed
@@ -85,22 +89,10 @@ class Recall:
         self._buffers = Buffers(_HELD if spec.keep == "all" else 0)
         # of each place in a segment: (2, N, P, D) a layer
         places = torch.arange(layout.segment_size).view(layout.blocks_per_segment, layout.block_size)
-        self._turns = self._angles(places)
+        self._turns = doubled_alike(places, self.inv_freq, self.scaling)
         # of the landmarks of segments of one shape, which nearly all have: (2, L, 1, n, D)
         self._mark_turns: dict[tuple[int, ...], Tensor] = {}
         self._index()
-
-    def _angles(self, places: Tensor) -> list[Tensor]:
-        """Angles of each layer for `turn_into`.
-
-        Layers that turn alike, mostly all, have the same memory, which a processor's cache then holds.
-        """
-        made: dict[tuple[bytes, float], Tensor] = {}
-        keys = [(freq.numpy().tobytes(), scale) for freq, scale in zip(self.inv_freq, self.scaling, strict=True)]
-        for key, freq in zip(keys, self.inv_freq, strict=True):
-            if key not in made:
-                made[key] = doubled(*turns(places, freq, key[1]))
-        return [made[key] for key in keys]
 
     def _index(self) -> None:
         self._where = [(source, record) for source in self.sources for record in source.records]
@@ -154,7 +146,7 @@ class Recall:
 
     def begin(self) -> None:
         """Another query: count its work from nothing. A recall just made has counted the gates it was given."""
-        self.tally = Tally()
+        self.tally, self._query = Tally(), object()
         self._restored.begin()
 
     def go_on_from(self, other: "Recall") -> None:
@@ -171,12 +163,13 @@ class Recall:
             watched.gates[:, :, : other.n_segments] = other.attended.gates
             watched.blocks[:, :, : other.n_segments] = other.attended.blocks
 
-    def read(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+    def read(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, strides: Strides | None = None) -> Read:
         """What the past says to these queries.
 
         Args:
             q: (H, T, D), rotated to positions one segment behind the slot.
             near_lse: (H, T) fp32, log-sum-exp of the logits of the local window.
+            strides: what the tokens before in the same text chose; None to choose at every token.
 
         Returns:
             Attention output over the chosen blocks (H, T, D) fp32, its weights summing to 1, and the log-sum-exp (H, T)
@@ -189,7 +182,9 @@ class Recall:
             return None
         q = q.float().contiguous()
         if q.shape[1] == 1:
-            return self._read_one(layer, q, near_lse, scale)
+            return self._read_one(layer, q, near_lse, scale, None if self.config.stride == 1 else strides)
+        if strides is not None:
+            strides.drop(layer)
         found = self._choose(layer, q, near_lse, scale)
         if found is None:
             return None
@@ -209,43 +204,64 @@ class Recall:
         mine = (w > 0).any(1)
         pick = mine.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(mine.sum(1).max())]
         w = w.gather(2, pick.unsqueeze(1).expand(-1, w.shape[1], -1))
-        return self._attend(layer, q, places[pick], mine.gather(1, pick), w, scale), lse
+        names = self._names(places[pick], mine.gather(1, pick))
+        return self._attend(q, *self._pieces(layer, names), w, scale), lse
 
-    def _read_one(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+    def _read_one(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, strides: Strides | None) -> Read:
         """`read` of one token: the few blocks of each head, not masks over those of all. Most of an answer's time."""
+        if strides is not None and (last := strides.next(layer, self._query, self.config)) is not None:
+            return None if last.kept is None else self._read_on(layer, q, near_lse, scale, last.kept)
         found = self._choose_one(layer, q, near_lse, scale)
-        if found is None:
+        used = None if found is None else found.weights[:, 0] > 0
+        # nearly always
+        every = used is not None and bool(used.all())
+        if found is None or used is None or not (every or bool(used.any())):
+            if strides is not None:
+                strides.take(layer, Choice(self._query, self.config, None))
             return None
         places, weights, lse = found.places[:, 0], found.weights[:, 0], found.lse  # (H, m) twice, (H, 1)
-        used = weights > 0
-        # nearly always
-        every = bool(used.all())
-        read = set((places.flatten() if every else places[used]).tolist())
-        if not read:
-            return None
         if self.attended is not None:
             self.attended.note_one(layer, found.mass, places, weights, lse, near_lse)
-        self.tally.blocks_read += len(read)
-        return self._attend(layer, q, places, None if every else used, weights.unsqueeze(1), scale), lse
+        self.tally.blocks_read += len(set((places.flatten() if every else places[used]).tolist()))
+        used = None if every else used
+        names = self._names(places, used)
+        if strides is None:
+            return self._attend(q, *self._pieces(layer, names), weights.unsqueeze(1), scale), lse
+        at, flat = self._slots[layer], self.config.mode == "flat"
+        held = self._pieces(layer, names, strides.buffers)
+        kept = keep(names, used, None if flat else self._gates[at], self._landmarks[at], *held)
+        strides.take(layer, Choice(self._query, self.config, kept))
+        return self._attend(q, *held, weights.unsqueeze(1), scale), lse
 
-    def _attend(
-        self, layer: int, q: Tensor, places: Tensor, used: Tensor | None, weights: Tensor, scale: float
-    ) -> Tensor:
-        """Attention to blocks, a softmax in each (P2): (H, T, D) fp32.
+    def _read_on(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, kept: Kept) -> tuple[Tensor, Tensor]:
+        """`read` of one token of the blocks that another one chose, weighed anew."""
+        weights, lse = kept.weigh(q, scale)
+        if self.attended is not None:
+            self.attended.note_kept(layer, kept.segments, kept.places, weights[:, 0], lse, near_lse)
+        self.tally.add(kept.work)
+        return self._attend(q, kept.pieces, kept.hidden, weights, scale), lse
 
-        Args:
-            places: (A, m) of blocks, A heads or groups of heads apart from each other.
-            used: (A, m), at least one, or None for all; what is not used is not read, and has a weight of 0.
-            weights: (A, H / A * T, m).
+    def _names(self, places: Tensor, used: Tensor | None) -> Tensor:
+        """Of pieces, from (A, m) places, A heads or groups of heads apart from each other.
+
+        What is not `used`, (A, m), is not read and has the name of one that is; None for all.
         """
-        (A, m), H_kv, P, D = places.shape, self.spec.kv_heads, self.spec.block_size, self.spec.head_dim
-        names = (places.reshape(H_kv, -1) * H_kv + self._groups).view(A, m)
-        if used is not None and not bool(used.all()):
-            names = names.where(used, names[used][0])
+        names = (places.reshape(self.spec.kv_heads, -1) * self.spec.kv_heads + self._groups).view(places.shape)
+        return names if used is None or bool(used.all()) else names.where(used, names[used][0])
+
+    def _pieces(self, layer: int, names: Tensor, own: Buffers | None = None) -> tuple[Tensor, Tensor]:
+        """Pieces as they are held, (A * m, C, P, D), and where in them no content stands, (A, 1, m, P)."""
+        (A, m), P = names.shape, self.spec.block_size
         held, index = self._hold(layer, names.flatten().tolist())
-        keys, values = self._buffers.picked("pieces", held, index).view(2, A, m * P, D)
+        pieces = self._buffers.rows("pieces", held, index) if own is None else own.rows(f"{layer}", held, index)
+        hidden = self._hidden.view(-1, P).index_select(0, names.flatten() // self.spec.kv_heads)
+        return pieces, hidden.view(A, 1, m, P)
+
+    def _attend(self, q: Tensor, pieces: Tensor, hidden: Tensor, weights: Tensor, scale: float) -> Tensor:
+        """Attention to pieces, a softmax in each (P2): (H, T, D) fp32; weights (A, H / A * T, m), 0 if not used."""
+        (A, _, m, P), D = hidden.shape, q.shape[2]
+        keys, values = self._buffers.apart("pieces", pieces).view(2, A, m * P, D)
         logits = q.view(A, -1, D) @ keys.transpose(1, 2) * scale  # (A, H / A * T, m * P)
-        hidden = self._hidden.view(-1, P).index_select(0, names.flatten() // H_kv).view(A, 1, m, P)
         p2 = logits.unflatten(-1, (m, P)).masked_fill(hidden, NEG).softmax(-1)
         return ((p2 * weights.unsqueeze(-1)).flatten(-2) @ values).view(q.shape)
 
@@ -281,7 +297,8 @@ class Recall:
         self._load_landmarks(segments)
         present = sum([self._blocks[s] for s in segments])
         self.tally.landmark_keys += present
-        keys = self._buffers.picked("marks", self._landmarks[self._slots[layer]].view(H_kv * G, 1, N, D), rows)
+        marks = self._landmarks[self._slots[layer]]
+        keys = self._buffers.apart("marks", self._buffers.rows("marks", marks.view(H_kv * G, 1, N, D), rows))
         logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
         # nearly all segments are full
         if present == N * len(segments):
@@ -341,7 +358,8 @@ class Recall:
             keys = to_tensor(self.landmark_keys(s), self.spec).permute(1, 2, 0, 3)  # (L, H_kv, n, D)
             if shape not in self._mark_turns:
                 places = torch.from_numpy(landmark_positions(shape, self.layout))
-                self._mark_turns[shape] = torch.stack(self._angles(places), 1).unsqueeze(2)
+                angles = doubled_alike(places, self.inv_freq, self.scaling)
+                self._mark_turns[shape] = torch.stack(angles, 1).unsqueeze(2)
             wide = self._buffers.get("opened", torch.float32, 2, *keys.shape)
             turn_into(self._landmarks[:, :, s, :n], keys, self._mark_turns[shape], wide)
             self._landmarks[:, :, s, n:] = 0
@@ -383,13 +401,13 @@ class Recall:
             kept = [name for name in different if name in cache]
             where = {name: i for i, name in enumerate([*kept, *absent])}
             held = torch.cat((pool[[cache[name] for name in kept]], fresh))
-            return held, _whole([where[name] for name in names])
+            return held, whole([where[name] for name in names])
         for name in absent:
             cache[name] = len(cache) if len(cache) < room else cache.popitem(last=False)[1]
         if absent:
             # numpy copies rows whole
             to_array(pool)[[cache[name] for name in absent]] = to_array(fresh)
-        return pool, _whole([cache[name] for name in names])
+        return pool, whole([cache[name] for name in names])
 
     def _pooled(self) -> Tensor:
         if self._pool is None:
@@ -413,7 +431,7 @@ class Recall:
         spec, N = self.spec, self.layout.blocks_per_segment
         split = [divmod(name, spec.kv_heads) for name in names]
         out = self._read_pieces(layer, [(*divmod(place, N), group) for place, group in split])
-        which = _whole([place % N for place, _ in split])
+        which = whole([place % N for place, _ in split])
         keys = out[:, 0]
         wide = self._buffers.get("turned", torch.float32, 2, *keys.shape)
         turn_into(keys, keys, self._turns[layer].index_select(1, which), wide)
@@ -480,8 +498,3 @@ class Recall:
         restore, record = self._restore, self._where[segment][1]
         assert restore is not None
         return self._restored.get(segment, lambda: restore(record))
-
-
-def _whole(numbers: list[int]) -> Tensor:
-    """As int64: torch takes three times as long to read a list."""
-    return torch.from_numpy(np.array(numbers, np.int64))

@@ -1,0 +1,120 @@
+"""What a token of an answer chose to read, kept for the tokens after it: `RecallConfig.stride`.
+
+Shapes as in `recall.view`; m is how many blocks a head reads at most.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hierlandmark.config import RecallConfig
+from hierlandmark.recall.held import Buffers
+from hierlandmark.recall.sources import Tally
+from hierlandmark.select import block_weights, flat_weights
+
+# bytes of each layer's pieces whose memory the next choice uses again
+_PIECES = 3 * 2**20
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Blocks that each head chose, and what weighs and reads them for another query."""
+
+    places: Tensor  # (H, m)
+    segments: Tensor  # (H, m)
+    # (H, 1, m) in flat mode, which of them are read; else (H, 1, m, m), for the first block of each segment those of
+    # the same segment
+    chosen: Tensor
+    # (H, D, m) fp32 of landmarks, behind as many of their segments' gates but in flat mode
+    keys: Tensor
+    pieces: Tensor  # (H * m, C, P, D), as they are held
+    hidden: Tensor  # (H, 1, m, P), where no content stands
+    # of a token that reads them: no byte comes from the store
+    work: Tally
+
+    def weigh(self, q: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Weights (H, 1, m) by another query (H, 1, D), and the log-sum-exp (H, 1); as of a choice of these blocks."""
+        logits = q @ self.keys * scale
+        if self.chosen.dim() == 3:
+            return flat_weights(logits, self.chosen)
+        gates, landmarks = logits.chunk(2, dim=-1)
+        weights, lse = block_weights(gates, landmarks.unsqueeze(2), self.chosen)
+        return weights.sum(2), lse
+
+
+def keep(
+    names: Tensor, used: Tensor | None, gates: Tensor | None, landmarks: Tensor, pieces: Tensor, hidden: Tensor
+) -> Kept:
+    """What a token read in one layer.
+
+    Args:
+        names: (H, m) of pieces; what is not used has the name of one that is.
+        used: (H, m) bool, None for all.
+        gates: (H_kv, D, G) fp32, None in flat mode.
+        landmarks: (H_kv, G, N, D), of the segments that are named.
+        pieces, hidden: as in `Kept`.
+    """
+    (H, m), (H_kv, G, N, D) = names.shape, landmarks.shape
+    places, groups = names // H_kv, names % H_kv
+    segments = places // N
+    keys = landmarks.view(-1, D).index_select(0, (groups * (G * N) + places).flatten())
+    keys = keys.float().view(H, m, D).transpose(1, 2)
+    different = set(names.flatten().tolist())
+    work = Tally(landmark_keys=len(different), blocks_read=len({name // H_kv for name in different}))
+    if gates is None:
+        chosen = (torch.ones_like(names, dtype=torch.bool) if used is None else used).unsqueeze(1)
+        return Kept(places, segments, chosen, keys, pieces, hidden, work)
+    there = segments.view(H_kv, 1, -1).expand(-1, D, -1)
+    opened = gates.gather(2, there).view(H_kv, D, -1, m).transpose(1, 2).reshape(H, D, m)
+    same = segments.unsqueeze(2) == segments.unsqueeze(1)
+    if used is not None:
+        same &= used.unsqueeze(1) & used.unsqueeze(2)
+    # a segment once
+    chosen = (same & ~same.tril(-1).any(-1, keepdim=True)).unsqueeze(1)
+    work.gate_keys = len({(name // H_kv // N, name % H_kv) for name in different})
+    keys = torch.cat((opened, keys), dim=-1)
+    return Kept(places, segments, chosen, keys, pieces, hidden, work)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a layer chose, for which query and by which rules; no blocks where none was heard."""
+
+    query: object
+    config: RecallConfig
+    kept: Kept | None
+
+
+class Strides:
+    """When the layers of one text choose anew, and what each reads on until then.
+
+    Layers take turns: at token i, the first that comes by itself being 0, layer l chooses where i + l is a multiple of
+    the stride, and where it has nothing to read on. Many tokens at once leave nothing. In memory: the pieces that each
+    layer reads (18 MB of the default model in bfloat16, at four blocks a head); nothing at a stride of 1.
+    """
+
+    def __init__(self) -> None:
+        # memory of the pieces of each layer
+        self.buffers = Buffers(_PIECES)
+        self._tokens: dict[int, int] = {}
+        self._choices: dict[int, Choice] = {}
+
+    def drop(self, layer: int) -> None:
+        """Many tokens at once."""
+        self._tokens.pop(layer, None)
+        self._choices.pop(layer, None)
+
+    def next(self, layer: int, query: object, config: RecallConfig) -> Choice | None:
+        """What the layer reads on at another token; None where it is to choose, and then nothing is left of before."""
+        token = self._tokens.get(layer, -1) + 1
+        self._tokens[layer] = token
+        last = self._choices.pop(layer, None)
+        if last is None or last.query is not query or last.config is not config or (token + layer) % config.stride == 0:
+            return None
+        self._choices[layer] = last
+        return last
+
+    def take(self, layer: int, choice: Choice) -> None:
+        """What the layer chose."""
+        self._choices[layer] = choice
