@@ -31,6 +31,7 @@ def main() -> None:
     decode.add_argument("--cached-blocks", type=int, default=RecallConfig().cached_blocks, help="of each layer")
     decode.add_argument("--granularity", choices=get_args(Granularity), default=RecallConfig().granularity)
     decode.add_argument("--threshold", type=float, default=RecallConfig().threshold, help="gate mass to read at all")
+    decode.add_argument("--stride", type=int, default=RecallConfig().stride, help="tokens from one choice to the next")
     commands.add_parser("footprint", help="peak memory, 4K against 128K tokens")
     commands.add_parser("all", help="add, ask and footprint, one after the other")
     _attention_options(

@@ -44,6 +44,7 @@ def bench_decode(
     cached_blocks: int = RecallConfig().cached_blocks,
     threshold: float = RecallConfig().threshold,
     granularity: Granularity = "head_token",
+    stride: int = RecallConfig().stride,
 ) -> Iterator[dict[str, Any]]:
     """Greedy tokens/s after a prompt, one result a mode and length.
 
@@ -56,7 +57,7 @@ def bench_decode(
         text: a file to encode; sentences of plain words by default.
         encode_all: encode every segment, 26 minutes for a million tokens on two cores; else only the first `encoded`
             are, the others are copies of them with noise on gates and landmarks, and the same blocks.
-        cached_blocks, threshold, granularity: as in `RecallConfig`.
+        cached_blocks, threshold, granularity, stride: as in `RecallConfig`.
 
     Returns:
         Tokens/s of every turn over the memory and over an empty one, the median of the pairwise ratios (memory over
@@ -73,7 +74,9 @@ def bench_decode(
         records, gates = store.index(name) if name in store.namespaces() else ([], np.empty(0))
         prompts = prompts_of(model, repeats + 1, text)
         for mode in modes:
-            config = RecallConfig(mode=mode, cached_blocks=cached_blocks, threshold=threshold, granularity=granularity)
+            config = RecallConfig(
+                mode=mode, cached_blocks=cached_blocks, threshold=threshold, granularity=granularity, stride=stride
+            )
             recalls = {n: model.recall([Source(store, records[:n], gates[:n])] if n else [], config) for n in wanted}
             times: dict[int, list[float]] = {n: [] for n in wanted}
             empty: dict[int, list[float]] = {n: [] for n in wanted}
@@ -91,7 +94,7 @@ def bench_decode(
                 tally, steps = work[n], new_tokens - 1
                 yield {
                     "mode": mode, "tokens": length, "segments": n, "filled": name, "cached_blocks": cached_blocks,
-                    "threshold": threshold, "granularity": granularity,
+                    "threshold": threshold, "granularity": granularity, "stride": stride,
                     "dtype": str(model.core.dtype),
                     "empty_tokens_per_s": [round(1 / t, 2) for t in empty[n]],
                     "tokens_per_s": [round(1 / t, 2) for t in times[n]],

@@ -14,11 +14,13 @@ from hierlandmark.cli.options import (
     ModelOption,
     ModeOption,
     NamespaceOption,
+    StrideOption,
     WhyOption,
     check_place,
     existing_memory,
     load_model,
     open_memory,
+    recall_config,
 )
 from hierlandmark.cli.output import print_json, show_cost, show_trace
 from hierlandmark.errors import NamespaceNotFound
@@ -39,6 +41,7 @@ def ask(
     max_new_tokens: TokensOption = 128,
     mode: ModeOption = "hierarchical",
     among: AmongOption = None,
+    stride: StrideOption = None,
     why: WhyOption = False,
     json: JsonOption = False,
     model: ModelOption = None,
@@ -49,7 +52,9 @@ def ask(
     Only the answer is printed. The messages found for it are named with --why, beside the blocks that were read, or
     with --json; `search` shows their text.
     """
-    with existing_memory(db, namespace, model, adapter) as memory:
+    # a fault comes before a model is loaded
+    recall_config(stride=stride)
+    with existing_memory(db, namespace, model, adapter, stride) as memory:
         show = None if json else _type
         answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=show)
     if json:
@@ -73,13 +78,15 @@ def chat(
     max_new_tokens: TokensOption = 128,
     mode: ModeOption = "hierarchical",
     among: AmongOption = None,
+    stride: StrideOption = None,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
 ) -> None:
     """Talk to the memory: each turn is answered from it and added to it. End with /exit or end of input."""
+    recall_config(stride=stride)
     check_place(db)
     prompt = "> " if sys.stdin.isatty() else ""
-    with open_memory(db, namespace, load_model(model, adapter)) as memory:
+    with open_memory(db, namespace, load_model(model, adapter), stride=stride) as memory:
         while (line := _line(prompt)) is not None:
             if not line:
                 continue

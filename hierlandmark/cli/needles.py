@@ -15,6 +15,7 @@ from hierlandmark.cli.options import (
     LengthsOption,
     ModelOption,
     OutOption,
+    StrideOption,
     WeighBy,
     load_model,
     parse_lengths,
@@ -63,6 +64,7 @@ def needles(
             "--weigh-by", help="What weighs blocks of opened segments: both levels, if not given, or landmarks alone."
         ),
     ] = None,
+    stride: StrideOption = None,
     beyond: Annotated[
         bool, typer.Option("--beyond", help="`full` also beyond the positions of the base model.")
     ] = False,
@@ -89,9 +91,9 @@ def needles(
     options: dict[str, Any] = {
         "segments": segments, "blocks": blocks, "granularity": granularity, "threshold": threshold,
     }  # fmt: skip
-    if weigh_by == "landmarks":
-        # what it is without is not in the logs of before
-        options["weigh_by"] = weigh_by
+    # what is as ever is not in the logs of before
+    options |= {"weigh_by": weigh_by} if weigh_by == "landmarks" else {}
+    options |= {} if stride in (None, 1) else {"stride": stride}
     recall = recall_config(**options)
     plan = Plan(
         tasks=tasks.split(",") if tasks else default_tasks(filler is not None),

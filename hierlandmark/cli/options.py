@@ -48,6 +48,12 @@ KeepOption = Annotated[
     typer.Option("--keep", help="`search` keeps only what a search looks at; by default what the database keeps."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StrideOption = Annotated[
+    int | None,
+    typer.Option(
+        "--stride", metavar="TOKENS", help="Tokens of an answer from one choice of blocks to the next, if not 1."
+    ),
+]
 WhyOption = Annotated[bool, typer.Option("--why", help="Show which gates and blocks got the attention.")]
 
 
@@ -84,12 +90,14 @@ def open_memory(
     *,
     read_only: bool = False,
     keep: Keep | None = None,
+    stride: int | None = None,
 ) -> "Memory":
     """Open or create a database; without a model the default one is loaded when it is first needed."""
     from hierlandmark.config import MemoryConfig
     from hierlandmark.memory import Memory
 
-    return Memory.open(db, namespace, model=model, config=MemoryConfig(keep=keep), read_only=read_only)
+    config = MemoryConfig(keep=keep, recall=recall_config(stride=stride))
+    return Memory.open(db, namespace, model=model, config=config, read_only=read_only)
 
 
 def check_database(db: Path) -> None:
@@ -117,14 +125,16 @@ def check_place(db: Path) -> None:
         raise InvalidArgument(f"no folder {str(db.parent)!r} to make the database {db.name!r} in; make it first")
 
 
-def existing_memory(db: Path, namespace: str, model: str | None = None, adapter: str = "default") -> "Memory":
+def existing_memory(
+    db: Path, namespace: str, model: str | None = None, adapter: str = "default", stride: int | None = None
+) -> "Memory":
     """Open a database that is there: a mistyped path must not leave an empty file behind."""
     check_database(db)
     from hierlandmark.store.opening import may_be_written
 
     is_default = model is None and adapter == "default"
     loaded = None if is_default else load_model(model, adapter)
-    return open_memory(db, namespace, loaded, read_only=not may_be_written(db))
+    return open_memory(db, namespace, loaded, read_only=not may_be_written(db), stride=stride)
 
 
 def recall_config(**options: Any) -> "RecallConfig":

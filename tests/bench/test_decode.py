@@ -48,6 +48,7 @@ def test_each_size_is_measured_beside_nothing(model, tmp_path, encode_all):
     assert all(len(row["tokens_per_s"]) == len(row["empty_tokens_per_s"]) == 2 for row in rows)
     nothing, few, many = rows[3:]
     assert nothing["keys_a_token"] == nothing["blocks_a_token"] == 0 < few["blocks_a_token"]
+    assert {row["stride"] for row in rows} == {1}
     # a pass of flat scores every landmark of 3 and of 10 segments, whose blocks are all full
     a_segment = model.core.layers * model.core.kv_heads * model.layout.blocks_per_segment
     assert (few["keys_a_token"], many["keys_a_token"]) == (3 * a_segment, 10 * a_segment)

@@ -135,6 +135,18 @@ def test_what_a_query_reads_is_chosen(run) -> None:
     assert "expected --threshold to be from 0 to under 1, got 1.0" in run("--threshold", "1").stderr
 
 
+def test_with_a_stride_fewer_keys_are_scored(run) -> None:
+    keys = {}
+    for stride in (1, 3):
+        done = run("--modes", "hierarchical,flat", "--json", "-", "--stride", str(stride))
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert found["settings"]["stride"] == stride
+        keys[stride] = [row["landmark_keys"] for row in found["results"]]
+    assert all(0 < few < all_of_them for few, all_of_them in zip(keys[3], keys[1], strict=True))
+    assert "expected --stride to be 1 or more, got 0" in run("--stride", "0").stderr
+
+
 def test_faults_come_before_the_work(run) -> None:
     for words, message in (
         (["--tasks", "niah_single_2"], "name a file with --filler"),

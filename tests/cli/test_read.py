@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hierlandmark.config import MemoryConfig, RecallConfig
 from hierlandmark.results import Cost
 from tests.fake_memory import FakeMemory
 
@@ -157,6 +158,24 @@ def test_ask_prints_the_answer_alone_and_help_says_so(filled) -> None:
     assert "Only the answer is printed. The messages found for it are named with --why" in told
     told = " ".join((Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8").split())
     assert "`ask` prints the answer alone: the messages found for it are named with `--why` only" in told
+
+
+def test_the_stride_of_an_answer_reaches_the_memory(filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs, plain = [], FakeMemory.open
+
+    def noting(*args: object, config: MemoryConfig, **kwargs: object) -> FakeMemory:
+        configs.append(config)
+        return plain(*args, config=config, **kwargs)
+
+    monkeypatch.setattr(FakeMemory, "open", noting)
+    for words in (("ask", "tea?"), ("chat",)):
+        for stride, wanted in (((), 1), (("--stride", 3), 3)):
+            assert filled(*words, "--db", "m.db", *stride, input="tea?\n").exit_code == 0
+            assert configs.pop().recall == RecallConfig(stride=wanted)
+        done = filled(*words, "--db", "m.db", "--stride", 0)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == "hierlandmark: InvalidArgument: expected --stride to be 1 or more, got 0\n"
+    assert not configs
 
 
 def test_ask_for_people(filled) -> None:
