@@ -4,6 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,18 @@ class Cache:
     """Pieces of blocks of one layer, least recently used first: name -> slot."""
 
     slots: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    # how often others came in: slots that were told before it are good while it is the same
+    changes: int = 0
+
+
+class Pieces(NamedTuple):
+    """Of m blocks for each of A heads, or groups of heads, where they are held."""
+
+    held: Tensor  # (n, C, P, D), keys rotated
+    rows: Tensor  # (A * m,)
+    hidden: Tensor  # (A, 1, m, P), where no content stands
+    # of the cache when they were looked up
+    changes: int
 
 
 class Restored:

@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 
 from hierlandmark.config import RecallConfig
-from hierlandmark.recall.held import Buffers
+from hierlandmark.recall.held import Pieces
 from hierlandmark.recall.sources import Tally
 from hierlandmark.select import block_weights, flat_weights
-
-# bytes of each layer's pieces whose memory the next choice uses again
-_PIECES = 3 * 2**20
 
 
 @dataclass(frozen=True)
 class Kept:
     """Blocks that each head chose, and what weighs and reads them for another query."""
 
+    names: Tensor  # (H, m) of pieces
     places: Tensor  # (H, m)
     segments: Tensor  # (H, m)
     # (H, 1, m) in flat mode, which of them are read; else (H, 1, m, m), for the first block of each segment those of
@@ -28,9 +26,8 @@ class Kept:
     chosen: Tensor
     # (H, D, m) fp32 of landmarks, behind as many of their segments' gates but in flat mode
     keys: Tensor
-    pieces: Tensor  # (H * m, C, P, D), as they are held
-    hidden: Tensor  # (H, 1, m, P), where no content stands
-    # of a token that reads them: no byte comes from the store
+    pieces: Pieces
+    # of a token that reads them; no byte comes from the store while they are held
     work: Tally
 
     def weigh(self, q: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -43,9 +40,7 @@ class Kept:
         return weights.sum(2), lse
 
 
-def keep(
-    names: Tensor, used: Tensor | None, gates: Tensor | None, landmarks: Tensor, pieces: Tensor, hidden: Tensor
-) -> Kept:
+def keep(names: Tensor, used: Tensor | None, gates: Tensor | None, landmarks: Tensor, pieces: Pieces) -> Kept:
     """What a token read in one layer.
 
     Args:
@@ -53,7 +48,7 @@ def keep(
         used: (H, m) bool, None for all.
         gates: (H_kv, D, G) fp32, None in flat mode.
         landmarks: (H_kv, G, N, D), of the segments that are named.
-        pieces, hidden: as in `Kept`.
+        pieces: where they are held.
     """
     (H, m), (H_kv, G, N, D) = names.shape, landmarks.shape
     places, groups = names // H_kv, names % H_kv
@@ -64,7 +59,7 @@ def keep(
     work = Tally(landmark_keys=len(different), blocks_read=len({name // H_kv for name in different}))
     if gates is None:
         chosen = (torch.ones_like(names, dtype=torch.bool) if used is None else used).unsqueeze(1)
-        return Kept(places, segments, chosen, keys, pieces, hidden, work)
+        return Kept(names, places, segments, chosen, keys, pieces, work)
     there = segments.view(H_kv, 1, -1).expand(-1, D, -1)
     opened = gates.gather(2, there).view(H_kv, D, -1, m).transpose(1, 2).reshape(H, D, m)
     same = segments.unsqueeze(2) == segments.unsqueeze(1)
@@ -74,7 +69,7 @@ def keep(
     chosen = (same & ~same.tril(-1).any(-1, keepdim=True)).unsqueeze(1)
     work.gate_keys = len({(name // H_kv // N, name % H_kv) for name in different})
     keys = torch.cat((opened, keys), dim=-1)
-    return Kept(places, segments, chosen, keys, pieces, hidden, work)
+    return Kept(names, places, segments, chosen, keys, pieces, work)
 
 
 @dataclass(frozen=True)
@@ -90,13 +85,10 @@ class Strides:
     """When the layers of one text choose anew, and what each reads on until then.
 
     Layers take turns: at token i, the first that comes by itself being 0, layer l chooses where i + l is a multiple of
-    the stride, and where it has nothing to read on. Many tokens at once leave nothing. In memory: the pieces that each
-    layer reads (18 MB of the default model in bfloat16, at four blocks a head); nothing at a stride of 1.
+    the stride, and where it has nothing to read on. Many tokens at once leave nothing.
     """
 
     def __init__(self) -> None:
-        # memory of the pieces of each layer
-        self.buffers = Buffers(_PIECES)
         self._tokens: dict[int, int] = {}
         self._choices: dict[int, Choice] = {}
 

@@ -19,7 +19,7 @@ from hierlandmark.layout import content_mask, gate_position, landmark_positions
 from hierlandmark.ops.rope import doubled_alike, rotate, turn_into
 from hierlandmark.ops.threads import together
 from hierlandmark.recall.choose import Picked, Spread, pick_apart, pick_flat, pick_together, spread
-from hierlandmark.recall.held import Buffers, Cache, Restored
+from hierlandmark.recall.held import Buffers, Cache, Pieces, Restored
 from hierlandmark.recall.sources import Attended, Source, Tally
 from hierlandmark.recall.strides import Choice, Kept, Strides, keep
 from hierlandmark.recall.tensors import to_array, to_tensor, whole
@@ -205,7 +205,7 @@ class Recall:
         pick = mine.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(mine.sum(1).max())]
         w = w.gather(2, pick.unsqueeze(1).expand(-1, w.shape[1], -1))
         names = self._names(places[pick], mine.gather(1, pick))
-        return self._attend(q, *self._pieces(layer, names), w, scale), lse
+        return self._attend(q, self._pieces(layer, names), w, scale), lse
 
     def _read_one(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, strides: Strides | None) -> Read:
         """`read` of one token: the few blocks of each head, not masks over those of all. Most of an answer's time."""
@@ -226,12 +226,12 @@ class Recall:
         used = None if every else used
         names = self._names(places, used)
         if strides is None:
-            return self._attend(q, *self._pieces(layer, names), weights.unsqueeze(1), scale), lse
+            return self._attend(q, self._pieces(layer, names), weights.unsqueeze(1), scale), lse
         at, flat = self._slots[layer], self.config.mode == "flat"
-        held = self._pieces(layer, names, strides.buffers)
-        kept = keep(names, used, None if flat else self._gates[at], self._landmarks[at], *held)
+        pieces = self._pieces(layer, names)
+        kept = keep(names, used, None if flat else self._gates[at], self._landmarks[at], pieces)
         strides.take(layer, Choice(self._query, self.config, kept))
-        return self._attend(q, *held, weights.unsqueeze(1), scale), lse
+        return self._attend(q, pieces, weights.unsqueeze(1), scale), lse
 
     def _read_on(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, kept: Kept) -> tuple[Tensor, Tensor]:
         """`read` of one token of the blocks that another one chose, weighed anew."""
@@ -239,30 +239,28 @@ class Recall:
         if self.attended is not None:
             self.attended.note_kept(layer, kept.segments, kept.places, weights[:, 0], lse, near_lse)
         self.tally.add(kept.work)
-        return self._attend(q, kept.pieces, kept.hidden, weights, scale), lse
+        # another text may have pushed some out
+        same = kept.pieces.changes == self._caches[layer].changes
+        return self._attend(q, kept.pieces if same else self._pieces(layer, kept.names), weights, scale), lse
 
     def _names(self, places: Tensor, used: Tensor | None) -> Tensor:
-        """Of pieces, from (A, m) places, A heads or groups of heads apart from each other.
-
-        What is not `used`, (A, m), is not read and has the name of one that is; None for all.
-        """
+        """Of pieces, (A, m) as places and `used` are, None for all; what is not used has the name of one that is."""
         names = (places.reshape(self.spec.kv_heads, -1) * self.spec.kv_heads + self._groups).view(places.shape)
         return names if used is None or bool(used.all()) else names.where(used, names[used][0])
 
-    def _pieces(self, layer: int, names: Tensor, own: Buffers | None = None) -> tuple[Tensor, Tensor]:
-        """Pieces as they are held, (A * m, C, P, D), and where in them no content stands, (A, 1, m, P)."""
+    def _pieces(self, layer: int, names: Tensor) -> Pieces:
         (A, m), P = names.shape, self.spec.block_size
-        held, index = self._hold(layer, names.flatten().tolist())
-        pieces = self._buffers.rows("pieces", held, index) if own is None else own.rows(f"{layer}", held, index)
-        hidden = self._hidden.view(-1, P).index_select(0, names.flatten() // self.spec.kv_heads)
-        return pieces, hidden.view(A, 1, m, P)
+        held, rows = self._hold(layer, names.flatten().tolist())
+        hidden = self._hidden.view(-1, P).index_select(0, names.flatten() // self.spec.kv_heads).view(A, 1, m, P)
+        return Pieces(held, rows, hidden, self._caches[layer].changes)
 
-    def _attend(self, q: Tensor, pieces: Tensor, hidden: Tensor, weights: Tensor, scale: float) -> Tensor:
+    def _attend(self, q: Tensor, pieces: Pieces, weights: Tensor, scale: float) -> Tensor:
         """Attention to pieces, a softmax in each (P2): (H, T, D) fp32; weights (A, H / A * T, m), 0 if not used."""
-        (A, _, m, P), D = hidden.shape, q.shape[2]
-        keys, values = self._buffers.apart("pieces", pieces).view(2, A, m * P, D)
+        (A, _, m, P), D = pieces.hidden.shape, q.shape[2]
+        rows = self._buffers.rows("pieces", pieces.held, pieces.rows)
+        keys, values = self._buffers.apart("pieces", rows).view(2, A, m * P, D)
         logits = q.view(A, -1, D) @ keys.transpose(1, 2) * scale  # (A, H / A * T, m * P)
-        p2 = logits.unflatten(-1, (m, P)).masked_fill(hidden, NEG).softmax(-1)
+        p2 = logits.unflatten(-1, (m, P)).masked_fill(pieces.hidden, NEG).softmax(-1)
         return ((p2 * weights.unsqueeze(-1)).flatten(-2) @ values).view(q.shape)
 
     def _choose(self, layer: int, q: Tensor, near_lse: Tensor, scale: float) -> Spread | None:
@@ -405,6 +403,7 @@ class Recall:
         for name in absent:
             cache[name] = len(cache) if len(cache) < room else cache.popitem(last=False)[1]
         if absent:
+            self._caches[layer].changes += 1
             # numpy copies rows whole
             to_array(pool)[[cache[name] for name in absent]] = to_array(fresh)
         return pool, whole([cache[name] for name in names])
