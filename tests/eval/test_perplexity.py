@@ -33,6 +33,7 @@ def test_rows() -> None:
     assert last.pop("cost")["ms"] >= 0
     assert math.isclose(last.pop("perplexity"), 5)
     own = {"window": None, "cache": None, "blocks": None, "segments": 4, "granularity": "head_token", "threshold": 0.0}
+    own["weigh_by"] = "gates"
     assert last == {"length": 5, "windows": 2, "tokens": 8, "mode": "flat", **own}
     assert math.isclose(rows[-1]["perplexity"], 10)
     assert "full" not in {row["mode"] for row in rows if row["length"] == 5}
