@@ -94,9 +94,9 @@ def test_a_token_reads_on_what_one_before_it_chose(model, store, mode, granulari
 
 @pytest.mark.parametrize("threshold", [0.0, 0.7])
 @pytest.mark.parametrize("stride", [2, 3, 99])
-@pytest.mark.parametrize("mode", MODES)
-def test_where_the_choice_stays_so_do_the_numbers(model, store, mode, stride, threshold):
-    options = FEW | {"mode": mode, "threshold": threshold}
+@pytest.mark.parametrize(("mode", "weigh_by"), [*((mode, "gates") for mode in MODES), ("hierarchical", "landmarks")])
+def test_where_the_choice_stays_so_do_the_numbers(model, store, mode, weigh_by, stride, threshold):
+    options = FEW | {"mode": mode, "weigh_by": weigh_by, "threshold": threshold}
     often, seldom = recalling(model, store, **options), recalling(model, store, stride=stride, **options)
     noted, strides = [recall.watch(H) for recall in (often, seldom)], Strides()
     q, near = questions(1, 1)

@@ -21,10 +21,10 @@ class Kept:
     names: Tensor  # (H, m) of pieces
     places: Tensor  # (H, m)
     segments: Tensor  # (H, m)
-    # (H, 1, m) in flat mode, which of them are read; else (H, 1, m, m), for the first block of each segment those of
-    # the same segment
+    # (H, 1, m) where landmarks alone weigh, which of them are read; else (H, 1, m, m), for the first block of each
+    # segment those of the same segment
     chosen: Tensor
-    # (H, D, m) fp32 of landmarks, behind as many of their segments' gates but in flat mode
+    # (H, D, m) fp32 of landmarks, behind as many of their segments' gates unless landmarks alone weigh
     keys: Tensor
     pieces: Pieces
     # of a token that reads them; no byte comes from the store while they are held
@@ -46,7 +46,7 @@ def keep(names: Tensor, used: Tensor | None, gates: Tensor | None, landmarks: Te
     Args:
         names: (H, m) of pieces; what is not used has the name of one that is.
         used: (H, m) bool, None for all.
-        gates: (H_kv, D, G) fp32, None in flat mode.
+        gates: (H_kv, D, G) fp32, None where landmarks alone weigh.
         landmarks: (H_kv, G, N, D), of the segments that are named.
         pieces: where they are held.
     """

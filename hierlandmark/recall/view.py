@@ -173,7 +173,8 @@ class Recall:
 
         Returns:
             Attention output over the chosen blocks (H, T, D) fp32, its weights summing to 1, and the log-sum-exp (H, T)
-            of their gates (landmarks in flat mode), -inf where a head and token read nothing. None if none reads.
+            of their gates (landmarks where they alone weigh), -inf where a head and token read nothing. None if none
+            reads.
 
             Of blocks of exactly equal weight any may be chosen, and by another number of tokens others: layer 0 has
             many, whose landmarks are all the same but for their positions.
@@ -227,9 +228,9 @@ class Recall:
         names = self._names(places, used)
         if strides is None:
             return self._attend(q, self._pieces(layer, names), weights.unsqueeze(1), scale), lse
-        at, flat = self._slots[layer], self.config.mode == "flat"
-        pieces = self._pieces(layer, names)
-        kept = keep(names, used, None if flat else self._gates[at], self._landmarks[at], pieces)
+        at, pieces = self._slots[layer], self._pieces(layer, names)
+        alone = self.config.mode == "flat" or self.config.weigh_by == "landmarks"
+        kept = keep(names, used, None if alone else self._gates[at], self._landmarks[at], pieces)
         strides.take(layer, Choice(self._query, self.config, kept))
         return self._attend(q, pieces, weights.unsqueeze(1), scale), lse
 
