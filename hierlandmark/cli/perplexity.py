@@ -73,7 +73,9 @@ def perplexity(
     ] = None,
     weigh_by: Annotated[
         WeighBy,
-        typer.Option("--weigh-by", help="What weighs blocks of opened segments: both levels, or landmarks alone."),
+        typer.Option(
+            "--weigh-by", help="With --blocks: what weighs those of opened segments, both levels or landmarks alone."
+        ),
     ] = "gates",
     count: Annotated[
         bool,
