@@ -24,7 +24,9 @@ from hierlandmark.results import (
     SegmentTrace,
     Trace,
 )
+from hierlandmark.store import KVSpec, SQLiteStore
 
+SPEC = KVSpec(1, 1, 2, 4, 1, "float32", "f" * 64)
 MAY = datetime(2024, 5, 1, tzinfo=UTC)
 
 
@@ -72,7 +74,8 @@ class FakeMemory:
         config: Any = None,
         read_only: bool = False,
     ) -> "FakeMemory":
-        Path(path).touch()
+        # commands look into the file before they open it
+        SQLiteStore(path, SPEC).close()
         return cls(path, namespace)
 
     def __enter__(self) -> "FakeMemory":

@@ -104,25 +104,29 @@ def check_database(db: Path) -> None:
     """Before a model or what runs it is loaded: is there a database at this path?
 
     Raises:
-        InvalidArgument: nothing is there, or a folder.
+        InvalidArgument: nothing is there, an empty file, or a folder.
         StoreCorrupt, StoreTooNew: a file that cannot be used.
     """
-    if not db.exists():
+    if not db.exists() or _is_empty(db):
+        found = ", which is an empty file" if db.exists() else ""
         make = f"`hierlandmark add FILE --db {shlex.quote(str(db))}`"
-        raise InvalidArgument(f"no database at {str(db)!r}; make one with {make}")
+        raise InvalidArgument(f"no database at {str(db)!r}{found}; make one with {make}")
     from hierlandmark.store import SQLiteStore
 
-    # a file without a byte holds nothing that could be wrong
-    if db.is_dir() or db.stat().st_size:
-        SQLiteStore.peek(db)
+    SQLiteStore.peek(db)
 
 
 def check_place(db: Path) -> None:
     """As `check_database`, for a command that makes one where there is none: then its folder is there."""
-    if db.exists():
-        check_database(db)
-    elif not db.parent.is_dir():
+    if not db.parent.is_dir():
         raise InvalidArgument(f"no folder {str(db.parent)!r} to make the database {db.name!r} in; make it first")
+    # of a file without a byte a database is made
+    if db.exists() and not _is_empty(db):
+        check_database(db)
+
+
+def _is_empty(db: Path) -> bool:
+    return db.is_file() and db.stat().st_size == 0
 
 
 def existing_memory(

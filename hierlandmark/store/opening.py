@@ -33,15 +33,15 @@ def file_path(path: str | os.PathLike[str]) -> Path:
 
 
 def open_existing(path: Path, timeout: float = 60.0) -> Database:
-    """Open for reading; `StoreNotWritable` when there is nothing there, or nothing in it."""
+    """Open for reading; `InvalidArgument` when there is nothing there, or nothing in it."""
     if not path.is_file():
-        raise StoreNotWritable(
+        raise InvalidArgument(
             f"there is no database {str(path)!r} to read",
             python="`Memory.add` makes one, in a folder that is there",
             command="`hierlandmark add` makes one, in a folder that is there",
         )
     if path.stat().st_size == 0:
-        raise StoreNotWritable(f"{path} is an empty file, nothing was added to it yet, so there is nothing to read")
+        raise InvalidArgument(f"there is no database to read in {str(path)!r}, an empty file; name another path")
     return open_database(path, read_only=True, timeout=timeout)
 
 

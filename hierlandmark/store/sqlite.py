@@ -52,8 +52,8 @@ class SQLiteStore:
         """Open the file, or create it, and bring its schema up to date.
 
         Raises `ModelMismatch` when another model, adapter or layout wrote it; `StoreTooNew` when a later version did;
-        `StoreCorrupt` when it cannot be read; `StoreNotWritable` when it cannot be written or, with `read_only`, is
-        not there; `InvalidArgument` for a folder.
+        `StoreCorrupt` when it cannot be read; `StoreNotWritable` when it cannot be written; `InvalidArgument` for a
+        folder and, with `read_only`, for an empty file or none.
         """
         self.spec = spec
         self.path = file_path(path)
@@ -67,8 +67,7 @@ class SQLiteStore:
     def peek(path: str | os.PathLike[str]) -> Header:
         """`Header(spec, schema_version)` of a database, whoever wrote it; the file is not changed.
 
-        Raises `StoreNotWritable` when there is no such file, `StoreCorrupt`, `StoreTooNew`, `InvalidArgument` for a
-        folder.
+        Raises `StoreCorrupt`, `StoreTooNew`, and `InvalidArgument` for a folder, an empty file, or where there is none.
         """
         file = file_path(path)
         with named_errors(file):

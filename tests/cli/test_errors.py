@@ -178,14 +178,16 @@ existing = [["search", "q"], ["ask", "q"], ["forget", "1"], ["info"], ["index"],
 making = [["add", "chat.jsonl"], ["chat"], ["demo"], ["eval", "retrieval", "chat.jsonl"]]
 said = {"none.db": "InvalidArgument: no database at 'none.db'", "folder": "InvalidArgument: path must name a file"}
 said |= {"note.db": "StoreCorrupt: ", "none/m.db": "InvalidArgument: no"}
+said["empty.db"] = "InvalidArgument: no database at 'empty.db', which is an empty file; make one with"
 for command in existing + making:
     for db, wanted in said.items():
-        if command in making and db == "none.db":
+        if command in making and db in ("none.db", "empty.db"):
             continue
         for more in ([], ["--model", "some"]) if command != ["info"] else ([],):
             done = CliRunner().invoke(app, [*command, "--db", db, *more])
             assert done.exit_code == 2 and done.stderr.startswith(f"hierlandmark: {wanted}"), (command, db, done.stderr)
-assert sorted(map(str, Path().iterdir())) == ["chat.jsonl", "folder", "note.db"]
+assert sorted(map(str, Path().iterdir())) == ["chat.jsonl", "empty.db", "folder", "note.db"]
+assert Path("empty.db").stat().st_size == 0
 print(sorted({"torch", "transformers", "hierlandmark.memory"} & set(sys.modules)))
 """
 
@@ -193,5 +195,6 @@ print(sorted({"torch", "transformers", "hierlandmark.memory"} & set(sys.modules)
 def test_a_path_is_checked_before_torch_is_imported(chat_file, tmp_path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "note.db").write_text("no database " * 99)
+    (tmp_path / "empty.db").touch()
     done = subprocess.run([sys.executable, "-c", CHECKED], cwd=tmp_path, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -23,6 +23,12 @@ def test_add_several_files(cli, chat_file: Path, tmp_path: Path) -> None:
     assert held("u1")["notes.md:0001"] == "# Notes\n\nBuy tea."
 
 
+def test_add_makes_a_database_of_an_empty_file(cli, chat_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.db").touch()
+    assert cli("add", chat_file, "--db", "m.db").exit_code == 0
+    assert len(held()) == 4
+
+
 def test_a_faulty_file_adds_nothing(cli, chat_file: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"id": 1}\n')
     done = cli("add", chat_file, "bad.jsonl", "--db", "m.db")

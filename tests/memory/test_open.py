@@ -67,7 +67,7 @@ def test_read_only_reads_all_and_writes_nothing(model, path):
 
 
 def test_read_only_needs_a_file(model, tmp_path):
-    with pytest.raises(StoreNotWritable, match="no database"):
+    with pytest.raises(InvalidArgument, match="no database"):
         Memory.open(tmp_path / "m.db", model=model, read_only=True)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InvalidArgument, match="read_only"):

@@ -92,8 +92,9 @@ def test_another_application_s_database_is_refused_and_left_alone(path):
 
 def test_an_empty_file_is_a_new_database(path):
     path.touch()
-    with pytest.raises(StoreNotWritable, match="empty file"):
-        SQLiteStore.peek(path)
+    for call in (SQLiteStore.peek, lambda path: SQLiteStore(path, SPEC, read_only=True)):
+        with pytest.raises(InvalidArgument, match="empty file"):
+            call(path)
     with SQLiteStore(path, SPEC) as store:
         assert store.namespaces() == []
 
@@ -208,7 +209,7 @@ def test_paths_with_marks_of_a_uri(tmp_path):
 
 def test_missing(path):
     for call in (lambda: SQLiteStore(path, SPEC, read_only=True), lambda: SQLiteStore.peek(path)):
-        with pytest.raises(StoreNotWritable, match="no database"):
+        with pytest.raises(InvalidArgument, match="no database"):
             call()
     with pytest.raises(StoreNotWritable, match="folder"):
         SQLiteStore(path.parent / "missing" / "memory.db", SPEC)
