@@ -64,13 +64,19 @@ def _fault(config: type[BaseModel], error: ValidationError) -> str:
         # of a configuration in this one, or of several fields together
         return f"{name}: {first['ctx']['error']}".removeprefix(": ")
     bounds = _range(config.model_fields[name])
-    # what pydantic says of a wrong type, less what is wrong with this one, or of the words that a field takes; nothing
-    # of what it cannot read at all
-    _, _, kind = first["msg"].partition("Input should be ")
-    kind = kind.split(", got ")[0].split(", unable ")[0]
+    kind = wanted_kind(first["msg"])
     # a number that is out of bounds is told all of them
     wanted = bounds if bounds and "ctx" in first else ", ".join(filter(None, (kind, bounds)))
     return f"expected {name} to be {wanted}, got {first['input']!r:.80}"
+
+
+def wanted_kind(message: str) -> str:
+    """What pydantic says of a wrong type, less what is wrong with this one, or of the words that a field takes.
+
+    Empty for what it cannot read at all.
+    """
+    _, _, kind = message.partition("Input should be ")
+    return kind.split(", got ")[0].split(", unable ")[0]
 
 
 def _range(field: FieldInfo) -> str:

@@ -1,7 +1,9 @@
 """Options that several commands share, and the memory they name."""
 
 import os
+import re
 import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -152,21 +154,32 @@ def recall_config(**options: Any) -> "RecallConfig":
     try:
         return RecallConfig(**{name: value for name, value in options.items() if value is not None})
     except InvalidArgument as error:
-        # options are called as the fields are
-        raise InvalidArgument(str(error).replace("expected ", "expected --", 1)) from error
+        raise by_option(error, options) from error
 
 
-def parse_lengths(text: str) -> list[int]:
-    """`4096,8192` to integers; a usage error for anything else."""
+def by_option(
+    error: InvalidArgument, fields: Iterable[str], called: Mapping[str, str] | None = None
+) -> InvalidArgument:
+    """An error of a configuration with its fields as options: `called` so, or as they are with dashes.
+
+    The field that is at fault is told first; of others only those with an underscore are told from words.
+    """
+    options = {name: f"--{name.replace('_', '-')}" for name in fields} | dict(called or {})
+    found = r"(?<=^expected )\w+(?= to be| with)|\b[a-z]+(?:_[a-z]+)+\b"
+    return InvalidArgument(re.sub(found, lambda word: options.get(word[0], word[0]), error.on_command_line))
+
+
+def parse_lengths(text: str, option: str = "--lengths") -> list[int]:
+    """`4096,8192` to integers; `InvalidArgument`, which names the option, for anything else."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"expected integers separated by commas, got {text!r}") from None
+        raise InvalidArgument(f"expected {option} to be integers separated by commas, got {text!r}") from None
 
 
-def parse_shares(text: str) -> tuple[float, ...]:
-    """`0.2,0.5` to numbers; a usage error for anything else."""
+def parse_shares(text: str, option: str) -> tuple[float, ...]:
+    """`0.2,0.5` to numbers; `InvalidArgument`, which names the option, for anything else."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"expected numbers separated by commas, got {text!r}") from None
+        raise InvalidArgument(f"expected {option} to be numbers separated by commas, got {text!r}") from None

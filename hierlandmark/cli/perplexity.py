@@ -19,6 +19,7 @@ from hierlandmark.cli.options import (
     WeighBy,
     load_model,
     parse_lengths,
+    parse_shares,
     recall_config,
 )
 from hierlandmark.cli.output import counted, progress, write_json
@@ -97,9 +98,9 @@ def perplexity(
     A run that is cut keeps the windows that it scored: it prints them, and --json has them after each window.
     """
     wanted = parse_lengths(lengths)
-    sizes = parse_lengths(window) if window else None
-    ks = parse_lengths(blocks) if blocks else None
-    masses = _numbers(threshold) if threshold else [0.0]
+    sizes = parse_lengths(window, "--window") if window else None
+    ks = parse_lengths(blocks, "--blocks") if blocks else None
+    masses = parse_shares(threshold, "--threshold") if threshold else (0.0,)
     if mode == "xl" and not table and not sizes:
         raise InvalidArgument("expected --window with mode xl: how many tokens a token sees")
     # a default misleads nobody
@@ -272,13 +273,6 @@ def _line(row: dict[str, Any]) -> str:
     if "work" in row:
         text += f", {row['reads_skipped']['head_token']:.1%} of reads skipped, {row['work']['keys']:,.0f} keys a token"
     return text
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"expected numbers separated by commas, got {text!r}") from None
 
 
 def work(

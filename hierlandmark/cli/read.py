@@ -16,6 +16,7 @@ from hierlandmark.cli.options import (
     existing_memory,
 )
 from hierlandmark.cli.output import counted, print_json, show_cost, show_hits, show_trace, show_when
+from hierlandmark.errors import InvalidArgument
 
 
 def search(
@@ -70,7 +71,7 @@ def _pair(text: str) -> tuple[str, Any]:
     """`key=value`: JSON where the value is a number, true, false, null or a text in quotes, else the text as it is."""
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise typer.BadParameter(f"expected key=value, got {text!r}", param_hint="--meta")
+        raise InvalidArgument(f"expected --meta to be KEY=VALUE, got {text!r}")
     try:
         read = loads(value, parse_constant=str)
     except ValueError:

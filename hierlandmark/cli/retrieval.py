@@ -88,7 +88,7 @@ def retrieval(
         raise InvalidArgument("expected a FILE with questions, or --scale")
     if db:
         check_place(db)
-    sizes = parse_lengths(scale) if scale else []
+    sizes = parse_lengths(scale, "--scale") if scale else []
     _check(page, sizes, width)
     names, scaled, missing = _names(rows, mode, file is not None, bool(sizes))
     for line in missing:

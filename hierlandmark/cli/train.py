@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from hierlandmark.cli.options import ModelOption, parse_lengths, parse_shares
+from hierlandmark.cli.options import ModelOption, by_option, parse_lengths, parse_shares
+from hierlandmark.errors import InvalidArgument
 from hierlandmark.train.files import no_files
 
 
@@ -170,7 +171,7 @@ def train(
         "seconds": seconds,
         "tokens": tokens,
         "longest": longest,
-        "lengths": parse_lengths(length) if length is not None else None,
+        "lengths": parse_lengths(length, "--length") if length is not None else None,
         "needles": needles,
         "linked": linked,
         "jump": jump,
@@ -180,7 +181,7 @@ def train(
         "votes": votes,
         "gates": gates,
         "gate_queue": gate_queue,
-        "retrieval_depth": parse_shares(retrieval_depth) if retrieval_depth is not None else None,
+        "retrieval_depth": parse_shares(retrieval_depth, "--retrieval-depth") if retrieval_depth is not None else None,
         "attention": attention,
         "window": window,
         "stream_share": stream_share,
@@ -190,17 +191,20 @@ def train(
         "select_blocks": select_blocks,
         "select_threshold": select_threshold,
         "search_share": search_share,
-        "search_layers": parse_lengths(search_layers) if search_layers is not None else None,
+        "search_layers": parse_lengths(search_layers, "--search-layers") if search_layers is not None else None,
         "search_tokens": search_tokens,
         "search_weight": search_weight,
         "taught": taught,
         "freeze_below": freeze_below,
         "seed": seed,
     }
-    config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
     grid = {"block_size": block_size, "blocks_per_segment": blocks_per_segment, "local_window": local_window}
     sizes: dict[str, Any] = {name: value for name, value in grid.items() if value is not None}
-    layout = LayoutConfig(**sizes) if sizes else None
+    try:
+        config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
+        layout = LayoutConfig(**sizes) if sizes else None
+    except InvalidArgument as error:
+        raise by_option(error, (*given, *grid), {"lengths": "--length"}) from error
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=config.seconds or config.steps)

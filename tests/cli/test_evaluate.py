@@ -338,4 +338,4 @@ def test_only_hierarchical_opens_segments(evaluate) -> None:
 
 
 def test_thresholds_are_numbers(evaluate) -> None:
-    assert "expected numbers" in evaluate("perplexity", "--blocks", "1", "--threshold", "some").stderr
+    assert "expected --threshold to be numbers" in evaluate("perplexity", "--blocks", "1", "--threshold", "some").stderr

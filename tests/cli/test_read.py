@@ -68,7 +68,7 @@ def test_filters_that_are_none_are_one_line(filled) -> None:
         assert done.stderr.startswith(f"hierlandmark: InvalidArgument: {said}")
         assert "validation error" not in done.stderr and done.stderr.count("\n") == 1
     done = filled("search", "tea", "--db", "m.db", "--meta", "key")
-    assert done.exit_code == 2 and "expected key=value, got 'key'" in done.stderr
+    assert done.exit_code == 2 and "expected --meta to be KEY=VALUE, got 'key'" in done.stderr
 
 
 def test_search_neighbours(filled) -> None:

@@ -225,8 +225,8 @@ def test_a_run_from_before_there_were_needles_goes_on_without(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--block-size", "2"], "block_size to be 4 or more, got 2"),
-        (["--length", "4k"], "integers"),
+        (["--block-size", "2"], "--block-size to be 4 or more, got 2"),
+        (["--length", "4k"], "--length to be integers"),
         (["--length", "1000"], "whole segments"),
     ],
 )
