@@ -22,7 +22,7 @@ from hierlandmark.cli.options import (
     open_memory,
     recall_config,
 )
-from hierlandmark.cli.output import print_json, show_cost, show_trace
+from hierlandmark.cli.output import print_json, show_cost, show_recall, show_trace
 from hierlandmark.errors import NamespaceNotFound
 
 TokensOption = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")]
@@ -53,7 +53,7 @@ def ask(
     with --json; `search` shows their text.
     """
     # a fault comes before a model is loaded
-    recall_config(stride=stride)
+    recall = recall_config(stride=stride)
     with existing_memory(db, namespace, model, adapter, stride) as memory:
         show = None if json else _type
         answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=show)
@@ -66,6 +66,7 @@ def ask(
         if answer.among is not None:
             what = "message" if len(answer.among) == 1 else "messages"
             typer.echo(f"answered from the segments of {what} {', '.join(map(repr, answer.among))}")
+        show_recall(recall)
         show_trace(answer.trace)
     typer.echo(f"first token after {answer.first_token_s:.2f} s, then {answer.per_token_s:.3f} s each", err=True)
     if why:

@@ -21,7 +21,7 @@ from hierlandmark.cli.options import (
     parse_lengths,
     recall_config,
 )
-from hierlandmark.cli.output import progress, write_json
+from hierlandmark.cli.output import progress, show_recall, write_json
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -139,6 +139,9 @@ def needles(
     found.sort(key=lambda record: order[key_of(record)])
     results = rows(found)
     if str(out) != "-":
+        # the base model alone chooses no blocks
+        if set(plan.modes) != {"full"}:
+            show_recall(recall)
         for line in table(results):
             typer.echo(line)
     names = {"base": model, "adapter": adapter}

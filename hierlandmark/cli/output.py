@@ -12,6 +12,7 @@ import typer
 from hierlandmark.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from hierlandmark.config import RecallConfig
     from hierlandmark.filters import TimeSpan
     from hierlandmark.messages import Message
     from hierlandmark.results import Cost, Hit, Trace
@@ -96,6 +97,17 @@ def show_cost(cost: "Cost") -> None:
         f"{cost.ms:,.0f} ms: {counted(cost.gate_keys, 'gate key')} and {counted(cost.landmark_keys, 'landmark key')} "
         f"scored, {counted(cost.blocks_read, 'block')} of a layer and {counted(cost.bytes_read, 'byte')} read"
     )
+
+
+def show_recall(recall: "RecallConfig") -> None:
+    """One line on how blocks are chosen and weighed; none where both are as ever."""
+    told = []
+    if recall.stride != 1:
+        told.append(f"blocks are chosen anew every {recall.stride:,} tokens (stride)")
+    if recall.weigh_by != "gates":
+        told.append("blocks of opened segments are weighed by landmarks alone")
+    if told:
+        typer.echo("; ".join(told))
 
 
 def show_trace(trace: "Trace", most: int = 5) -> None:

@@ -9,6 +9,11 @@ Row = dict[str, Any]
 FIGURES = (
     "document", "steps", "gate_keys", "landmark_keys", "blocks_read", "bytes_read", "first_token_ms", "per_token_ms",
 )  # fmt: skip
+# columns of a table, and how wide they are
+_WIDTHS = {
+    "task": "<16", "filler": "<12", "length": ">9", "mode": "<12", "n": ">3", "found": ">6", "95%": ">11",
+    "gates": ">10", "landmarks": ">11", "/flat": ">6", "blocks": ">8", "MB read": ">8", "first ms": ">9",
+}  # fmt: skip
 
 
 def wilson(mean: float, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -68,26 +73,36 @@ def ratios(found: Sequence[Row]) -> list[Row]:
 
 
 def table(found: Sequence[Row]) -> list[str]:
-    """Lines for people."""
+    """Lines for people, without columns that no mode among the rows fills."""
     shares = {(one["task"], one["filler"], one["length"]): one["landmark_share"] for one in ratios(found)}
-    lines = [
-        f"{'task':<16} {'filler':<12} {'length':>9} {'mode':<12} {'n':>3} {'found':>6} {'95%':>11} {'gates':>10} "
-        f"{'landmarks':>11} {'/flat':>6} {'blocks':>8} {'MB read':>8} {'first ms':>9}"
-    ]
-    for row in sorted(found, key=lambda row: (row["task"], row["filler"], row["length"])):
-        filler = row["filler"].rsplit("/", 1)[-1].split()[0][:12]
-        line = f"{row['task']:<16} {filler:<12} {row['length']:>9,} {row['mode']:<12} {row['trials']:>3} "
+    rows = sorted(found, key=lambda row: (row["task"], row["filler"], row["length"]))
+    cells = [_cells(row, shares.get((row["task"], row["filler"], row["length"]))) for row in rows]
+    used = [name for name in _WIDTHS if any(name in one for one in cells)]
+    lines = [" ".join(f"{name:{_WIDTHS[name]}}" for name in used)]
+    for row, one in zip(rows, cells, strict=True):
+        line = " ".join(f"{one.get(name, ''):{_WIDTHS[name]}}" for name in used)
         if row["accuracy"] is None:
-            lines.append(f"{line}not run: {row['why']}")
-            continue
-        line += f"{row['accuracy']:>6.1%} {row['low']:>5.0%}-{row['high']:<5.0%} "
-        if "steps" in row:
-            share = shares.get((row["task"], row["filler"], row["length"])) if row["mode"] == "hierarchical" else None
-            line += f"{row['gate_keys']:>10,.0f} {row['landmark_keys']:>11,.0f} "
-            line += f"{share:>6.1%} " if share is not None else f"{'':>6} "
-            line += f"{row['blocks_read']:>8,.0f} {row['bytes_read'] / 1e6:>8,.1f} "
+            lines.append(f"{line.rstrip()} not run: {row['why']}")
         else:
-            line += f"{'':>10} {'':>11} {'':>6} {'':>8} {'':>8} "
-        line += f"{row['first_token_ms']:>9,.0f}"
-        lines.append(f"{line}  {row['failed']} more not run: {row['why']}" if row["failed"] else line)
+            lines.append(f"{line}  {row['failed']} more not run: {row['why']}" if row["failed"] else line)
     return lines
+
+
+def _cells(row: Row, share: float | None) -> dict[str, str]:
+    """What a row says by column; `share` is of flat's landmark keys, and hierarchical's to tell."""
+    cells = {
+        "task": row["task"],
+        "filler": row["filler"].rsplit("/", 1)[-1].split()[0][:12],
+        "length": f"{row['length']:,}",
+        "mode": row["mode"],
+        "n": str(row["trials"]),
+    }
+    if row["accuracy"] is None:
+        return cells
+    cells |= {"found": f"{row['accuracy']:.1%}", "95%": f"{row['low']:>5.0%}-{row['high']:<5.0%}"}
+    if row["mode"] == "hierarchical":
+        cells |= {"gates": f"{row['gate_keys']:,.0f}"} | ({"/flat": f"{share:.1%}"} if share is not None else {})
+    if "steps" in row:
+        cells |= {"landmarks": f"{row['landmark_keys']:,.0f}", "blocks": f"{row['blocks_read']:,.0f}"}
+        cells |= {"MB read": f"{row['bytes_read'] / 1e6:,.1f}"}
+    return cells | {"first ms": f"{row['first_token_ms']:,.0f}"}

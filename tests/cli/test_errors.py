@@ -110,7 +110,10 @@ def test_every_command_is_in_the_list() -> None:
             ["train", "--out", "o", "--text", "t", "--retrieval-depth", "0.9,0.1"],
             f"{EXPECTED} --retrieval-depth to be two shares",
         ),
-        (["train", "--out", "o", "--text", "t", "--taught", "1"], f"{EXPECTED} --taught with a --search-share only, got"),
+        (
+            ["train", "--out", "o", "--text", "t", "--taught", "1"],
+            f"{EXPECTED} --taught with a --search-share only, got",
+        ),
         (["eval", "work", "--blocks", "0"], "InvalidArgument: expected --blocks to be 1 or more, got 0"),
         (["eval", "work", "--lengths", "9,0"], "InvalidArgument: expected lengths of at least 1, got 0"),
         (["eval", "needles", "--workers", "0"], "InvalidArgument: expected at least one worker, got 0"),

@@ -148,6 +148,19 @@ def test_with_a_stride_fewer_keys_are_scored(run) -> None:
     assert "expected --stride to be 1 or more, got 0" in run("--stride", "0").stderr
 
 
+def test_a_table_says_what_of_recall_is_not_as_ever(run) -> None:
+    def first(*words: str) -> str:
+        return run("--lengths", "600", "--trials", "1", *words).stdout.splitlines()[0]
+
+    stride, alone = "blocks are chosen anew every 2 tokens (stride)", "weighed by landmarks alone"
+    assert first("--modes", "flat", "--stride", "2") == stride
+    assert first("--modes", "hierarchical", "--stride", "2", "--weigh-by", "landmarks") == (
+        f"{stride}; blocks of opened segments are {alone}"
+    )
+    for words in (("--modes", "hierarchical", "--stride", "1"), ("--modes", "full", "--stride", "2")):
+        assert first(*words).startswith("task")
+
+
 def test_faults_come_before_the_work(run) -> None:
     for words, message in (
         (["--tasks", "niah_single_2"], "name a file with --filler"),

@@ -181,8 +181,10 @@ def test_the_stride_of_an_answer_reaches_the_memory(filled, monkeypatch: pytest.
 def test_ask_for_people(filled) -> None:
     done = filled("ask", "where moved", "--db", "m.db", "--why")
     assert done.stdout.startswith("we moved to Lyon\n")
-    assert "mass 0.500" in done.stdout
+    assert "mass 0.500" in done.stdout and "stride" not in done.stdout
     assert "first token after 0.50 s" in done.stderr
+    strided = filled("ask", "where moved", "--db", "m.db", "--why", "--stride", "3")
+    assert "\nblocks are chosen anew every 3 tokens (stride)\n" in strided.stdout
 
 
 @pytest.fixture

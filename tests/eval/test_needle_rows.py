@@ -49,3 +49,23 @@ def test_a_full_row_has_no_keys() -> None:
     (row,) = rows([plain | {"first_token_ms": 3.0, "per_token_ms": 1.0}])
     assert "steps" not in row and row["accuracy"] == 1
     assert ratios([row]) == [] and "100.0%" in table([row])[1]
+
+
+@pytest.mark.parametrize(
+    ("modes", "columns"),
+    [
+        (("hierarchical", "flat", "full"), ["gates", "landmarks", "/flat", "blocks", "MB read"]),
+        (("hierarchical", "full"), ["gates", "landmarks", "blocks", "MB read"]),
+        (("flat",), ["landmarks", "blocks", "MB read"]),
+        (("full",), []),
+    ],
+    ids="-".join,
+)
+def test_a_table_has_columns_of_the_modes_that_were_run(modes: tuple[str, ...], columns: list[str]) -> None:
+    full = {name: value for name, value in record("full", 1.0).items() if name in ("first_token_ms", "per_token_ms")}
+    plain = {"task": "vt", "filler": "grass", "length": 4096, "trial": 0, "mode": "full", "document": 1, "score": 1.0}
+    head, *lines = table(rows([plain | full if mode == "full" else record(mode, 1.0) for mode in modes]))
+    found = head.replace("MB read", "MB_read").replace("first ms", "first_ms").split()
+    wanted = ["task", "filler", "length", "mode", "n", "found", "95%", *columns, "first ms"]
+    assert found == [name.replace(" ", "_") for name in wanted]
+    assert {len(line) for line in lines} == {len(head)}
