@@ -128,7 +128,9 @@ def _parser() -> Parse:
         from dateparser.date import DateDataParser
     except ImportError as error:
         raise MissingExtra(
-            "times in queries need dateparser; run: pip install 'hierlandmark[time]', or leave parse_time (--when) out"
+            "times in queries need dateparser",
+            python="run: pip install 'hierlandmark[time]', or leave parse_time out",
+            command="run: pip install 'hierlandmark[time]', or leave --when out",
         ) from error
 
     def parse(phrase: str, now: datetime) -> tuple[datetime, str] | None:

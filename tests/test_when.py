@@ -130,5 +130,5 @@ def test_a_span_and_a_filter_leave_what_is_in_both():
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "dateparser.date", None)
-    with pytest.raises(MissingExtra, match=r"hierlandmark\[time\]"):
+    with pytest.raises(MissingExtra, match=r"hierlandmark\[time\]', or leave parse_time out"):
         time_span("last week")

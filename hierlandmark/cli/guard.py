@@ -1,7 +1,7 @@
 """Named errors become one line on stderr and exit code 2; a fault of ours becomes one line and exit code 1.
 
-A value that an option does not take is told as a named error; how a command is called is shown where a word is missing or
-unknown.
+A value that an option does not take is told as a named error; how a command is called is shown where a word is missing
+or unknown.
 """
 
 import os

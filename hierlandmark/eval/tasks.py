@@ -59,7 +59,11 @@ def fillers_of(task: str, text: str | None) -> tuple[str, ...]:
     kind = SPECS[task].haystack
     if kind == "essay":
         if text is None:
-            raise InvalidArgument(f"task {task} hides its needles in text of yours: name a file with --filler")
+            raise InvalidArgument(
+                f"task {task} hides its needles in text of yours",
+                python="give its file as text",
+                command="name a file with --filler",
+            )
         return (text,)
     return (GRASS,) if kind == "noise" else (f"{_OF}{task}",)
 

@@ -131,9 +131,12 @@ class LandmarkModel:
             raise ModelUnavailable(f"the base model at {name!r} cannot be loaded: {error}") from error
         loaded = Adapter.load(Path(adapter)) if adapter is not None else None
         if loaded and not peer and loaded.meta.attention != "landmark":
+            mode = "xl" if loaded.meta.attention == "window" else "full"
             raise AdapterInvalid(
-                f"the adapter at {str(adapter)!r} was trained with --attention {loaded.meta.attention}, so its "
-                "landmarks mean nothing; it is for `hierlandmark eval perplexity --mode xl` or `full`"
+                f"the adapter at {str(adapter)!r} was trained under {loaded.meta.attention!r} attention, so its "
+                "landmarks mean nothing",
+                python=f"load it with peer=True, and measure it by `nll` in mode {mode!r}",
+                command=f"it is for `hierlandmark eval perplexity --mode {mode}`",
             )
         base_digest = weights_digest(folder)
         layout = loaded.meta.layout if loaded else LayoutConfig()
@@ -285,8 +288,9 @@ class LandmarkModel:
         fits = (None, "window") if mode == "xl" else (None, "landmark")
         if self.attention not in fits:
             raise InvalidArgument(
-                f"mode {mode!r} cannot use an adapter trained under {self.attention!r} attention; give one trained "
-                f"with --attention {fits[1]}, or no adapter (--adapter none)"
+                f"mode {mode!r} cannot use an adapter trained under {self.attention!r} attention",
+                python=f"give one trained with attention={fits[1]!r}, or adapter=None",
+                command=f"give one trained with --attention {fits[1]}, or --adapter none",
             )
         if mode != "xl":
             return nll_landmark(self, token_ids, mode, recall, layout, counts)

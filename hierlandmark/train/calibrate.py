@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hierlandmark.errors import InvalidArgument
+from hierlandmark.errors import HierLandmarkError, InvalidArgument
 from hierlandmark.layout import Layout, gate_position, landmark_positions, split_blocks
 from hierlandmark.model import LandmarkModel, RetrievalHead
 from hierlandmark.model.adapter import META_FILE, Adapter
@@ -275,8 +275,9 @@ def calibrate(
     model = LandmarkModel.from_pretrained(base, adapter=adapter, device=device, dtype=dtype)
     if model.searcher is not None:
         raise InvalidArgument(
-            f"the adapter at {str(adapter)!r} has weights of search, trained with the heads that it names: train these "
-            "on (`hierlandmark train --search-share 1`) instead"
+            f"the adapter at {str(adapter)!r} has weights of search, trained with the heads that it names",
+            python="train these on instead (`train_adapter` with search_share=1)",
+            command="train these on instead (`hierlandmark train --search-share 1`)",
         )
     _, talks = read_tokens(model.tokenizer, [], chats)
     corpus = build_corpus({}, model.tokenizer, model.ask_prompt, talks)
@@ -339,11 +340,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"\r{cases} queries")
         sys.stderr.flush()
 
-    found = calibrate(
-        given.adapter, given.chats, base=given.model, device=given.device, dtype=given.dtype, count=given.heads,
-        memories=given.memories, segments=given.segments, queries=given.queries, deepest=given.deepest,
-        seed=given.seed, write=not given.keep, progress=show,
-    )  # fmt: skip
+    try:
+        found = calibrate(
+            given.adapter, given.chats, base=given.model, device=given.device, dtype=given.dtype, count=given.heads,
+            memories=given.memories, segments=given.segments, queries=given.queries, deepest=given.deepest,
+            seed=given.seed, write=not given.keep, progress=show,
+        )  # fmt: skip
+    except HierLandmarkError as error:
+        parser.exit(2, f"{type(error).__name__}: {error.on_command_line}\n")
     sys.stderr.write("\n")
     json.dump(found, sys.stdout)
     sys.stdout.write("\n")

@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _run(args)
     except HierLandmarkError as error:
-        parser.exit(2, f"{type(error).__name__}: {error}\n")
+        parser.exit(2, f"{type(error).__name__}: {error.on_command_line}\n")
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -45,8 +45,9 @@ def test_fillers() -> None:
     assert default_tasks(True) == list(TASKS)
     for task in default_tasks(False):
         fillers_of(task, None)
-    with pytest.raises(InvalidArgument, match="name a file with --filler"):
+    with pytest.raises(InvalidArgument, match="give its file as text") as told:
         fillers_of("niah_single_2", None)
+    assert "name a file with --filler" in told.value.on_command_line and "--" not in str(told.value)
     with pytest.raises(InvalidArgument, match=r"expected needle tasks of passkey, .*, got 'nothing'"):
         fillers_of("nothing", None)
 

@@ -12,6 +12,7 @@ from hierlandmark import LandmarkModel, LayoutConfig, Memory, Message
 from hierlandmark.errors import AdapterInvalid, InvalidArgument
 from hierlandmark.model.adapter import LORA_FILE, SEARCH_FILE, Adapter, layer_of, save_adapter
 from hierlandmark.train.calibrate import calibrate
+from hierlandmark.train.calibrate import main as calibrating
 from hierlandmark.train.config import TrainConfig
 from hierlandmark.train.merge import main, merge_adapters, with_search
 from hierlandmark.train.run import train_adapter
@@ -132,9 +133,12 @@ def test_what_cannot_be_put_together(folders, texts, tmp_path, capsys):
     assert ended.value.code == 2 and "AdapterInvalid: expected an adapter folder" in capsys.readouterr().err
 
 
-def test_heads_of_weights_of_their_own_are_not_chosen_anew(folders, base_folder, texts):
-    with pytest.raises(InvalidArgument, match="weights of search"):
+def test_heads_of_weights_of_their_own_are_not_chosen_anew(folders, base_folder, texts, capsys):
+    with pytest.raises(InvalidArgument, match=r"weights of search, .*\(`train_adapter` with search_share=1\)"):
         calibrate(folders[2], [texts[1]], base=str(base_folder))
+    with pytest.raises(SystemExit) as ended:
+        calibrating(["--adapter", str(folders[2]), "--chats", str(texts[1]), "--model", str(base_folder)])
+    assert ended.value.code == 2 and "(`hierlandmark train --search-share 1`)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["absent", "rubbish"])

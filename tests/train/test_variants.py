@@ -131,12 +131,16 @@ def test_an_adapter_says_what_it_was_trained_under(base_folder, texts, tmp_path,
         model = LandmarkModel.from_pretrained(base_folder, adapter=adapter)
         assert len(model.nll(tokens, mode="hierarchical")) == 59
         return
-    with pytest.raises(AdapterInvalid, match=f"--attention {attention}"):
+    mode = "xl" if window else "full"
+    with pytest.raises(
+        AdapterInvalid, match=rf"under '{attention}' attention, .*; load it with peer=True, .* '{mode}'"
+    ) as told:
         LandmarkModel.from_pretrained(base_folder, adapter=adapter)
+    assert f"`hierlandmark eval perplexity --mode {mode}`" in told.value.on_command_line
     model = LandmarkModel.from_pretrained(base_folder, adapter=adapter, peer=True)
     base = LandmarkModel.from_pretrained(base_folder, adapter=None, peer=True)
-    mode = "xl" if window else "full"
     tuned, untuned = (one.nll(tokens, mode=mode, window=window) for one in (model, base))
     assert max(abs(a - b) for a, b in zip(tuned, untuned, strict=True)) > 1e-4
-    with pytest.raises(InvalidArgument, match="trained under"):
+    with pytest.raises(InvalidArgument, match=r"trained under .* with attention='landmark', or adapter=None") as told:
         model.nll(tokens, mode="flat")
+    assert "with --attention landmark, or --adapter none" in told.value.on_command_line
