@@ -1,9 +1,10 @@
 """Options of one training run and their ranges. No torch: the command line shows their defaults."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
+from typing import Any
 
 from hierlandmark.config import Attention
 from hierlandmark.errors import InvalidArgument
@@ -78,27 +79,18 @@ class TrainConfig:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        # a list where it was read from a checkpoint
-        object.__setattr__(self, "lengths", tuple(self.lengths))
-        object.__setattr__(self, "retrieval_depth", tuple(self.retrieval_depth))
+        for name, kind, fits, wanted in _TUPLES:
+            object.__setattr__(self, name, _numbers(name, getattr(self, name), kind, fits, wanted))
         object.__setattr__(self, "search_layers", tuple(sorted(set(self.search_layers))))
         if bool(self.search_layers) != bool(self.search_share):
             raise InvalidArgument(
                 f"expected search_layers with a search_share and not without, got {self.search_layers!r} and "
                 f"{self.search_share!r}"
             )
-        if any(layer < 0 for layer in self.search_layers):
-            raise InvalidArgument(f"expected search_layers of 0 or more, got {self.search_layers!r}")
         plain = {field.name: field.default for field in fields(self)}
         for name in ("search_tokens", "search_weight", "taught"):
             if not self.search_share and getattr(self, name) != plain[name]:
                 raise InvalidArgument(f"expected {name} with a search_share only, got {getattr(self, name)!r}")
-        if len(self.retrieval_depth) != 2 or not 0 <= self.retrieval_depth[0] <= self.retrieval_depth[1] < 1:
-            raise InvalidArgument(
-                f"expected retrieval_depth to be two shares from 0 to under 1 in order, got {self.retrieval_depth!r}"
-            )
-        if any(length < 1 for length in self.lengths):
-            raise InvalidArgument(f"expected lengths of at least 1 position, got {self.lengths!r}")
         for names, right, wanted in _RANGES:
             for name in names.split():
                 value = getattr(self, name)
@@ -134,6 +126,33 @@ class TrainConfig:
         if self.attention != "landmark" and useless:
             raise InvalidArgument(f"expected no {useless[0]} with attention {self.attention!r}, which has no landmarks")
 
+
+def _numbers(
+    name: str, given: Any, kind: type[int] | type[float], fits: Callable[[Sequence[float]], bool], wanted: str
+) -> tuple[float, ...]:
+    """The numbers of a field as a tuple; they come as a list from a checkpoint.
+
+    Raises:
+        InvalidArgument: it is no sequence of them, or they do not fit.
+    """
+    known: type = Integral if kind is int else Real
+    values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else (None,)
+    numbers = all(isinstance(one, known) and not isinstance(one, bool) for one in values)
+    if not (numbers and fits(values)):
+        raise InvalidArgument(f"expected {name} to be {wanted}, got {given!r}")
+    return tuple(map(kind, values))
+
+
+_TUPLES: tuple[tuple[str, type[int] | type[float], Callable[[Sequence[float]], bool], str], ...] = (
+    ("lengths", int, lambda x: all(one >= 1 for one in x), "integers of at least 1"),
+    ("search_layers", int, lambda x: all(one >= 0 for one in x), "integers of 0 or more"),
+    (
+        "retrieval_depth",
+        float,
+        lambda x: len(x) == 2 and 0 <= x[0] <= x[1] < 1,
+        "two shares from 0 to under 1 in order",
+    ),
+)
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),

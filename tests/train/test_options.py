@@ -1,6 +1,7 @@
 """Options of a run: memory without gradient, jumping positions, one length, layouts, and what its log says."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -152,6 +153,32 @@ def test_what_is_no_number_is_refused(given):
     with pytest.raises(InvalidArgument, match=f"expected {name} to be a number, .*, got {value!r}"):
         TrainConfig(**given)
     assert TrainConfig(steps=np.int64(7)).steps == 7
+
+
+@pytest.mark.parametrize("name", ["lengths", "search_layers", "retrieval_depth"])
+@pytest.mark.parametrize("value", [("a",), "ab", 5, None, (True, True), (0.1, None), ({},)], ids=repr)
+def test_what_is_no_sequence_of_numbers_is_refused(name, value):
+    with pytest.raises(InvalidArgument, match=re.escape(f", got {value!r}")) as told:
+        TrainConfig(**{name: value})
+    assert str(told.value).startswith(f"expected {name} to be ")
+
+
+def test_sequences_of_numbers_are_kept_as_plain_tuples():
+    config = TrainConfig(
+        lengths=np.array([256, 512]),
+        search_layers=[np.int64(3), 1, 3],
+        search_share=0.5,
+        retrieval_depth=[0, np.float64(0.5)],
+    )
+    assert (config.lengths, config.search_layers, config.retrieval_depth) == ((256, 512), (1, 3), (0.0, 0.5))
+    assert json.loads(json.dumps(asdict(config)))["search_layers"] == [1, 3]
+    for wrong in (
+        {"lengths": (256.0,)},
+        {"search_layers": (1.5,), "search_share": 0.5},
+        {"retrieval_depth": (0.9, 0.1)},
+    ):
+        with pytest.raises(InvalidArgument, match=f"expected {next(iter(wrong))} to be "):
+            TrainConfig(**wrong)
 
 
 def test_layer_norms_add_up_to_the_whole(core, corpus):
