@@ -207,7 +207,7 @@ def test_several_processes_say_the_same(records: list[dict], plan: Plan) -> None
     [
         ({"trials": 0}, "at least one task, length, mode, trial and haystack"),
         ({"modes": ["flat", "round"]}, "expected modes of hierarchical, flat, full, got round"),
-        ({"tasks": ["niah_single_2"]}, "--filler"),
+        ({"tasks": ["niah_single_2"]}, "give its file as text"),
     ],
 )
 def test_plans_that_are_none(change: dict, message: str) -> None:
