@@ -15,6 +15,7 @@ from hierlandmark.layout import Kind, Layout, segment_kinds, split_blocks
 from hierlandmark.model.prompts import speaker
 from hierlandmark.train import facts
 from hierlandmark.train.corpus import Corpus, cut_text, hide
+from hierlandmark.train.doings import doing
 from hierlandmark.train.facts import Fact
 from hierlandmark.train.links import linked_memory, linked_readers
 from hierlandmark.train.readers import Placed, make_readers
@@ -321,7 +322,8 @@ def _in_time(items: list[Item]) -> list[Item]:
 
 def _facts(rng: np.random.Generator, count: int) -> list[Fact]:
     makers = (
-        facts.attribute, facts.attribute, facts.needle, facts.personal, facts.own, facts.own, facts.own, facts.updated
+        facts.attribute, facts.attribute, facts.needle, facts.personal, facts.own, facts.own, facts.updated,
+        doing, doing, doing,
     )  # fmt: skip
     # mostly one kind in a text, so that its other facts are hard to tell apart
     chosen = makers if rng.random() < 0.4 else (makers[rng.integers(0, len(makers))],)

@@ -1,6 +1,8 @@
 """Made-up facts: a statement to hide, the question that asks for it, and the answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from hierlandmark.train.words import (
     RELATIONS,
     WEEKDAYS,
 )
+
+_T = TypeVar("_T")
 
 PASSKEY_HEAD = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
@@ -50,7 +54,7 @@ def passkey(rng: np.random.Generator) -> Fact:
 
 def needle(rng: np.random.Generator) -> Fact:
     """RULER's needle (Hsieh et al. 2024): seven digits for an adjective-noun key."""
-    key, value = f"{_of(rng, ADJECTIVES)}-{_of(rng, NOUNS)}", _digits(rng, 7)
+    key, value = f"{draw(rng, ADJECTIVES)}-{draw(rng, NOUNS)}", _digits(rng, 7)
     question = f"What are all the special magic numbers for {key} mentioned in the provided text?"
     start = f"The special magic numbers for {key} mentioned in the provided text are"
     statement = f"One of the special magic numbers for {key} is: {value}."
@@ -61,26 +65,26 @@ def needle(rng: np.random.Generator) -> Fact:
 
 def attribute(rng: np.random.Generator) -> Fact:
     """A thing, one of its attributes, and a value: "The alarm code of the bakery is 58213."."""
-    name, thing = _of(rng, tuple(ATTRIBUTES)), _thing(rng)
-    value = _value(rng, ATTRIBUTES[name])
+    name, thing = draw(rng, tuple(ATTRIBUTES)), _thing(rng)
+    value = value_of(rng, ATTRIBUTES[name])
     full = f"The {name} of {thing} is {value}."
     style = rng.integers(0, 4)
     if style == 0:
         return Fact(full, f"What is the {name} of {thing}? The {name} of {thing} is", f" {value}.", raw=True)
     statement = full
     if style == 3:
-        statement = _of(rng, _SAID).format(f"the {name} of {thing} is {value}")
-    question = _of(rng, _ASKED).format(f"the {name} of {thing}")
+        statement = in_passing(f"the {name} of {thing} is {value}", rng)
+    question = draw(rng, _ASKED).format(f"the {name} of {thing}")
     short = rng.random() < 0.2
     return Fact(statement, question, f"{value}" if short else full)
 
 
 def updated(rng: np.random.Generator) -> Fact:
     """A value that changed: what was said last is asked for."""
-    name, thing = _of(rng, tuple(ATTRIBUTES)), _thing(rng)
-    new = old = _value(rng, ATTRIBUTES[name])
+    name, thing = draw(rng, tuple(ATTRIBUTES)), _thing(rng)
+    new = old = value_of(rng, ATTRIBUTES[name])
     while new == old:
-        new = _value(rng, ATTRIBUTES[name])
+        new = value_of(rng, ATTRIBUTES[name])
     older = f"The {name} of {thing} is {old}."
     statement, question = (
         (f"The {name} of {thing} is now {new}.", f"What is the {name} of {thing} now?"),
@@ -92,11 +96,11 @@ def updated(rng: np.random.Generator) -> Fact:
 
 def personal(rng: np.random.Generator) -> Fact:
     """Something a person says in passing: "My aunt Petra lives in Riga."."""
-    who, name, place = _of(rng, RELATIONS), _of(rng, NAMES), _of(rng, PLACES)
-    digits, job, hobby = _digits(rng, int(rng.integers(2, 6))), _of(rng, JOBS), _of(rng, HOBBIES)
-    thing, noun, kind = f"{_of(rng, ADJECTIVES)} {_of(rng, NOUNS)}", _of(rng, NOUNS), _of(rng, ADJECTIVES)
-    person, day, time, date = (_value(rng, kind) for kind in ("person", "weekday", "time", "date"))
-    money = _value(rng, "money")
+    who, name, place = draw(rng, RELATIONS), draw(rng, NAMES), draw(rng, PLACES)
+    digits, job, hobby = _digits(rng, int(rng.integers(2, 6))), draw(rng, JOBS), draw(rng, HOBBIES)
+    thing, noun, kind = f"{draw(rng, ADJECTIVES)} {draw(rng, NOUNS)}", draw(rng, NOUNS), draw(rng, ADJECTIVES)
+    person, day, time, date = (value_of(rng, kind) for kind in ("person", "weekday", "time", "date"))
+    money = value_of(rng, "money")
     forms = (
         (f"My {who}'s name is {name}.", f"What is my {who}'s name?", f"Your {who}'s name is {name}."),
         (f"My {who} {name} lives in {place}.", f"Where does my {who} {name} live?", f"{name} lives in {place}."),
@@ -145,16 +149,16 @@ _OWNED = tuple(noun for noun in NOUNS if noun != "locker")
 
 def own(rng: np.random.Generator) -> Fact:
     """Something a person says of what is theirs, and asks for as theirs: "My plumber is Nora Kelmar."."""
-    noun, other = _of(rng, _OWNED), _of(rng, NOUNS)
-    kind, look = _of(rng, ADJECTIVES), _of(rng, ADJECTIVES)
-    who, pet, name, food, place = (_of(rng, words) for words in (RELATIONS, PETS, NAMES, FOODS, PLACES))
-    job = _of(rng, JOBS)
-    attribute = _of(rng, tuple(ATTRIBUTES))
-    value = _value(rng, ATTRIBUTES[attribute])
-    person, day, time, date, money = (_value(rng, of) for of in ("person", "weekday", "time", "date", "money"))
-    street = f"{_of(rng, NAME_STARTS)}{_of(rng, NAME_ENDS)} {_of(rng, ('Street', 'Road', 'Lane', 'Avenue'))}"
-    at = _of(rng, ("", "", f" in {place}", f" at the {other}"))
-    where = _of(rng, ("under", "behind", "in", "on top of", "next to"))
+    noun, other = draw(rng, _OWNED), draw(rng, NOUNS)
+    kind, look = draw(rng, ADJECTIVES), draw(rng, ADJECTIVES)
+    who, pet, name, food, place = (draw(rng, words) for words in (RELATIONS, PETS, NAMES, FOODS, PLACES))
+    job = draw(rng, JOBS)
+    attribute = draw(rng, tuple(ATTRIBUTES))
+    value = value_of(rng, ATTRIBUTES[attribute])
+    person, day, time, date, money = (value_of(rng, of) for of in ("person", "weekday", "time", "date", "money"))
+    street = f"{draw(rng, NAME_STARTS)}{draw(rng, NAME_ENDS)} {draw(rng, ('Street', 'Road', 'Lane', 'Avenue'))}"
+    at = draw(rng, ("", "", f" in {place}", f" at the {other}"))
+    where = draw(rng, ("under", "behind", "in", "on top of", "next to"))
     # what is said, asked, and told: whole, and short
     said, asked, whole, short = (
         (f"My {noun} {attribute}{at} is {value}", f"What is my {noun} {attribute}{at}?", "Your", f"{value}"),
@@ -178,7 +182,7 @@ def own(rng: np.random.Generator) -> Fact:
     first, rest = said.split(" ", 1)
     statement = f"{said}."
     if rng.random() < 0.3:
-        statement = _of(rng, _SAID).format(said if first == "I" else f"{first.lower()} {rest}")
+        statement = in_passing(said if first == "I" else f"{first.lower()} {rest}", rng)
     return Fact(statement, asked, f"{short}." if rng.random() < 0.35 else f"{whole} {rest}.")
 
 
@@ -193,20 +197,26 @@ _ASKED = ("What is {}?", "What is {}?", "What's {}?", "Can you remind me what {}
 
 
 def _thing(rng: np.random.Generator) -> str:
-    noun, style = _of(rng, NOUNS), rng.random()
+    noun, style = draw(rng, NOUNS), rng.random()
     if style < 0.5:
         return f"the {noun}"
     if style < 0.7:
-        return f"the {_of(rng, ADJECTIVES)} {noun}"
+        return f"the {draw(rng, ADJECTIVES)} {noun}"
     if style < 0.8:
-        return f"the {noun} in {_of(rng, PLACES)}"
+        return f"the {noun} in {draw(rng, PLACES)}"
     if style < 0.9:
-        return f"my {_of(rng, RELATIONS)}'s {noun}"
-    return f"{_of(rng, NAMES)}'s {noun}"
+        return f"my {draw(rng, RELATIONS)}'s {noun}"
+    return f"{draw(rng, NAMES)}'s {noun}"
 
 
-def _of(rng: np.random.Generator, words: tuple[str, ...] | list[str]) -> str:
-    return str(words[rng.integers(0, len(words))])
+def in_passing(statement: str, rng: np.random.Generator) -> str:
+    """A statement, without its full stop, within another sentence."""
+    return draw(rng, _SAID).format(statement)
+
+
+def draw(rng: np.random.Generator, choices: Sequence[_T]) -> _T:
+    """One of them, each as likely."""
+    return choices[int(rng.integers(0, len(choices)))]
 
 
 def _digits(rng: np.random.Generator, count: int) -> str:
@@ -217,28 +227,29 @@ def _letters(rng: np.random.Generator, count: int) -> str:
     return "".join(chr(65 + int(i)) for i in rng.integers(0, 26, count))
 
 
-def _value(rng: np.random.Generator, kind: str) -> str:
+def value_of(rng: np.random.Generator, kind: str) -> str:
+    """A value of one of the kinds in `words.ATTRIBUTES`."""
     if kind == "digits":
         return _digits(rng, int(rng.choice([3, 4, 4, 5, 5, 5, 6, 7])))
     if kind == "mixed":
         first, last = _letters(rng, int(rng.integers(1, 4))), _digits(rng, int(rng.integers(2, 5)))
-        return f"{first}{_of(rng, ('', '-'))}{last}{_letters(rng, int(rng.integers(0, 3)))}"
+        return f"{first}{draw(rng, ('', '-'))}{last}{_letters(rng, int(rng.integers(0, 3)))}"
     if kind == "words":
-        return f"{_of(rng, NOUNS)}-{_of(rng, ADJECTIVES)}-{_digits(rng, 2)}"
+        return f"{draw(rng, NOUNS)}-{draw(rng, ADJECTIVES)}-{_digits(rng, 2)}"
     if kind == "phrase":
-        return f"{_of(rng, ADJECTIVES)} {_of(rng, NOUNS)}"
+        return f"{draw(rng, ADJECTIVES)} {draw(rng, NOUNS)}"
     if kind == "person":
-        family = _of(rng, NAME_STARTS) + _of(rng, NAME_ENDS)
-        first = _of(rng, ("Dr.", "Mr.", "Mrs.", "Ms.") if rng.random() < 0.3 else NAMES)
+        family = draw(rng, NAME_STARTS) + draw(rng, NAME_ENDS)
+        first = draw(rng, ("Dr.", "Mr.", "Mrs.", "Ms.") if rng.random() < 0.3 else NAMES)
         return f"{first} {family}"
     if kind == "money":
-        return f"{_digits(rng, int(rng.integers(2, 5)))} {_of(rng, ('dollars', 'euros', 'pounds'))}"
+        return f"{_digits(rng, int(rng.integers(2, 5)))} {draw(rng, ('dollars', 'euros', 'pounds'))}"
     if kind == "date":
         return (
-            f"{int(rng.integers(1, 29))} {_of(rng, MONTHS)}"
+            f"{int(rng.integers(1, 29))} {draw(rng, MONTHS)}"
             if rng.random() < 0.6
-            else f"{_of(rng, MONTHS)} {int(rng.integers(1, 29))}"
+            else f"{draw(rng, MONTHS)} {int(rng.integers(1, 29))}"
         )
     if kind == "time":
-        return f"{int(rng.integers(5, 22))}:{_of(rng, ('00', '10', '15', '20', '30', '40', '45', '50'))}"
-    return _of(rng, {"adjective": ADJECTIVES, "name": NAMES, "place": PLACES, "weekday": WEEKDAYS}[kind])
+        return f"{int(rng.integers(5, 22))}:{draw(rng, ('00', '10', '15', '20', '30', '40', '45', '50'))}"
+    return draw(rng, {"adjective": ADJECTIVES, "name": NAMES, "place": PLACES, "weekday": WEEKDAYS}[kind])

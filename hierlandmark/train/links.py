@@ -204,12 +204,17 @@ def linked_readers(
             queue.pop()
             looks.append((len(tokens) + len(prompt) - 1, tuple(made.bodies[i] for i in query.where)))
             first, last = made.bodies[query.where[0]]
-            said = text[first : min(last, first + int(rng.integers(*_REPEATED)))]
+            end = min(last, first + int(rng.integers(*_REPEATED)))
+            said = text[first:end]
             words = corpus.decode(said).strip().rstrip("\ufffd")
             answer = corpus.tokenize(f'{words}"\n\n') if searched else [*corpus.tokenize(words), *corpus.answer_end]
             tokens += prompt + answer
             weights += [PROMPT] * len(prompt)
-            weights += [PASSAGE if len(query.where) == 1 else _GUESS] * len(answer)
+            told = [PASSAGE if len(query.where) == 1 else _GUESS] * len(answer)
+            if not searched and end < last:
+                # no answer ends in the middle of what was said
+                told[-len(corpus.answer_end) :] = [0.0] * len(corpus.answer_end)
+            weights += told
         out.append((np.asarray(tokens[:capacity]), np.asarray(weights[:capacity]), looks))
     return out
 

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from hierlandmark.train import facts
-
-makers = pytest.mark.parametrize(
-    "make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal, facts.own]
-)
+from hierlandmark.train.doings import doing
 
 
 @pytest.mark.parametrize(
-    "make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal, facts.own]
+    "make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal, facts.own, doing]
 )
 def test_the_statement_holds_the_answer(make):
     for seed in range(200):
@@ -21,13 +18,13 @@ def test_the_statement_holds_the_answer(make):
         assert fact.statement and fact.question and fact.answer and "\n" not in fact.statement
         # what the question does not say already
         told = set(re.findall(r"\w+", fact.answer.lower())) - set(re.findall(r"\w+", fact.question.lower()))
-        new = told - {"your", "the", "a", "at", "in", "is", "by", "place", "now", "ones", "one", "you", "on"}
+        new = told - {"your", "the", "a", "at", "in", "is", "by", "place", "now", "ones", "one", "you", "on", "are"}
         assert new and new <= set(re.findall(r"\w+", fact.statement.lower()))
         assert fact.answer.startswith(" ") == fact.raw
 
 
 @pytest.mark.parametrize(
-    "make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal, facts.own]
+    "make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal, facts.own, doing]
 )
 def test_facts_depend_on_the_seed_only(make):
     assert make(np.random.default_rng(3)) == make(np.random.default_rng(3))

@@ -380,6 +380,24 @@ def test_a_reader_asks_within_its_capacity():
         assert looks and all(at < len(tokens) for at, _ in looks)
 
 
+def test_the_end_of_an_answer_that_was_cut_is_not_taught():
+    corpus = corpus_of(ROOM)
+    made = linked_memory(corpus, [LAYOUT.segment_capacity] * 8, np.random.default_rng(0))
+    end, messages = corpus.answer_end, [corpus.decode(turn.tokens).strip() for turn in ROOM]
+    cut = 0
+    for seed in range(12):
+        for tokens, weights, _ in linked_readers(corpus, LAYOUT, 4, made, np.random.default_rng(seed)):
+            for at in range(len(tokens) - len(end) + 1):
+                if tokens[at : at + len(end)].tolist() != list(end) or weights[at - 1] < 0.1:
+                    continue
+                # what stands before the end of an answer of `ask`
+                answer = corpus.decode(tokens[:at]).rsplit("\n", 1)[-1]
+                whole = any(answer.endswith(said) for said in messages)
+                assert (weights[at : at + len(end)] > 0).all() == whole
+                cut += not whole
+    assert cut
+
+
 def test_links_and_evidence_are_read_and_kept(tmp_path):
     messages = [{"id": i, "role": "user", "content": "" if i == 2 else said(i)} for i in range(1, 6)]
     record = {
