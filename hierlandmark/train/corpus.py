@@ -186,18 +186,28 @@ def heading(corpus: Corpus, role: str, day: date | None) -> list[int]:
 
 
 def hide(
-    corpus: Corpus, head: list[int], filler: np.ndarray, items: Sequence[np.ndarray], rng: np.random.Generator
+    corpus: Corpus,
+    head: list[int],
+    filler: np.ndarray,
+    items: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    *,
+    together: int = 1,
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Items put into a filler in their order, at random places, best between sentences; the head stands before all.
+
+    Args:
+        together: so many items stand at one place, one right behind the other.
 
     Returns:
         Text (n,) int64, and where in it each item stands (from, to).
     """
     room = len(filler)
-    cuts = [_sentence_end(corpus, filler, int(cut), room) for cut in np.sort(rng.integers(0, room + 1, len(items)))]
+    places = np.sort(rng.integers(0, room + 1, -(-len(items) // together)))
+    cuts = np.repeat([_sentence_end(corpus, filler, int(cut), room) for cut in places], together)[: len(items)]
     pieces, last, at = [np.asarray(head, dtype=np.int64)], 0, len(head)
     spans = []
-    for cut, item in zip(cuts, items, strict=True):
+    for cut, item in zip(cuts.tolist(), items, strict=True):
         pieces += [filler[last:cut], item]
         at += cut - last
         spans.append((int(at), int(at) + len(item)))

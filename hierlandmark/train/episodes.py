@@ -22,6 +22,8 @@ from hierlandmark.train.readers import Placed, make_readers
 from hierlandmark.train.ruler import PlacedNeedles, needle_text
 
 NO_LABEL = -100
+# share of memories whose facts stand side by side
+_TOGETHER = 0.35
 # least weight of a token of an answer that its words alone do not tell
 TOLD = 0.5
 
@@ -267,7 +269,9 @@ def make_memory(
         head, room = [], total
     order_of = rng.permutation(len(items))
     order = _in_time([items[i] for i in order_of])
-    text, spans = hide(corpus, head, filler[:room], [statement for _, statement, _ in order], rng)
+    # what people tell in a row lies in one block, and is told apart there
+    together = int(rng.integers(2, 13)) if rng.random() < _TOGETHER else 1
+    text, spans = hide(corpus, head, filler[:room], [statement for _, statement, _ in order], rng, together=together)
     # an older statement is told over by the newer one behind it
     said = {fact.question: Placed(fact, span) for (fact, _, _), span in zip(order, spans, strict=True)}
     return np.split(text, np.cumsum(lengths)[:-1]), list(said.values()), not repeated

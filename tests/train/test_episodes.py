@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hierlandmark.config import LayoutConfig
 from hierlandmark.layout import Kind
 from hierlandmark.testing import SMALL, ByteTokenizer
 from hierlandmark.train.config import TrainConfig
-from hierlandmark.train.corpus import Turn, build_corpus, cut_text
+from hierlandmark.train.corpus import Turn, build_corpus, cut_text, hide
 from hierlandmark.train.episodes import NO_LABEL, Shape, build_batch, make_memory
 from hierlandmark.train.loop import BatchSource, shape_of
 from hierlandmark.train.readers import make_readers
@@ -236,3 +237,15 @@ def test_an_older_value_stands_before_the_newer(corpus):
                 assert text.index(one.fact.older) < text.rindex(one.fact.statement)
                 changed += 1
     assert changed > 5
+
+
+def test_items_together_stand_one_right_behind_the_other(corpus):
+    items = [np.full(5, ord("a") + i) for i in range(7)]
+    filler = np.tile(np.frombuffer(b"Some words. ", dtype=np.uint8), 60).astype(np.int64)
+    for seed in range(20):
+        text, spans = hide(corpus, [1, 2], filler, items, np.random.default_rng(seed), together=3)
+        assert len(text) == 2 + len(filler) + 35
+        for (start, end), item in zip(spans, items, strict=True):
+            assert text[start:end].tolist() == item.tolist()
+        for row in (spans[:3], spans[3:6]):
+            assert all(first[1] == second[0] for first, second in pairwise(row))
