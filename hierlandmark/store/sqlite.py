@@ -323,8 +323,9 @@ class SQLiteStore:
         with self._connections.looking() as conn:
             # an answer reads a few rows in every layer of every token: while nothing is written there is no need of a
             # transaction, nor to ask what is known
-            if of.items() <= self._versions.items() and self._state_of(conn) == self._state:
-                # rows of two states may not fit together: what is damaged in one state is told below
+            if of.items() <= self._versions.items():
+                # rows of two states may not fit together, nor those of another one to what is known: what is damaged
+                # in one state is told below
                 with suppress(StoreCorrupt):
                     if not missing(conn) and self._state_of(conn) == self._state:
                         return out
