@@ -31,8 +31,10 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def doubled(cos: Tensor, sin: Tensor) -> Tensor:
-    """Angles for `turn_into`: (..., D / 2) twice -> (2, ..., D), cosines for both halves and sines with signs."""
-    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
+    """Angles for `turn_into`: (..., D / 2) twice -> (2, ..., D), of each element its cosine, and the sine by which it
+    is added to the other half.
+    """
+    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((sin, -sin), dim=-1)))
 
 
 def doubled_alike(places: Tensor, inv_freq: Sequence[Tensor], scaling: Sequence[float]) -> list[Tensor]:
@@ -48,16 +50,16 @@ def doubled_alike(places: Tensor, inv_freq: Sequence[Tensor], scaling: Sequence[
     return [made[key] for key in keys]
 
 
-def turn_into(out: Tensor, x: Tensor, angles: Tensor, wide: Tensor) -> None:
-    """`turn`, to the bit, in fewer operations and without memory of its own.
+def turn_into(out: Tensor, x: Tensor, angles: Tensor) -> None:
+    """`turn`, to the bit, in fewer operations.
 
     Args:
         out: (..., T, D), which may be x itself.
         x: (..., T, D).
         angles: (2, ..., T, D) of `doubled`, or broadcastable.
-        wide: fp32 of (2, ..., T, D), which is used up.
     """
-    (whole, swapped), (cos, sin) = wide, angles
-    whole.copy_(x)
-    torch.cat(whole.chunk(2, dim=-1)[::-1], dim=-1, out=swapped)
-    out.copy_(whole.mul_(cos).add_(swapped.mul_(sin)))
+    wide, half = x * angles, x.shape[-1] // 2
+    turned, other = wide[0], wide[1]
+    turned[..., :half] += other[..., half:]
+    turned[..., half:] += other[..., :half]
+    out.copy_(turned)

@@ -39,7 +39,7 @@ class Recall:
 
     In memory: all gates; the landmarks of every segment that was ever opened (L * H_kv * N * D elements each, 0.2 GB
     for the shipped model and a million tokens, all of them in flat mode); the pieces of blocks last read, of each layer
-    as many as `cached_blocks` blocks have; segments encoded again, up to `restored_bytes`; for answers eight buffers of
+    as many as `cached_blocks` blocks have; segments encoded again, up to `restored_bytes`; for answers six buffers of
     at most 3 MiB each; angles, of landmarks once for each shape of a segment (0.1 MB for the shipped model).
 
     Args:
@@ -359,8 +359,7 @@ class Recall:
                 places = torch.from_numpy(landmark_positions(shape, self.layout))
                 angles = doubled_alike(places, self.inv_freq, self.scaling)
                 self._mark_turns[shape] = torch.stack(angles, 1).unsqueeze(2)
-            wide = self._buffers.get("opened", torch.float32, 2, *keys.shape)
-            turn_into(self._landmarks[:, :, s, :n], keys, self._mark_turns[shape], wide)
+            turn_into(self._landmarks[:, :, s, :n], keys, self._mark_turns[shape])
             self._landmarks[:, :, s, n:] = 0
         self._opened.update(absent)
 
@@ -401,12 +400,13 @@ class Recall:
             where = {name: i for i, name in enumerate([*kept, *absent])}
             held = torch.cat((pool[[cache[name] for name in kept]], fresh))
             return held, whole([where[name] for name in names])
-        for name in absent:
-            cache[name] = len(cache) if len(cache) < room else cache.popitem(last=False)[1]
         if absent:
             self._caches[layer].changes += 1
-            # numpy copies rows whole
-            to_array(pool)[[cache[name] for name in absent]] = to_array(fresh)
+            # numpy copies rows whole, and one by one faster than many by their numbers
+            slots = to_array(pool)
+            for name, piece in zip(absent, to_array(fresh), strict=True):
+                cache[name] = len(cache) if len(cache) < room else cache.popitem(last=False)[1]
+                slots[cache[name]] = piece
         return pool, whole([cache[name] for name in names])
 
     def _pooled(self) -> Tensor:
@@ -433,8 +433,7 @@ class Recall:
         out = self._read_pieces(layer, [(*divmod(place, N), group) for place, group in split])
         which = whole([place % N for place, _ in split])
         keys = out[:, 0]
-        wide = self._buffers.get("turned", torch.float32, 2, *keys.shape)
-        turn_into(keys, keys, self._turns[layer].index_select(1, which), wide)
+        turn_into(keys, keys, self._turns[layer].index_select(1, which))
         return out
 
     def _read_pieces(self, layer: int, pieces: Sequence[tuple[int, int, int]]) -> Tensor:

@@ -89,9 +89,8 @@ def test_turned_into_memory_given_is_the_same_to_the_bit(dtype: torch.dtype) -> 
     before = both.clone()
     cos, sin = turns(torch.arange(5 * 7).view(5, 1, 7), INV_FREQ, scaling=1.1)
     # a part of something larger, as keys are beside their values
-    wide = torch.full((2, 5, 2, 7, D), float("nan"))
-    turn_into(other := torch.empty_like(both[0]), both[0], doubled(cos, sin), wide)
+    turn_into(other := torch.empty_like(both[0]), both[0], doubled(cos, sin))
     assert torch.equal(other, turn(before[0], cos, sin)) and torch.equal(both, before)
-    turn_into(both[0], both[0], doubled(cos, sin), wide)
+    turn_into(both[0], both[0], doubled(cos, sin))
     assert torch.equal(both[0], turn(before[0], cos, sin))
     assert torch.equal(both[1], before[1])
