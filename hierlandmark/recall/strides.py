@@ -11,7 +11,7 @@ from torch import Tensor
 from hierlandmark.config import RecallConfig
 from hierlandmark.recall.held import Pieces
 from hierlandmark.recall.sources import Tally
-from hierlandmark.select import block_weights, flat_weights
+from hierlandmark.select import MASKED, flat_weights
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Kept:
     names: Tensor  # (H, m) of pieces
     places: Tensor  # (H, m)
     segments: Tensor  # (H, m)
-    # (H, 1, m) where landmarks alone weigh, which of them are read; else (H, 1, m, m), for the first block of each
-    # segment those of the same segment
-    chosen: Tensor
+    used: Tensor | None  # (H, 1, m), None for all
+    # (H, m, m) fp32, added to landmarks' logits: 0 for blocks of one segment; None where landmarks alone weigh
+    apart: Tensor | None
     # (H, D, m) fp32 of landmarks, behind as many of their segments' gates unless landmarks alone weigh
     keys: Tensor
     pieces: Pieces
@@ -33,11 +33,14 @@ class Kept:
     def weigh(self, q: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Weights (H, 1, m) by another query (H, 1, D), and the log-sum-exp (H, 1); as of a choice of these blocks."""
         logits = q @ self.keys * scale
-        if self.chosen.dim() == 3:
-            return flat_weights(logits, self.chosen)
-        gates, landmarks = logits.chunk(2, dim=-1)
-        weights, lse = block_weights(gates, landmarks.unsqueeze(2), self.chosen)
-        return weights.sum(2), lse
+        if self.apart is not None:
+            gates, landmarks = logits.chunk(2, dim=-1)
+            # a block's share in its segment, times its gate's: one softmax over the products is that of both levels
+            own = (landmarks + self.apart).log_softmax(-1).diagonal(dim1=1, dim2=2)  # (H, m)
+            logits = gates + own.unsqueeze(1)
+        if self.used is None:
+            return logits.softmax(-1), logits.logsumexp(-1)
+        return flat_weights(logits, self.used)
 
 
 def keep(names: Tensor, used: Tensor | None, gates: Tensor | None, landmarks: Tensor, pieces: Pieces) -> Kept:
@@ -57,19 +60,18 @@ def keep(names: Tensor, used: Tensor | None, gates: Tensor | None, landmarks: Te
     keys = keys.float().view(H, m, D).transpose(1, 2)
     different = set(names.flatten().tolist())
     work = Tally(landmark_keys=len(different), blocks_read=len({name // H_kv for name in different}))
+    among = None if used is None else used.unsqueeze(1)
     if gates is None:
-        chosen = (torch.ones_like(names, dtype=torch.bool) if used is None else used).unsqueeze(1)
-        return Kept(names, places, segments, chosen, keys, pieces, work)
+        return Kept(names, places, segments, among, None, keys, pieces, work)
     there = segments.view(H_kv, 1, -1).expand(-1, D, -1)
     opened = gates.gather(2, there).view(H_kv, D, -1, m).transpose(1, 2).reshape(H, D, m)
     same = segments.unsqueeze(2) == segments.unsqueeze(1)
-    if used is not None:
-        same &= used.unsqueeze(1) & used.unsqueeze(2)
-    # a segment once
-    chosen = (same & ~same.tril(-1).any(-1, keepdim=True)).unsqueeze(1)
+    if among is not None:
+        same &= among
+    apart = torch.where(same, 0.0, MASKED)
     work.gate_keys = len({(name // H_kv // N, name % H_kv) for name in different})
     keys = torch.cat((opened, keys), dim=-1)
-    return Kept(names, places, segments, chosen, keys, pieces, work)
+    return Kept(names, places, segments, among, apart, keys, pieces, work)
 
 
 @dataclass(frozen=True)
