@@ -53,7 +53,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StrideOption = Annotated[
     int | None,
     typer.Option(
-        "--stride", metavar="TOKENS", help="Tokens of an answer from one choice of blocks to the next, if not 1."
+        "--stride",
+        metavar="TOKENS",
+        help="Choose what to read only every so many tokens of an answer: faster over long memories; words may differ.",
     ),
 ]
 WhyOption = Annotated[bool, typer.Option("--why", help="Show which gates and blocks got the attention.")]

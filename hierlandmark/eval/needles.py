@@ -56,6 +56,10 @@ class Plan:
                 f"expected at least one task, length, mode, trial and haystack, got tasks {self.tasks!r}, lengths "
                 f"{self.lengths!r}, modes {self.modes!r}, trials {self.trials!r}, haystacks {self.haystacks!r}"
             )
+        if min(self.lengths) < 1:
+            raise InvalidArgument(f"expected lengths of at least 1 token, got {min(self.lengths)!r}")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise InvalidArgument(f"expected max_new_tokens of at least 1, got {self.max_new_tokens!r}")
         if unknown := set(self.modes) - set(MODES):
             raise InvalidArgument(f"expected modes of {', '.join(MODES)}, got {', '.join(sorted(unknown))}")
         for task in self.tasks:

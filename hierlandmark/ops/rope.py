@@ -31,8 +31,8 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def doubled(cos: Tensor, sin: Tensor) -> Tensor:
-    """Angles for `turn_into`: (..., D / 2) twice -> (2, ..., D), of each element its cosine, and the sine by which it
-    is added to the other half.
+    """Angles for `turn_into`: (..., D / 2) twice -> (2, ..., D), cosines for both halves, and the sines, each signed by
+    the half that it is taken from.
     """
     return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((sin, -sin), dim=-1)))
 
@@ -56,7 +56,7 @@ def turn_into(out: Tensor, x: Tensor, angles: Tensor) -> None:
     Args:
         out: (..., T, D), which may be x itself.
         x: (..., T, D).
-        angles: (2, ..., T, D) of `doubled`, or broadcastable.
+        angles: (2, ..., T, D) of `doubled`, with as many axes as x behind the first, which broadcast.
     """
     wide, half = x * angles, x.shape[-1] // 2
     turned, other = wide[0], wide[1]

@@ -22,7 +22,8 @@ class Kept:
     places: Tensor  # (H, m)
     segments: Tensor  # (H, m)
     used: Tensor | None  # (H, 1, m), None for all
-    # (H, m, m) fp32, added to landmarks' logits: 0 for blocks of one segment; None where landmarks alone weigh
+    # (H, m, m) fp32, added to landmarks' logits: 0 where the second is read and of the first's segment, else MASKED;
+    # None where landmarks alone weigh
     apart: Tensor | None
     # (H, D, m) fp32 of landmarks, behind as many of their segments' gates unless landmarks alone weigh
     keys: Tensor

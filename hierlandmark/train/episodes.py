@@ -334,5 +334,5 @@ def _facts(rng: np.random.Generator, count: int) -> list[Fact]:
     made: dict[str, Fact] = {}
     for _ in range(count):
         fact = chosen[rng.integers(0, len(chosen))](rng)
-        made[fact.question] = fact
+        made[fact.about or fact.question] = fact
     return list(made.values())

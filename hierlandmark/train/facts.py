@@ -43,6 +43,8 @@ class Fact:
     raw: bool = False
     # said earlier, and true no more
     older: str | None = None
+    # what it is about, if more than its question says: of two that share it either might answer the other's question
+    about: str | None = None
 
 
 def passkey(rng: np.random.Generator) -> Fact:

@@ -207,14 +207,12 @@ def linked_readers(
             end = min(last, first + int(rng.integers(*_REPEATED)))
             said = text[first:end]
             words = corpus.decode(said).strip().rstrip("\ufffd")
-            answer = corpus.tokenize(f'{words}"\n\n') if searched else [*corpus.tokenize(words), *corpus.answer_end]
-            tokens += prompt + answer
-            weights += [PROMPT] * len(prompt)
-            told = [PASSAGE if len(query.where) == 1 else _GUESS] * len(answer)
-            if not searched and end < last:
-                # no answer ends in the middle of what was said
-                told[-len(corpus.answer_end) :] = [0.0] * len(corpus.answer_end)
-            weights += told
+            answer = corpus.tokenize(f'{words}"' if searched else words)
+            behind = corpus.tokenize("\n\n") if searched else corpus.answer_end
+            weight = PASSAGE if len(query.where) == 1 else _GUESS
+            tokens += prompt + answer + behind
+            # no answer ends in the middle of what was said
+            weights += [PROMPT] * len(prompt) + [weight] * len(answer) + [weight if end == last else 0.0] * len(behind)
         out.append((np.asarray(tokens[:capacity]), np.asarray(weights[:capacity]), looks))
     return out
 

@@ -206,6 +206,8 @@ def test_several_processes_say_the_same(records: list[dict], plan: Plan) -> None
     ("change", "message"),
     [
         ({"trials": 0}, "at least one task, length, mode, trial and haystack"),
+        ({"lengths": [4096, 0]}, "expected lengths of at least 1 token, got 0"),
+        ({"max_new_tokens": -3}, "expected max_new_tokens of at least 1, got -3"),
         ({"modes": ["flat", "round"]}, "expected modes of hierarchical, flat, full, got round"),
         ({"tasks": ["niah_single_2"]}, "give its file as text"),
     ],

@@ -5,13 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from hierlandmark.train import facts
+from hierlandmark.train import episodes, facts
 from hierlandmark.train.doings import doing
 
-
-@pytest.mark.parametrize(
+makers = pytest.mark.parametrize(
     "make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal, facts.own, doing]
 )
+
+
+@makers
 def test_the_statement_holds_the_answer(make):
     for seed in range(200):
         fact = make(np.random.default_rng(seed))
@@ -23,9 +25,7 @@ def test_the_statement_holds_the_answer(make):
         assert fact.answer.startswith(" ") == fact.raw
 
 
-@pytest.mark.parametrize(
-    "make", [facts.passkey, facts.needle, facts.attribute, facts.updated, facts.personal, facts.own, doing]
-)
+@makers
 def test_facts_depend_on_the_seed_only(make):
     assert make(np.random.default_rng(3)) == make(np.random.default_rng(3))
     assert len({make(np.random.default_rng(i)).statement for i in range(50)}) > 40
@@ -44,3 +44,23 @@ def test_an_update_replaces_another_value_of_the_same_thing():
         thing, old = re.fullmatch(r"The (.+?) is (.+)\.", fact.older).groups()
         new = fact.answer.removeprefix(f"The {thing} is now ").removesuffix(".")
         assert thing in fact.statement and new in fact.statement and new != old
+
+
+def test_questions_of_one_thing_are_about_the_same():
+    """Of two places that one moves to, neither answers when."""
+    for seed in range(3000):
+        fact = doing(np.random.default_rng(seed))
+        assert fact.about and "locker" not in fact.statement
+        if re.search(r" moving( to \w.*)?\?$", fact.question):
+            assert fact.about.startswith("moving ")
+        if re.search(r" work( as)?\?$", fact.question):
+            assert fact.about.startswith("work ")
+
+
+def test_a_memory_tells_one_fact_about_a_thing(monkeypatch):
+    monkeypatch.setattr(
+        episodes, "doing", lambda rng: facts.Fact("I am moving to Cork.", f"{rng.random()}?", "Cork.", about="moving")
+    )
+    for seed in range(30):
+        told = episodes._facts(np.random.default_rng(seed), 12)
+        assert sum(fact.about == "moving" for fact in told) <= 1
