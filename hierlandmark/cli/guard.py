@@ -24,6 +24,8 @@ from hierlandmark.errors import HierLandmarkError, InvalidArgument
 DEBUG = "HIERLANDMARK_DEBUG"
 # how like an unknown option one is that is proposed, of 1
 CLOSE = 0.7
+# characters of a wrong value that are shown
+SHOWN = 80
 
 
 class Guard(TyperGroup):
@@ -50,8 +52,7 @@ class Guard(TyperGroup):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             raise typer.Exit(0) from None
         except Exception as error:
-            if getattr(error, "possibilities", None):
-                _keep_close(error)
+            _keep_close(error)
             # usage errors and exits are typer's own, and it shows them well
             if os.environ.get(DEBUG) or type(error).__module__.split(".")[0] in ("typer", "click"):
                 raise
@@ -81,24 +82,27 @@ def _wrong_value(error: typer.BadParameter) -> str:
     """One sentence on a value that an option does not take: the option, what it takes, and what came."""
     name = error.param.opts[0] if error.param else "a value"
     # `'x' is not a valid integer.`, `'x' is not one of 'a', 'b'.`
-    if said := re.fullmatch(r"(?:Value error, )?(.+) is not (?:one of )?(.+?)\.?", error.message, re.DOTALL):
-        came, wanted = said.groups()
-        return f"expected {name} to be {' or '.join(wanted.rsplit(', ', 1))}, got {came}"
+    if said := re.fullmatch(r"(?:Value error, )?((['\"]).*\2) is not (?:one of )?(.+?)\.?", error.message, re.DOTALL):
+        came, _, wanted = said.groups()
+        return f"expected {name} to be {' or '.join(wanted.rsplit(', ', 1))}, got {came:.{SHOWN}}"
     # later versions of typer have pydantic read values
     if errors := getattr(error.__cause__, "errors", None):
         from hierlandmark.config import wanted_kind
 
         (first, *_) = errors()
-        return f"expected {name} to be {wanted_kind(first['msg'])}, got {first['input']!r:.80}"
+        return f"expected {name} to be {wanted_kind(first['msg'])}, got {first['input']!r:.{SHOWN}}"
     return f"{name}: {error.message}"
 
 
 def _keep_close(error: Any) -> None:
-    """Of the options that are proposed for an unknown one, those that are like it; the dashes of all are alike."""
-    word = error.option_name.strip("-")
-    error.possibilities = [
-        one for one in error.possibilities if SequenceMatcher(None, word, one.strip("-")).ratio() >= CLOSE
-    ]
+    """Of the options that are proposed for an unknown one, those that are like it; the dashes of all are alike.
+
+    Other errors stay as they are; newer versions of click propose commands too, by their names.
+    """
+    word, proposed = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if word and proposed:
+        word = word.strip("-")
+        error.possibilities = [one for one in proposed if SequenceMatcher(None, word, one.strip("-")).ratio() >= CLOSE]
 
 
 def _line(text: str) -> None:

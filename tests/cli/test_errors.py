@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from hierlandmark import config
 from hierlandmark.cli import app
+from hierlandmark.cli.guard import Guard
 from hierlandmark.errors import StoreCorrupt
 from tests.fake_memory import FakeMemory
 
@@ -197,6 +198,46 @@ def test_an_unknown_option_is_answered_with_those_that_are_close(cli, words: lis
     said = cli(*words).stderr.splitlines()[-1]
     assert "No such option: " in said
     assert set(re.findall(r"--[a-z-]+", said)) == {next(word for word in words if word.startswith("--")), *close}
+
+
+class NoSuchCommand(Exception):
+    """As newer versions of click have it: no name of an option."""
+
+    __module__ = "click.exceptions"
+
+    def __init__(self) -> None:
+        super().__init__("No such command 'serch'.")
+        self.command_name, self.possibilities = "serch", ["search"]
+
+
+def invoked(error: Exception) -> typer.core.TyperGroup:
+    """A command that ends in an error."""
+    inner = typer.core.TyperCommand("fail", callback=Mock(side_effect=error))
+    return Guard(name="hierlandmark", commands={"fail": inner})
+
+
+def test_an_unknown_command_keeps_what_is_proposed_for_it() -> None:
+    with pytest.raises(NoSuchCommand) as told:
+        invoked(NoSuchCommand()).main(["fail"], standalone_mode=False)
+    assert told.value.possibilities == ["search"]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("'x' is not a valid integer.", "expected a value to be a valid integer, got 'x'"),
+        ("\"it's not\" is not one of 'a', 'b'.", "expected a value to be 'a' or 'b', got \"it's not\""),
+        ("'a' is not b' is not a valid integer.", "expected a value to be a valid integer, got 'a' is not b'"),
+        (f"'{'x' * 500}' is not a valid integer.", f"expected a value to be a valid integer, got '{'x' * 79}"),
+        ("the file is not readable.", "a value: the file is not readable."),
+        ("Directory 'd' is not writable.", "a value: Directory 'd' is not writable."),
+    ],
+    ids=["integer", "choice", "quotes", "long", "no-value", "path"],
+)
+def test_a_wrong_value_is_told_from_other_messages(capsys, message: str, said: str) -> None:
+    with pytest.raises(SystemExit):
+        invoked(typer.BadParameter(message)).main(["fail"])
+    assert capsys.readouterr().err == f"hierlandmark: InvalidArgument: {said}\n"
 
 
 def test_as_a_module() -> None:
