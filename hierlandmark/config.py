@@ -45,7 +45,7 @@ class _Config(BaseModel):
         try:
             super().__init__(**given)
         except ValidationError as error:
-            raise InvalidArgument(_fault(type(self), error)) from error
+            raise _fault(type(self), error) from error
 
     @field_validator("*", mode="before")
     @classmethod
@@ -54,20 +54,20 @@ class _Config(BaseModel):
         return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
-def _fault(config: type[BaseModel], error: ValidationError) -> str:
+def _fault(config: type[BaseModel], error: ValidationError) -> InvalidArgument:
     """One sentence on the first fault: the field, what it may be, and what came."""
     first = error.errors(include_url=False)[0]
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        return f"{config.__name__} has no {name!r}; it has {', '.join(config.model_fields)}"
+        return InvalidArgument(f"{config.__name__} has no {name!r}; it has {', '.join(config.model_fields)}")
     if first["type"] == "value_error":
         # of a configuration in this one, or of several fields together
-        return f"{name}: {first['ctx']['error']}".removeprefix(": ")
+        return InvalidArgument(f"{name}: {first['ctx']['error']}".removeprefix(": "))
     bounds = _range(config.model_fields[name])
     kind = wanted_kind(first["msg"])
     # a number that is out of bounds is told all of them
     wanted = bounds if bounds and "ctx" in first else ", ".join(filter(None, (kind, bounds)))
-    return f"expected {name} to be {wanted}, got {first['input']!r:.80}"
+    return InvalidArgument.naming(lambda called: f"expected {called(name)} to be {wanted}, got {first['input']!r:.80}")
 
 
 def wanted_kind(message: str) -> str:

@@ -1,5 +1,8 @@
 """Named errors. Each says what was expected, what came, and what to do."""
 
+from collections.abc import Callable, Mapping
+from typing import Self
+
 
 class HierLandmarkError(Exception):
     """Base of every error this package raises on purpose.
@@ -13,6 +16,33 @@ class HierLandmarkError(Exception):
     def __init__(self, message: str = "", *, python: str = "", command: str = "") -> None:
         super().__init__(f"{message}; {python}" if python else message)
         self.on_command_line = f"{message}; {command}" if command else str(self)
+
+    @classmethod
+    def naming(
+        cls,
+        tell: Callable[[Callable[[str], str]], str],
+        *,
+        options: Mapping[str, str] | None = None,
+        python: str = "",
+        command: str = "",
+    ) -> Self:
+        """An error whose message names arguments; the command line calls them as its options.
+
+        Args:
+            tell: makes the message, given what turns an argument's name into what it is called there.
+            options: of arguments that the command line calls otherwise than by their name with dashes.
+            python: as for the error itself.
+            command: as for the error itself.
+
+        >>> error = InvalidArgument.naming(lambda name: f"expected {name('gate_queue')} of 0 or more, got -1")
+        >>> str(error), error.on_command_line
+        ('expected gate_queue of 0 or more, got -1', 'expected --gate-queue of 0 or more, got -1')
+        """
+        called = options or {}
+        error = cls(tell(str), python=python)
+        shown = tell(lambda name: called.get(name, f"--{name.replace('_', '-')}"))
+        error.on_command_line = cls(shown, python=command or python).on_command_line
+        return error
 
 
 class ModelMismatch(HierLandmarkError):

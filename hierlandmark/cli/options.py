@@ -1,9 +1,7 @@
 """Options that several commands share, and the memory they name."""
 
 import os
-import re
 import shlex
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -153,22 +151,7 @@ def recall_config(**options: Any) -> "RecallConfig":
     """
     from hierlandmark.config import RecallConfig
 
-    try:
-        return RecallConfig(**{name: value for name, value in options.items() if value is not None})
-    except InvalidArgument as error:
-        raise by_option(error, options) from error
-
-
-def by_option(
-    error: InvalidArgument, fields: Iterable[str], called: Mapping[str, str] | None = None
-) -> InvalidArgument:
-    """An error of a configuration with its fields as options: `called` so, or as they are with dashes.
-
-    The field that is at fault is told first; of others only those with an underscore are told from words.
-    """
-    options = {name: f"--{name.replace('_', '-')}" for name in fields} | dict(called or {})
-    found = r"(?<=^expected )\w+(?= to be| with)|\b[a-z]+(?:_[a-z]+)+\b"
-    return InvalidArgument(re.sub(found, lambda word: options.get(word[0], word[0]), error.on_command_line))
+    return RecallConfig(**{name: value for name, value in options.items() if value is not None})
 
 
 def parse_lengths(text: str, option: str = "--lengths") -> list[int]:

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from hierlandmark.cli.options import ModelOption, by_option, parse_lengths, parse_shares
-from hierlandmark.errors import InvalidArgument
+from hierlandmark.cli.options import ModelOption, parse_lengths, parse_shares
 from hierlandmark.train.files import no_files
 
 
@@ -200,11 +199,8 @@ def train(
     }
     grid = {"block_size": block_size, "blocks_per_segment": blocks_per_segment, "local_window": local_window}
     sizes: dict[str, Any] = {name: value for name, value in grid.items() if value is not None}
-    try:
-        config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
-        layout = LayoutConfig(**sizes) if sizes else None
-    except InvalidArgument as error:
-        raise by_option(error, (*given, *grid), {"lengths": "--length"}) from error
+    config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
+    layout = LayoutConfig(**sizes) if sizes else None
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=config.seconds or config.steps)

@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 from hierlandmark.config import Attention
 from hierlandmark.errors import InvalidArgument
+
+# fields that the command line calls otherwise than by their name with dashes
+OPTIONS = {"lengths": "--length"}
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class TrainConfig:
     """One run. What the shipped adapter's six runs were given stands in its `hierlandmark.json`, under `training`.
 
     Raises:
-        InvalidArgument: a value is outside its range, or no number.
+        InvalidArgument: a value is outside its range, no number, or no word that its field takes.
     """
 
     steps: int = 2000
@@ -83,14 +86,16 @@ class TrainConfig:
             object.__setattr__(self, name, _numbers(name, getattr(self, name), kind, fits, wanted))
         object.__setattr__(self, "search_layers", tuple(sorted(set(self.search_layers))))
         if bool(self.search_layers) != bool(self.search_share):
-            raise InvalidArgument(
-                f"expected search_layers with a search_share and not without, got {self.search_layers!r} and "
-                f"{self.search_share!r}"
+            raise InvalidArgument.naming(
+                lambda called: (
+                    f"expected {called('search_layers')} with a {called('search_share')} and not without, got "
+                    f"{self.search_layers!r} and {self.search_share!r}"
+                )
             )
         plain = {field.name: field.default for field in fields(self)}
         for name in ("search_tokens", "search_weight", "taught"):
             if not self.search_share and getattr(self, name) != plain[name]:
-                raise InvalidArgument(f"expected {name} with a search_share only, got {getattr(self, name)!r}")
+                raise _without_search(name, getattr(self, name))
         for names, right, wanted in _RANGES:
             for name in names.split():
                 value = getattr(self, name)
@@ -98,25 +103,38 @@ class TrainConfig:
                     continue
                 number = isinstance(value, Real) and not isinstance(value, bool)
                 if not number:
-                    raise InvalidArgument(f"expected {name} to be a number, {wanted}, got {value!r}")
+                    raise _wrong(name, f"a number, {wanted}", value)
                 if not (math.isfinite(value) and right(value)):
-                    raise InvalidArgument(f"expected {name} to be {wanted}, got {value!r}")
+                    raise _wrong(name, wanted, value)
+        if self.attention not in get_args(Attention):
+            (*some, last) = map(repr, get_args(Attention))
+            raise _wrong("attention", f"{', '.join(some)} or {last}", self.attention)
         if self.gates and self.search_share == 1:
-            raise InvalidArgument("expected steps that read with gates, got a search_share of 1")
+            raise InvalidArgument.naming(
+                lambda called: f"expected steps that read with {called('gates')}, got a {called('search_share')} of 1"
+            )
         if self.gate_queue and (not self.gates or self.stream_share == 1 or self.jump):
             # where positions jump, a segment's keys are those of its batch
-            raise InvalidArgument(
-                f"expected a gate_queue with gates, a stream_share under 1 and no jump, got {self.gate_queue!r} with "
-                f"{self.gates!r}, {self.stream_share!r} and {self.jump!r}"
+            raise InvalidArgument.naming(
+                lambda called: (
+                    f"expected a {called('gate_queue')} with {called('gates')}, a {called('stream_share')} under 1 and "
+                    f"no {called('jump')}, got {self.gate_queue!r} with {self.gates!r}, {self.stream_share!r} and "
+                    f"{self.jump!r}"
+                )
             )
         if self.freeze_below and (self.search_share or self.votes):
-            raise InvalidArgument(
-                f"expected neither a search_share nor votes with freeze_below, got {self.search_share!r} and "
-                f"{self.votes!r}: what searches is to stay as it was"
+            raise InvalidArgument.naming(
+                lambda called: (
+                    f"expected neither a {called('search_share')} nor {called('votes')} with {called('freeze_below')}, "
+                    f"got {self.search_share!r} and {self.votes!r}: what searches is to stay as it was"
+                )
             )
         if (self.attention == "window") != (self.window is not None):
-            raise InvalidArgument(
-                f"expected a window with attention 'window' only, got {self.window!r} with {self.attention!r}"
+            raise InvalidArgument.naming(
+                lambda called: (
+                    f"expected a {called('window')} with {called('attention')} 'window' only, got {self.window!r} with "
+                    f"{self.attention!r}"
+                )
             )
         useless = [
             name
@@ -124,7 +142,24 @@ class TrainConfig:
             if getattr(self, name)
         ]
         if self.attention != "landmark" and useless:
-            raise InvalidArgument(f"expected no {useless[0]} with attention {self.attention!r}, which has no landmarks")
+            raise InvalidArgument.naming(
+                lambda called: (
+                    f"expected no {called(useless[0])} with {called('attention')} {self.attention!r}, which has no "
+                    "landmarks"
+                )
+            )
+
+
+def _wrong(name: str, wanted: str, value: Any) -> InvalidArgument:
+    return InvalidArgument.naming(
+        lambda called: f"expected {called(name)} to be {wanted}, got {value!r}", options=OPTIONS
+    )
+
+
+def _without_search(name: str, value: Any) -> InvalidArgument:
+    return InvalidArgument.naming(
+        lambda called: f"expected {called(name)} with a {called('search_share')} only, got {value!r}"
+    )
 
 
 def _numbers(
@@ -139,7 +174,7 @@ def _numbers(
     values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else (None,)
     numbers = all(isinstance(one, known) and not isinstance(one, bool) for one in values)
     if not (numbers and fits(values)):
-        raise InvalidArgument(f"expected {name} to be {wanted}, got {given!r}")
+        raise _wrong(name, wanted, given)
     return tuple(map(kind, values))
 
 

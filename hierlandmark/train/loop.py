@@ -23,7 +23,7 @@ from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import PlainAttention
 from hierlandmark.model.gates import GateQueue
 from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
-from hierlandmark.train.config import TrainConfig
+from hierlandmark.train.config import OPTIONS, TrainConfig
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.episodes import Batch, Shape, build_batch
 from hierlandmark.train.loss import batch_loss
@@ -64,7 +64,12 @@ def _shape_of_length(
     """Texts of one of the lengths given, stream episodes too; one that is over the budget stands alone in its batch."""
     size = layout.segment_size
     if wrong := [length for length in config.lengths if length % size or length < 2 * size]:
-        raise InvalidArgument(f"expected lengths of two or more whole segments of {size} positions, got {wrong[0]!r}")
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"expected {called('lengths')} of two or more whole segments of {size} positions, got {wrong[0]!r}"
+            ),
+            options=OPTIONS,
+        )
     lengths = sorted(config.lengths)
     segments = lengths[rng.integers(0, _open_to(len(lengths), progress))] // size
     readers = 0 if rng.random() < config.stream_share else min(_readers(segments), segments - 1)

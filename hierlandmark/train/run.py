@@ -102,7 +102,7 @@ def train_adapter(
     if folder.exists() and not folder.is_dir():
         raise InvalidArgument(f"expected a folder to train in, {str(folder)!r} is a file")
     if workers < 0:
-        raise InvalidArgument(f"expected workers to be 0 or more, got {workers!r}")
+        raise InvalidArgument.naming(lambda called: f"expected {called('workers')} to be 0 or more, got {workers!r}")
     device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     start = Adapter.load(init) if init is not None else None
     state = resumed_state(folder) if resume else None
@@ -115,7 +115,11 @@ def train_adapter(
     # distances that were learned stay, as the layout does
     inherited = start is not None and start.meta.recency and config.attention == "landmark"
     if config.recency and not config.stream_share and not inherited and not resume:
-        raise InvalidArgument("expected a stream_share with recency: only texts read in order know it")
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"expected a {called('stream_share')} with {called('recency')}: only texts read in order know it"
+            )
+        )
     if inherited:
         config = replace(config, recency=True)
     if not resume and (found := read_state(folder)) is not None:
@@ -130,13 +134,18 @@ def train_adapter(
     elif start is not None and layout != start.meta.layout:
         raise InvalidArgument(
             f"the adapter to start from has the layout {start.meta.layout.model_dump()}, not {layout.model_dump()}: "
-            "its rows would not stand for what they were trained to; leave the layout out, or start without it"
+            "its rows would not stand for what they were trained to",
+            python="leave layout out, or init",
+            command="leave --block-size, --blocks-per-segment and --local-window out, or --init",
         )
     if config.freeze_below and not resume:
         _check_frozen(config, start)
     if start is not None and start.search and 0 < config.search_share < 1:
-        raise InvalidArgument(
-            f"expected search_share 0 or 1 to start from an adapter with weights of search, got {config.search_share!r}"
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"expected {called('search_share')} 0 or 1 to start from an adapter with weights of search, got "
+                f"{config.search_share!r}"
+            )
         )
     # lengths that do not fit are told before anything is loaded
     shape_of(config, layout, 0.0, np.random.default_rng(0))
@@ -242,24 +251,34 @@ def _check_watched(config: TrainConfig, layout: LayoutConfig) -> None:
     """Raises `InvalidArgument` where no query could ever choose among segments, which `gates` is about."""
     most = max(config.lengths, default=min(config.tokens, config.longest * layout.segment_size)) // layout.segment_size
     if config.gates and config.stream_share == 1 and most < 3:
-        raise InvalidArgument(
-            f"expected texts of at least 3 segments of {layout.segment_size} positions with gates and a stream_share "
-            f"of 1, got {most}"
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"expected texts of at least 3 segments of {layout.segment_size} positions with {called('gates')} and "
+                f"a {called('stream_share')} of 1, got {most}"
+            )
         )
 
 
 def _check_frozen(config: TrainConfig, start: Adapter | None) -> None:
     if start is None:
-        raise InvalidArgument(
-            "expected an adapter to start from with freeze_below", python="give init", command="give --init"
+        raise InvalidArgument.naming(
+            lambda called: f"expected an adapter to start from with {called('freeze_below')}",
+            python="give init",
+            command="give --init",
         )
     if not start.meta.retrieval:
-        raise InvalidArgument(
-            "expected an adapter to start from that names the heads that search with freeze_below: without, all do"
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"expected an adapter to start from that names the heads that search with {called('freeze_below')}: "
+                "without, all do"
+            )
         )
     if high := sorted({head.layer for head in start.meta.retrieval if head.layer >= config.freeze_below}):
-        raise InvalidArgument(
-            f"expected freeze_below over the layers that search, got {config.freeze_below!r} and layer {high[-1]}"
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"expected {called('freeze_below')} over the layers that search, got {config.freeze_below!r} and layer "
+                f"{high[-1]}"
+            )
         )
 
 
@@ -271,7 +290,9 @@ def _searches(adapter: Adapter) -> dict[str, Any]:
 def freeze(core: LandmarkCore, below: int) -> None:
     """Leave the layers below one, and the two rows, as they are. Raises `InvalidArgument` where nothing is left."""
     if below >= core.layers:
-        raise InvalidArgument(f"expected freeze_below under {core.layers}, got {below!r}")
+        raise InvalidArgument.naming(
+            lambda called: f"expected {called('freeze_below')} under {core.layers}, got {below!r}"
+        )
     core.rows.requires_grad_(False)
     for layer in decoder_of(core.base).layers[:below]:
         layer.requires_grad_(False)
@@ -282,7 +303,9 @@ def _searching(core: LandmarkCore, config: TrainConfig) -> tuple[Any | None, Sea
     if not config.search_share:
         return None, None
     if config.search_layers[-1] >= core.layers:
-        raise InvalidArgument(f"expected search_layers under {core.layers}, got {config.search_layers[-1]!r}")
+        raise InvalidArgument.naming(
+            lambda called: f"expected {called('search_layers')} under {core.layers}, got {config.search_layers[-1]!r}"
+        )
     tokenizer = teacher = None
     if config.taught:
         tokenizer, model = minilm.load()
@@ -326,8 +349,9 @@ def start_from(core: LandmarkCore, weights: Weights, *, below: int | None = None
         if found is None or found.shape != parameter.shape:
             shape = None if found is None else tuple(found.shape)
             raise InvalidArgument(
-                f"the adapter to start from has {shape} for {name!r}, expected {tuple(parameter.shape)}; "
-                "give its own rank and layout"
+                f"the adapter to start from has {shape} for {name!r}, expected {tuple(parameter.shape)}",
+                python="give its own rank and layout",
+                command="give its own --rank",
             )
         parameter.data.copy_(found)
 
@@ -369,13 +393,16 @@ def _check_same(folder: Path, state: dict[str, Any], wanted: dict[str, Any]) -> 
         "base": state.get("base"),
         "layout": state.get("layout"),
     }
-    for name, value in wanted.items():
-        if found[name] != value:
-            raise InvalidArgument(
-                f"the checkpoint in {str(folder)!r} is of {name} {found[name]!r}, not {value!r}",
-                python=f"resume it with its own {name}, or give another folder",
-                command=f"resume it with its own {_OPTIONS.get(name, name)}, or give another --out",
-            )
+    if (name := next((one for one in wanted if found[one] != wanted[one]), None)) is not None:
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"the checkpoint in {str(folder)!r} is of {called(name)} {found[name]!r}, not {wanted[name]!r}"
+            ),
+            # what is a word too stays one
+            options={one: one for one in ("rank", "base", "layout")},
+            python=f"resume it with its own {name}, or give another folder",
+            command=f"resume it with its own {_OPTIONS.get(name, name)}, or give another --out",
+        )
 
 
 def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> tuple[LandmarkCore, Any, str]:

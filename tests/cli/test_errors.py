@@ -115,6 +115,38 @@ def test_every_command_is_in_the_list() -> None:
             ["train", "--out", "o", "--text", "t", "--taught", "1"],
             f"{EXPECTED} --taught with a --search-share only, got",
         ),
+        (
+            ["train", "--out", "o", "--text", "t", "--window", "8"],
+            f"{EXPECTED} a --window with --attention 'window' only, got 8 with 'landmark'",
+        ),
+        (
+            ["train", "--out", "o", "--text", "t", "--gates", "1", "--attention", "full"],
+            f"{EXPECTED} no --gates with --attention 'full', which has no landmarks",
+        ),
+        (
+            ["train", "--out", "o", "--text", "t", "--gate-queue", "8"],
+            f"{EXPECTED} a --gate-queue with --gates, a --stream-share under 1 and no --jump, got 8 with 0.0, 0.12",
+        ),
+        (
+            ["train", "--out", "o", "--text", "t", "--freeze-below", "1"],
+            f"{EXPECTED} neither a --search-share nor --votes with --freeze-below, got 0.0 and 0.3",
+        ),
+        (["train", "--out", "o", "--text", "t", "--length", "0"], f"{EXPECTED} --length to be integers of at least 1"),
+        # told by the run, not by its configuration
+        (["train", "--out", "o", "--text", "t", "--length", "1000"], f"{EXPECTED} --length of two or more whole"),
+        (["train", "--out", "o", "--text", "t", "--workers", "-1"], f"{EXPECTED} --workers to be 0 or more, got -1"),
+        (
+            ["train", "--out", "o", "--text", "t", "--recency", "--stream-share", "0"],
+            f"{EXPECTED} a --stream-share with --recency: ",
+        ),
+        (
+            ["train", "--out", "o", "--text", "t", "--freeze-below", "1", "--votes", "0"],
+            f"{EXPECTED} an adapter to start from with --freeze-below; give --init",
+        ),
+        (
+            ["train", "--out", "my_block_size/stream_share", "--text", "t", "--resume"],
+            "InvalidArgument: nothing to resume in 'my_block_size/stream_share'",
+        ),
         (["eval", "work", "--blocks", "0"], "InvalidArgument: expected --blocks to be 1 or more, got 0"),
         (["eval", "work", "--lengths", "9,0"], "InvalidArgument: expected lengths of at least 1, got 0"),
         (["eval", "needles", "--workers", "0"], "InvalidArgument: expected at least one worker, got 0"),
