@@ -10,6 +10,7 @@ H heads of all layers together, G segments, N blocks.
 
 import argparse
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -274,10 +275,12 @@ def calibrate(
     """
     model = LandmarkModel.from_pretrained(base, adapter=adapter, device=device, dtype=dtype)
     if model.searcher is not None:
+        searched, init = model.search_layers, shlex.quote(str(adapter))
+        options = f"--init {init} --search-share 1 --search-layers {','.join(map(str, searched))}"
         raise InvalidArgument(
             f"the adapter at {str(adapter)!r} has weights of search, trained with the heads that it names",
-            python="train these on instead (`train_adapter` with search_share=1)",
-            command="train these on instead (`hierlandmark train --search-share 1`)",
+            python=f"train these on instead (`train_adapter` with init, search_share=1, search_layers={searched})",
+            command=f"train these on instead (`hierlandmark train {options}`)",
         )
     _, talks = read_tokens(model.tokenizer, [], chats)
     corpus = build_corpus({}, model.tokenizer, model.ask_prompt, talks)
@@ -336,19 +339,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true", help="leave the adapter as it is")
     given = parser.parse_args(argv)
 
+    begun = False
+
     def show(cases: int) -> None:
+        nonlocal begun
+        begun = True
         sys.stderr.write(f"\r{cases} queries")
         sys.stderr.flush()
 
     try:
-        found = calibrate(
-            given.adapter, given.chats, base=given.model, device=given.device, dtype=given.dtype, count=given.heads,
-            memories=given.memories, segments=given.segments, queries=given.queries, deepest=given.deepest,
-            seed=given.seed, write=not given.keep, progress=show,
-        )  # fmt: skip
+        try:
+            found = calibrate(
+                given.adapter, given.chats, base=given.model, device=given.device, dtype=given.dtype, count=given.heads,
+                memories=given.memories, segments=given.segments, queries=given.queries, deepest=given.deepest,
+                seed=given.seed, write=not given.keep, progress=show,
+            )  # fmt: skip
+        finally:
+            # what is told stands on a line of its own
+            if begun:
+                sys.stderr.write("\n")
     except HierLandmarkError as error:
         parser.exit(2, f"{type(error).__name__}: {error.on_command_line}\n")
-    sys.stderr.write("\n")
     json.dump(found, sys.stdout)
     sys.stdout.write("\n")
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -45,6 +46,19 @@ def test_the_heads_that_find_are_chosen():
     assert after["mrr"] > before["mrr"] and after["recall@10"] >= before["recall@10"]
     with pytest.raises(InvalidArgument, match="none"):
         choose_heads([], 4, range(8))
+
+
+@pytest.mark.parametrize(("cases", "before"), [(3, "\r3 queries\n"), (0, "")])
+def test_an_error_stands_on_a_line_of_its_own(monkeypatch, capsys, cases, before):
+    def fails(*_, progress, **__):
+        if cases:
+            progress(cases)
+        raise InvalidArgument("expected queries")
+
+    monkeypatch.setattr(sys.modules[main.__module__], "calibrate", fails)
+    with pytest.raises(SystemExit) as ended:
+        main(["--adapter", "a", "--chats", "c"])
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"{before}InvalidArgument: expected queries\n")
 
 
 def test_a_message_is_ranked_by_its_best_block_and_its_share_of_it():

@@ -134,11 +134,13 @@ def test_what_cannot_be_put_together(folders, texts, tmp_path, capsys):
 
 
 def test_heads_of_weights_of_their_own_are_not_chosen_anew(folders, base_folder, texts, capsys):
-    with pytest.raises(InvalidArgument, match=r"weights of search, .*\(`train_adapter` with search_share=1\)"):
+    how = r"\(`train_adapter` with init, search_share=1, search_layers=\(0,\)\)"
+    with pytest.raises(InvalidArgument, match=rf"weights of search, .*{how}"):
         calibrate(folders[2], [texts[1]], base=str(base_folder))
     with pytest.raises(SystemExit) as ended:
         calibrating(["--adapter", str(folders[2]), "--chats", str(texts[1]), "--model", str(base_folder)])
-    assert ended.value.code == 2 and "(`hierlandmark train --search-share 1`)" in capsys.readouterr().err
+    how = f"(`hierlandmark train --init {folders[2]} --search-share 1 --search-layers 0`)"
+    assert ended.value.code == 2 and how in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["absent", "rubbish"])
