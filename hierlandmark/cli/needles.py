@@ -141,7 +141,7 @@ def needles(
     if str(out) != "-":
         # the base model alone chooses no blocks
         if set(plan.modes) != {"full"}:
-            show_recall(recall)
+            show_recall(recall, gated="hierarchical" in plan.modes)
         for line in table(results):
             typer.echo(line)
     names = {"base": model, "adapter": adapter}

@@ -99,12 +99,17 @@ def show_cost(cost: "Cost") -> None:
     )
 
 
-def show_recall(recall: "RecallConfig") -> None:
-    """One line on how blocks are chosen and weighed; none where both are as ever."""
+def show_recall(recall: "RecallConfig", *, gated: bool = True) -> None:
+    """One line on how blocks are chosen and weighed; none where both are as ever.
+
+    Args:
+        recall: what was asked with.
+        gated: whether gates opened segments in any of it; they weigh nothing elsewhere.
+    """
     told = []
     if recall.stride != 1:
         told.append(f"blocks are chosen anew every {recall.stride:,} tokens (stride)")
-    if recall.weigh_by != "gates":
+    if recall.weigh_by != "gates" and gated:
         told.append("blocks of opened segments are weighed by landmarks alone")
     if told:
         typer.echo("; ".join(told))

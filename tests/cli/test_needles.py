@@ -157,7 +157,12 @@ def test_a_table_says_what_of_recall_is_not_as_ever(run) -> None:
     assert first("--modes", "hierarchical", "--stride", "2", "--weigh-by", "landmarks") == (
         f"{stride}; blocks of opened segments are {alone}"
     )
-    for words in (("--modes", "hierarchical", "--stride", "1"), ("--modes", "full", "--stride", "2")):
+    # flat opens no segments
+    for words in (
+        ("--modes", "hierarchical", "--stride", "1"),
+        ("--modes", "full", "--stride", "2"),
+        ("--modes", "flat", "--weigh-by", "landmarks"),
+    ):
         assert first(*words).startswith("task")
 
 
