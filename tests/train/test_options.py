@@ -155,6 +155,11 @@ def test_what_is_no_number_is_refused(given):
     assert TrainConfig(steps=np.int64(7)).steps == 7
 
 
+def test_a_kind_of_attention_that_there_is_not_is_refused():
+    with pytest.raises(InvalidArgument, match=r"attention to be 'landmark', 'full' or 'window', got 'windows'"):
+        TrainConfig(attention="windows")
+
+
 @pytest.mark.parametrize("name", ["lengths", "search_layers", "retrieval_depth"])
 @pytest.mark.parametrize("value", [("a",), "ab", 5, None, (True, True), (0.1, None), ({},)], ids=repr)
 def test_what_is_no_sequence_of_numbers_is_refused(name, value):
