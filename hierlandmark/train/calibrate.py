@@ -276,11 +276,11 @@ def calibrate(
     model = LandmarkModel.from_pretrained(base, adapter=adapter, device=device, dtype=dtype)
     if model.searcher is not None:
         searched, init = model.search_layers, shlex.quote(str(adapter))
-        options = f"--init {init} --search-share 1 --search-layers {','.join(map(str, searched))}"
+        words = f"--init {init} --search-share 1 --search-layers {','.join(map(str, searched))}"
         raise InvalidArgument(
             f"the adapter at {str(adapter)!r} has weights of search, trained with the heads that it names",
             python=f"train these on instead (`train_adapter` with init, search_share=1, search_layers={searched})",
-            command=f"train these on instead (`hierlandmark train {options}`)",
+            command=f"train these on instead (`hierlandmark train {words}`)",
         )
     _, talks = read_tokens(model.tokenizer, [], chats)
     corpus = build_corpus({}, model.tokenizer, model.ask_prompt, talks)
