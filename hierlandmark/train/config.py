@@ -9,8 +9,10 @@ from typing import Any, get_args
 from hierlandmark.config import Attention
 from hierlandmark.errors import InvalidArgument
 
-# fields that the command line calls otherwise than by their name with dashes
-OPTIONS = {"lengths": "--length"}
+# fields that the command line calls otherwise than by their name with dashes, those without an option by the name
+OPTIONS = {"lengths": "--length"} | {
+    name: name for name in ("warmup", "clip", "spike", "flat_share", "retrieval_layers", "checkpoint_every")
+}
 
 
 @dataclass(frozen=True)

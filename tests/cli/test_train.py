@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import typer
 from hierlandmark.cli import app
 from hierlandmark.config import LayoutConfig
 from hierlandmark.train import run
-from hierlandmark.train.config import TrainConfig
+from hierlandmark.train.config import OPTIONS, TrainConfig
 
 
 @pytest.fixture
@@ -72,6 +72,13 @@ def test_help_shows_the_defaults_of_a_run(cli) -> None:
         # said once, by the configuration
         assert "default: " not in options[name].help
     assert any(one.startswith("retrieval-depth") and one.endswith("[default: 0.35,0.8]") for one in entries)
+
+
+def test_errors_name_options_that_there_are() -> None:
+    options = {word for one in typer.main.get_command(app).commands["train"].params for word in one.opts}
+    for field in fields(TrainConfig):
+        called = OPTIONS.get(field.name, f"--{field.name.replace('_', '-')}")
+        assert called in options or (called == field.name and f"--{called.replace('_', '-')}" not in options)
 
 
 def test_defaults_are_shown_without_torch() -> None:
