@@ -269,6 +269,7 @@ def _line(row: dict[str, Any]) -> str:
         # flat looks at every segment
         text += f" of {counted(row['segments'], 'segment')}" if row["mode"] == "hierarchical" else ""
         text += f", threshold {row['threshold']:g}"
+        text += ", weighed by landmarks" if row["mode"] == "hierarchical" and row["weigh_by"] == "landmarks" else ""
     text += f": {row['perplexity']:.2f} over {counted(row['windows'], 'window')}"
     if "work" in row:
         text += f", {row['reads_skipped']['head_token']:.1%} of reads skipped, {row['work']['keys']:,.0f} keys a token"

@@ -85,7 +85,9 @@ def open_database(
     # SQLite takes a short file for an empty one, and would write over it. the file itself is never opened here: closing
     # it would drop the locks of every connection of this process, and another process would delete their log
     if path.is_file() and 0 < path.stat().st_size < MIN_PAGE:
-        raise StoreCorrupt(f"{path} has {path.stat().st_size} bytes, too few for a database; name another path")
+        raise StoreCorrupt(
+            f"{path} is not a database: it has {path.stat().st_size} bytes, too few for one; name another path"
+        )
     if not read_only:
         return _connect(path, "rwc", timeout, page_size)
     log = path.with_name(path.name + "-wal")

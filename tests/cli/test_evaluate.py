@@ -335,6 +335,9 @@ def test_only_hierarchical_opens_segments(evaluate) -> None:
     lines = {mode: evaluate("perplexity", "--mode", mode, "--blocks", "2").stdout for mode in ("hierarchical", "flat")}
     assert "k 2 of 4 segments, threshold 0" in lines["hierarchical"]
     assert "k 2, threshold 0" in lines["flat"]
+    assert not any("landmarks" in line for line in lines.values())
+    weighed = evaluate("perplexity", "--blocks", "2", "--weigh-by", "landmarks").stdout
+    assert "threshold 0, weighed by landmarks: " in weighed
 
 
 def test_thresholds_are_numbers(evaluate) -> None:
