@@ -335,4 +335,5 @@ def _facts(rng: np.random.Generator, count: int) -> list[Fact]:
     for _ in range(count):
         fact = chosen[rng.integers(0, len(chosen))](rng)
         made[fact.about or fact.question] = fact
-    return list(made.values())
+    # makers share some questions, and say what these are about or not
+    return list({fact.question: fact for fact in made.values()}.values())

@@ -1,6 +1,7 @@
 """Made-up facts: the statement holds what the answer says, in the forms that training and evaluation share."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,3 +65,12 @@ def test_a_memory_tells_one_fact_about_a_thing(monkeypatch):
     for seed in range(30):
         told = episodes._facts(np.random.default_rng(seed), 12)
         assert sum(fact.about == "moving" for fact in told) <= 1
+
+
+def test_a_memory_answers_a_question_once(monkeypatch):
+    made = [facts.Fact(f"My dog is called {name}.", "What is my dog called?", name) for name in ("Theo", "Vera")]
+    monkeypatch.setattr(facts, "own", lambda rng: made[0])
+    monkeypatch.setattr(episodes, "doing", lambda rng: replace(made[1], about="dog is"))
+    for seed in range(60):
+        asked = [fact.question for fact in episodes._facts(np.random.default_rng(seed), 30)]
+        assert len(asked) == len(set(asked))
