@@ -12,7 +12,7 @@ from hierlandmark.memory.pieces import Pieces
 from hierlandmark.memory.trace import attended_trace
 from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel
-from hierlandmark.model.generate import generate
+from hierlandmark.model.generate import Choose, generate, greedy
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import Answer, Cost, SearchResult
 from hierlandmark.store import InMemoryStore
@@ -38,14 +38,16 @@ def answer(
     prompt: Sequence[int],
     *,
     max_new_tokens: int,
+    choose: Choose = greedy,
     on_token: Callable[[str], None] | None = None,
     began: float | None = None,
 ) -> Answer:
-    """Greedy tokens after a prompt, with what they cost and why they were made.
+    """Tokens after a prompt, with what they cost and why they were made.
 
     Args:
         recall: begun for this query; its mode says how segments are chosen.
         prompt: token ids.
+        choose: the next token, as in `generate`.
         on_token: called with each piece of text as it is made.
         began: `time.perf_counter()` where the query began; by default now.
     """
@@ -76,6 +78,7 @@ def answer(
         prompt,
         max_new_tokens=max_new_tokens,
         stop=model.stop_tokens,
+        choose=choose,
         on_token=pieces.add if pieces else None,
     )
     if pieces:

@@ -24,6 +24,8 @@ from hierlandmark.memory.text import check_text, checked
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
+from hierlandmark.model.echo import NoEcho
+from hierlandmark.model.generate import greedy
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
 from hierlandmark.store import InMemoryStore, SQLiteStore
@@ -274,6 +276,8 @@ class Memory(IndexVerbs, AsyncVerbs):
     ) -> Answer:
         """Answer a question; in every layer the attention recalls blocks from the store.
 
+        Greedy, but an answer does not end where all that it says is the question's own words (`model.echo`).
+
         Args:
             max_new_tokens: the answer ends there, or earlier by itself.
             among: search first (`search(mode="hybrid")`), and recall from the segments that hold the so many best
@@ -291,8 +295,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         check_text(question, "the question", self.config.max_message_bytes)
         among = self.config.recall.among if among is None else among
         check_count("among", among, least=0)
-        query = (question, among) if among else None
-        return self._answer(lambda model: model.ask_prompt(question), max_new_tokens, mode, on_token, query)
+        return self._answer(question, max_new_tokens, mode, on_token, asks=True, among=among)
 
     def complete(
         self,
@@ -304,15 +307,17 @@ class Memory(IndexVerbs, AsyncVerbs):
     ) -> Answer:
         """Go on with a text as it stands, without a question's form; otherwise as `ask`."""
         check_text(prompt, "the prompt", self.config.max_message_bytes)
-        return self._answer(lambda model: model.tokenize(prompt), max_new_tokens, mode, on_token)
+        return self._answer(prompt, max_new_tokens, mode, on_token)
 
     def _answer(
         self,
-        prompt: Callable[[LandmarkModel], list[int]],
+        text: str,
         max_new_tokens: int,
         mode: Mode | None,
         on_token: Callable[[str], None] | None,
-        among: tuple[str, int] | None = None,
+        *,
+        asks: bool = False,
+        among: int = 0,
     ) -> Answer:
         check_count("max_new_tokens", max_new_tokens)
         check_mode(mode)
@@ -322,11 +327,19 @@ class Memory(IndexVerbs, AsyncVerbs):
             model, store = self._ready()
             began = time.perf_counter()
             found = None
-            if among is None:
-                recall = self._recall(model, store, mode)
+            if among:
+                recall, found = self._narrowed(model, store, mode, text, among)
             else:
-                recall, found = self._narrowed(model, store, mode, *among)
-            said = answer(model, recall, prompt(model), max_new_tokens=max_new_tokens, on_token=on_token, began=began)
+                recall = self._recall(model, store, mode)
+            said = answer(
+                model,
+                recall,
+                model.ask_prompt(text) if asks else model.tokenize(text),
+                max_new_tokens=max_new_tokens,
+                choose=NoEcho(model, text) if asks else greedy,
+                on_token=on_token,
+                began=began,
+            )
             return said if found is None else answered_among(said, found)
 
     def _narrowed(

@@ -1,4 +1,4 @@
-"""Generation over a memory: greedy, token by token, through a local window and what recall reads."""
+"""Generation over a memory: token by token, through a local window and what recall reads."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +17,14 @@ class Generation:
 
     tokens: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+
+
+Choose = Callable[[Tensor, Sequence[int]], int]
+
+
+def greedy(logits: Tensor, tokens: Sequence[int]) -> int:
+    """The best token, whatever was said so far."""
+    return int(logits.argmax())
 
 
 @torch.inference_mode()
@@ -44,12 +52,16 @@ def generate(
     *,
     max_new_tokens: int,
     stop: set[int],
+    choose: Choose = greedy,
     on_token: Callable[[int], None] | None = None,
 ) -> Generation:
-    """Greedy tokens after a prompt, until a stop token.
+    """Tokens after a prompt, until a stop token.
 
     A prompt longer than a window, and an answer that outgrows it, go on in a new window: `keep` takes the full one's
     content, and windows made later recall it.
+
+    Args:
+        choose: the next token, of logits (vocabulary,) and the tokens made so far.
     """
     began, out = time.perf_counter(), Generation()
     capacity = core.layout.segment_capacity
@@ -62,7 +74,7 @@ def generate(
     window = make_window()
     logits = prefill(core, window, prompt[start:])
     while True:
-        token = int(logits.argmax())
+        token = choose(logits, out.tokens)
         out.times.append(time.perf_counter() - began)
         if token in stop:
             return out

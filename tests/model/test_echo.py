@@ -1,0 +1,80 @@
+"""An answer does not end where it has only repeated its question."""
+
+import pytest
+import torch
+
+from hierlandmark import LandmarkModel, Memory
+from hierlandmark.model.echo import NoEcho
+from hierlandmark.testing import tiny_model
+
+QUESTION = "What is my locker number at the gym?"
+WORDS = ["</s>", ".", "\n\n", "!?", " is", " 4417", " Your", " locker", " number", " gym", ","]
+
+
+class Spoken:
+    """A model of few words; the first ends a text."""
+
+    stop_tokens = frozenset({0})
+
+    def decode(self, tokens):
+        return "".join(WORDS[token] for token in tokens if token)
+
+
+def tokens(*words):
+    return [WORDS.index(word) for word in words]
+
+
+def chosen(choose, said, *best):
+    """The word chosen behind others where logits rank these words best, the first most."""
+    logits = torch.zeros(len(WORDS))
+    for rank, word in enumerate(best):
+        logits[WORDS.index(word)] = 10.0 - rank
+    return WORDS[choose(logits, tokens(*said))]
+
+
+@pytest.mark.parametrize("end", [".", "\n\n", "!?", "</s>"])
+@pytest.mark.parametrize("said", [(), (" Your",), (" Your", " locker", " number")])
+def test_an_end_behind_the_questions_own_words_is_passed_over(end, said):
+    assert chosen(NoEcho(Spoken(), QUESTION), said, end, ".", "</s>", " is") == " is"
+
+
+@pytest.mark.parametrize("said", [(" 4417",), (" Your", " locker", " number", " is", " 4417")])
+def test_an_answer_that_says_something_ends_where_it_would(said):
+    assert chosen(NoEcho(Spoken(), QUESTION), said, ".", " is") == "."
+
+
+def test_words_and_commas_are_left_alone():
+    for word in (" locker", " gym", ","):
+        assert chosen(NoEcho(Spoken(), QUESTION), (" Your",), word, " is") == word
+
+
+def test_only_the_first_end_is_passed_over():
+    choose = NoEcho(Spoken(), QUESTION)
+    assert chosen(choose, (" Your", " locker"), ".", " number") == " number"
+    assert chosen(choose, (" Your", " locker", " number"), ".", " is") == "."
+
+
+@pytest.mark.parametrize(
+    "question", ["Is my number at the gym or the locker?", "Which gym is my number for?", "Whether gym, locker?"]
+)
+def test_questions_that_offer_their_answers_may_be_repeated(question):
+    assert chosen(NoEcho(Spoken(), question), (" gym",), ".", " is") == "."
+
+
+def test_where_nothing_else_is_to_be_said_an_answer_ends():
+    choose = NoEcho(Spoken(), QUESTION)
+    logits = torch.full((4,), -1.0)
+    assert choose(logits, []) == int(logits.argmax())
+
+
+def test_asking_passes_an_end_over_and_going_on_does_not(monkeypatch):
+    model = tiny_model()
+    with Memory.open(":memory:", model=model) as memory:
+        memory.add([{"id": 1, "content": "a word"}])
+        first = memory.ask("what is it?", max_new_tokens=1).tokens
+        went_on = memory.complete("what is it?", max_new_tokens=1).tokens
+        assert first and went_on
+        monkeypatch.setattr(LandmarkModel, "stop_tokens", {*first, *went_on})
+        assert memory.complete("what is it?", max_new_tokens=1).tokens == []
+        (other,) = memory.ask("what is it?", max_new_tokens=1).tokens
+        assert other not in first
