@@ -30,7 +30,7 @@ LOG_BYTES = 256 * 2**20
 # bytes of the smallest database
 MIN_PAGE = 512
 
-_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT}
 _CORRUPT_IO = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
 # why a file is not written, and what to do about it in Python and on the command line, where that is something else
 _NOT_WRITABLE = {
@@ -57,10 +57,14 @@ def named_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        if code & 0xFF == sqlite3.SQLITE_NOTADB:
+            raise StoreCorrupt(
+                f"{path} is no SQLite database; name another path, or restore it from a backup if it was one"
+            ) from error
         if code & 0xFF in _CORRUPT or code in _CORRUPT_IO:
             raise StoreCorrupt(
-                f"{path} is truncated, damaged or no database ({error}); restore it from a backup, or delete it and "
-                "add the text again"
+                f"{path} is truncated or damaged ({error}); restore it from a backup, or delete it and add the text "
+                "again"
             ) from error
         if code & 0xFF in _NOT_WRITABLE:
             why, python, command = _NOT_WRITABLE[code & 0xFF]
@@ -86,7 +90,7 @@ def open_database(
     # it would drop the locks of every connection of this process, and another process would delete their log
     if path.is_file() and 0 < path.stat().st_size < MIN_PAGE:
         raise StoreCorrupt(
-            f"{path} is not a database: it has {path.stat().st_size} bytes, too few for one; name another path"
+            f"{path} is no SQLite database: it has {path.stat().st_size} bytes, too few for one; name another path"
         )
     if not read_only:
         return _connect(path, "rwc", timeout, page_size)

@@ -302,7 +302,7 @@ from hierlandmark.cli import app
 existing = [["search", "q"], ["ask", "q"], ["forget", "1"], ["info"], ["index"], ["reencode"]]
 making = [["add", "chat.jsonl"], ["chat"], ["demo"], ["eval", "retrieval", "chat.jsonl"]]
 said = {"none.db": "InvalidArgument: no database at 'none.db'", "folder": "InvalidArgument: path must name a file"}
-said |= {"note.db": "StoreCorrupt: ", "none/m.db": "InvalidArgument: no"}
+said |= {"note.db": "StoreCorrupt: note.db is no SQLite database; name another path", "none/m.db": "InvalidArgument: no"}
 said["empty.db"] = "InvalidArgument: no database at 'empty.db', which is an empty file; make one with"
 for command in existing + making:
     for db, wanted in said.items():
