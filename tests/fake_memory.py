@@ -101,6 +101,9 @@ class FakeMemory:
             if not one.content.strip():
                 raise InvalidMessage(f"message {one.id!r} is empty")
         self.files[self.key] = held | {one.id: one for one in given}
+        # commands look for the namespace before they open the memory
+        with SQLiteStore(self.path, SPEC) as store:
+            store.append(self.namespace, given, [])
         tokens = sum(len(one.content) for one in given)
         if progress:
             progress(tokens, tokens)
@@ -174,6 +177,8 @@ class FakeMemory:
 
     def forget(self, message_ids: Sequence[MessageId]) -> None:
         self.messages(message_ids)
+        with SQLiteStore(self.path, SPEC) as store:
+            store.rewrite(self.namespace, message_ids, [])
         for one in message_ids:
             del self._held[one]
 

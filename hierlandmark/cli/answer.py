@@ -52,8 +52,11 @@ def ask(
     Only the answer is printed. The messages found for it are named with --why, beside the blocks that were read, or
     with --json; `search` shows their text.
     """
+    from hierlandmark.memory.arguments import check_asked
+
     # a fault comes before a model is loaded
     recall = recall_config(stride=stride)
+    check_asked(question, max_new_tokens, mode, among)
     with existing_memory(db, namespace, model, adapter, stride) as memory:
         show = None if json else _type
         answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=show)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hierlandmark.config import RecallConfig
     from hierlandmark.memory import Memory
     from hierlandmark.model import LandmarkModel
+    from hierlandmark.store import SQLiteStore
 
 # as config.Mode, without the cost of importing it for --help
 Mode = Literal["hierarchical", "flat"]
@@ -131,11 +132,25 @@ def _is_empty(db: Path) -> bool:
     return db.is_file() and db.stat().st_size == 0
 
 
+def existing_store(db: Path) -> "SQLiteStore":
+    """Open a database that is there, without a model or what runs it; raises as `check_database`."""
+    check_database(db)
+    from hierlandmark.store import SQLiteStore
+    from hierlandmark.store.opening import may_be_written
+
+    return SQLiteStore(db, SQLiteStore.peek(db).spec, read_only=not may_be_written(db))
+
+
 def existing_memory(
     db: Path, namespace: str, model: str | None = None, adapter: str = "default", stride: int | None = None
 ) -> "Memory":
-    """Open a database that is there: a mistyped path must not leave an empty file behind."""
-    check_database(db)
+    """Open a database that is there: a mistyped path must not leave an empty file behind.
+
+    Raises:
+        NamespaceNotFound: it has no such namespace; told before a model is loaded.
+    """
+    with existing_store(db) as store:
+        store.messages(namespace, [])
     from hierlandmark.store.opening import may_be_written
 
     is_default = model is None and adapter == "default"

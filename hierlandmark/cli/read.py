@@ -14,6 +14,7 @@ from hierlandmark.cli.options import (
     SearchModeOption,
     WhyOption,
     existing_memory,
+    existing_store,
 )
 from hierlandmark.cli.output import counted, print_json, show_cost, show_hits, show_trace, show_when
 from hierlandmark.errors import InvalidArgument
@@ -50,6 +51,10 @@ def search(
 ) -> None:
     """Find the messages that answer a query best: where the model's attention goes, weighed by the query's words."""
     wanted = {"roles": role or None, "since": since, "until": until, "metadata": dict(map(_pair, meta or ()))}
+    from hierlandmark.memory.arguments import checked_search
+
+    # a fault comes before a model is loaded
+    checked_search(query, k, mode, wanted, neighbours)
     with existing_memory(db, namespace, model, adapter) as memory:
         found = memory.search(query, k, mode=mode, where=wanted, neighbours=neighbours, parse_time=when)
     if json:
@@ -85,8 +90,8 @@ def info(
     json: JsonOption = False,
 ) -> None:
     """Show what a database holds and how large it is."""
-    with existing_memory(db, "default" if namespace is None else namespace) as memory:
-        names = memory.namespaces() if namespace is None else [namespace]
+    with existing_store(db) as store:
+        names = store.namespaces() if namespace is None else [namespace]
     stats = []
     for name in names:
         with existing_memory(db, name) as memory:

@@ -1,4 +1,7 @@
-"""Arguments of `Memory`'s verbs, checked before any work; each raises `InvalidArgument`."""
+"""Arguments of `Memory`'s verbs, checked before any work; each raises `InvalidArgument`, a text `InvalidMessage`.
+
+No torch: the command line checks them before that is loaded.
+"""
 
 import os
 from collections.abc import Iterable
@@ -7,11 +10,13 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from hierlandmark.config import MemoryConfig, Mode
-from hierlandmark.errors import InvalidArgument
+from hierlandmark.config import MemoryConfig, Mode, SearchMode
+from hierlandmark.errors import InvalidArgument, InvalidMessage
 from hierlandmark.filters import Filter
 from hierlandmark.messages import MessageId
 
+# bytes of a text, where nothing else is configured
+_LARGEST = MemoryConfig().max_message_bytes
 _TIME = "an ISO 8601 date or time, such as 2026-03-31 or 2026-03-31T09:30:00+02:00"
 # what each condition of a filter is
 _CONDITIONS = {
@@ -30,6 +35,50 @@ def check_opening(path: Any, model: Any, config: Any) -> None:
         raise InvalidArgument(f"expected a loaded model, got {model!r}; give LandmarkModel.from_pretrained({model!r})")
     if config is not None and not isinstance(config, MemoryConfig):
         raise InvalidArgument(f"expected a MemoryConfig, got {config!r}")
+
+
+def checked_search(
+    query: Any, k: Any, mode: Any, where: Any, neighbours: Any, now: Any = None, max_bytes: int = _LARGEST
+) -> Filter | None:
+    """Arguments of `Memory.search`; gives its filter."""
+    check_count("k", k)
+    check_count("neighbours", neighbours, least=0)
+    check_mode(mode, SearchMode)
+    check_now(now)
+    check_text(query, "the query", max_bytes)
+    return checked_filter(where)
+
+
+def check_asked(
+    text: Any, max_new_tokens: Any, mode: Any, among: Any = None, what: str = "the question", max_bytes: int = _LARGEST
+) -> None:
+    """Arguments of `Memory.ask` and of `Memory.complete`."""
+    check_text(text, what, max_bytes)
+    if among is not None:
+        check_count("among", among, least=0)
+    check_count("max_new_tokens", max_new_tokens)
+    check_mode(mode)
+
+
+def check_text(text: Any, what: str, max_bytes: int) -> None:
+    """Raises `InvalidMessage` for text that is empty, holds lone surrogates, or is too long."""
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidMessage(f"expected some text, {what} is {short(text)}")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidMessage(f"{what} is not UTF-8: {error}; decode it with errors='replace' first") from error
+    if size > max_bytes:
+        raise InvalidMessage(
+            f"{what} has {size:,} bytes, {max_bytes:,} are allowed; cut it into several messages, "
+            "or raise MemoryConfig.max_message_bytes"
+        )
+
+
+def short(value: object) -> str:
+    """What came, in at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:

@@ -14,13 +14,13 @@ from hierlandmark.errors import InvalidArgument, ModelMismatch
 from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
 from hierlandmark.memory.answer import answer, answered_among, check_kept
-from hierlandmark.memory.arguments import check_count, check_mode, check_now, check_opening, checked_filter, checked_ids
+from hierlandmark.memory.arguments import check_asked, check_opening, checked_ids, checked_search
 from hierlandmark.memory.index_search import IndexSearch
 from hierlandmark.memory.indexing import IndexVerbs, remove_all
 from hierlandmark.memory.rank import rank_blocks
 from hierlandmark.memory.rules import RULES
 from hierlandmark.memory.search import Look, search
-from hierlandmark.memory.text import check_text, checked
+from hierlandmark.memory.text import checked
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
@@ -226,12 +226,8 @@ class Memory(IndexVerbs, AsyncVerbs):
             MissingExtra: `parse_time` without the extra `time`.
             NamespaceNotFound: nothing was ever added here.
         """
-        check_count("k", k)
-        check_count("neighbours", neighbours, least=0)
-        check_mode(mode, SearchMode)
-        check_now(now)
-        check_text(query, "the query", self.config.max_message_bytes)
-        narrowed, span = checked_filter(where), None
+        narrowed = checked_search(query, k, mode, where, neighbours, now, self.config.max_message_bytes)
+        span = None
         if parse_time and (span := time_span(query, now)):
             narrowed = span.narrow(narrowed)
         mode = mode or self.config.recall.search_mode
@@ -292,9 +288,8 @@ class Memory(IndexVerbs, AsyncVerbs):
             InvalidMessage: the question is empty, too long, or not UTF-8.
             NamespaceNotFound: nothing was ever added here.
         """
-        check_text(question, "the question", self.config.max_message_bytes)
+        check_asked(question, max_new_tokens, mode, among, max_bytes=self.config.max_message_bytes)
         among = self.config.recall.among if among is None else among
-        check_count("among", among, least=0)
         return self._answer(question, max_new_tokens, mode, on_token, asks=True, among=among)
 
     def complete(
@@ -306,7 +301,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
         """Go on with a text as it stands, without a question's form; otherwise as `ask`."""
-        check_text(prompt, "the prompt", self.config.max_message_bytes)
+        check_asked(prompt, max_new_tokens, mode, what="the prompt", max_bytes=self.config.max_message_bytes)
         return self._answer(prompt, max_new_tokens, mode, on_token)
 
     def _answer(
@@ -319,8 +314,6 @@ class Memory(IndexVerbs, AsyncVerbs):
         asks: bool = False,
         among: int = 0,
     ) -> Answer:
-        check_count("max_new_tokens", max_new_tokens)
-        check_mode(mode)
         with self._lock:
             # before a model is loaded for nothing
             check_kept(self._existing().spec.keep, self.path)

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from hierlandmark.errors import DuplicateMessageId, InvalidMessage
+from hierlandmark.memory.arguments import check_text, short
 from hierlandmark.messages import Message
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.prompts import render
@@ -31,7 +32,7 @@ def checked(messages: Iterable[Message | Mapping[str, Any]], max_bytes: int) -> 
         DuplicateMessageId: an id stands twice.
     """
     if not isinstance(messages, Iterable) or isinstance(messages, (str, bytes, Mapping, Message)):
-        raise InvalidMessage(f"expected a list of messages, got {_short(messages)}: put one message in a list, too")
+        raise InvalidMessage(f"expected a list of messages, got {short(messages)}: put one message in a list, too")
     out: list[Message] = []
     seen: set[tuple[type, Any]] = set()
     for place, given in enumerate(messages):
@@ -58,13 +59,13 @@ def _from_mapping(given: Any, place: int) -> Message:
     except (TypeError, ValueError) as error:
         raise InvalidMessage(
             f"expected messages[{place}] to be a Message or a mapping of {', '.join(Message.model_fields)}, got "
-            f"{_short(given)}"
+            f"{short(given)}"
         ) from error
     try:
         message = Message.model_validate(fields)
     except ValidationError as error:
         name = str(error.errors(include_url=False)[0]["loc"][0])
-        got = _short(fields[name]) if name in fields else f"none in {_short(fields)}"
+        got = short(fields[name]) if name in fields else f"none in {short(fields)}"
         raise InvalidMessage(f"expected {name} of messages[{place}] to be {_FIELDS[name]}, got {got}") from error
     # a misspelt key would lose a time or metadata without a word
     if unknown := [key for key in fields if key not in Message.model_fields]:
@@ -75,21 +76,6 @@ def _from_mapping(given: Any, place: int) -> Message:
     return message
 
 
-def check_text(text: str, what: str, max_bytes: int | None = None) -> None:
-    """Raises `InvalidMessage` for text that is empty, holds lone surrogates, or is too long."""
-    if not isinstance(text, str) or not text.strip():
-        raise InvalidMessage(f"expected some text, {what} is {_short(text)}")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidMessage(f"{what} is not UTF-8: {error}; decode it with errors='replace' first") from error
-    if max_bytes is not None and size > max_bytes:
-        raise InvalidMessage(
-            f"{what} has {size:,} bytes, {max_bytes:,} are allowed; cut it into several messages, "
-            "or raise MemoryConfig.max_message_bytes"
-        )
-
-
 def to_tokens(model: LandmarkModel, messages: Sequence[Message]) -> tuple[np.ndarray, list[MessageRun]]:
     """Content tokens of messages in order (n,) int32, and one run a message; `InvalidMessage` for one without any."""
     parts = [np.asarray(model.tokenize(render(message)), dtype=np.int32) for message in messages]
@@ -98,8 +84,3 @@ def to_tokens(model: LandmarkModel, messages: Sequence[Message]) -> tuple[np.nda
             raise InvalidMessage(f"expected some tokens, the tokenizer makes none of message {message.id!r}")
     runs = [MessageRun(message.id, len(part)) for message, part in zip(messages, parts, strict=True)]
     return (np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)), runs
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -151,12 +151,12 @@ def messages_missing(ids: Iterable[object], namespace: str) -> MessageNotFound:
     )
 
 
-def namespace_missing(namespace: str) -> NamespaceNotFound:
-    """What to raise for a namespace without a message."""
+def namespace_missing(namespace: str, path: Path | str | None = None) -> NamespaceNotFound:
+    """What to raise for a namespace without a message; `path` is that of its database, where it has one."""
     return NamespaceNotFound(
         f"no message is remembered under namespace {namespace!r}",
         python="`namespaces` lists those there",
-        command="`hierlandmark info --db FILE` lists those there",
+        command=f"`hierlandmark info --db {shlex.quote(str(path))}` lists those there" if path else "",
     )
 
 

@@ -41,7 +41,8 @@ def namespace_id(conn: Conn, name: str) -> int:
     """Row of the namespace, or `NamespaceNotFound`."""
     found = find_namespace(conn, name)
     if found is None:
-        raise namespace_missing(name)
+        (_, _, path), *_ = conn.execute("PRAGMA database_list")
+        raise namespace_missing(name, path)
     return found
 
 

@@ -10,6 +10,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+# modules below the fakes import the real ones
+import hierlandmark.memory.memory  # noqa: F401
 from hierlandmark.cli import app
 from tests.fake_memory import FakeMemory, FakeModel
 

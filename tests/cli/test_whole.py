@@ -92,7 +92,7 @@ def test_the_life_of_a_memory(run, tmp_path):
     assert "MessageNotFound" in said and "`hierlandmark search` shows ids" in said
     for words in (["search", "day"], ["forget", "m4"]):
         said = run(*words, *db, "-n", "nobody", code=2)
-        assert "namespace 'nobody'; `hierlandmark info --db FILE` lists those there\n" in said
+        assert f"namespace 'nobody'; `hierlandmark info --db {tmp_path / 'm.db'}` lists those there\n" in said
     left = json.loads(run("search", "day", *db, "-k", 99, "--json"))
     assert not {1, "m2"} & {one for hit in left["hits"] for one in hit["message_ids"]}
 
