@@ -102,6 +102,10 @@ class Hit(_Frozen):
     # the block that gave most of the score, or all of it, and its segment
     block: int
     segment: int
+    # what a hybrid score is made of; None in other modes. By landmarks alone, None where words alone found it, in a
+    # segment that was not opened; and w, 0 where its words found nothing
+    landmarks: float | None = None
+    words: float | None = None
     # the message, alone in a list
     messages: list[Message] = Field(default_factory=list)
     # what stands before and after it in the memory, in order, where neighbours were asked for: context, not found

@@ -133,6 +133,8 @@ class FakeMemory:
                 message_ids=[one.id],
                 text=one.content,
                 score=float(score),
+                landmarks=0.25 if mode == "hybrid" else None,
+                words=float(score > 0) if mode == "hybrid" else None,
                 block=index,
                 segment=0,
                 messages=[one],

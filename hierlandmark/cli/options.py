@@ -57,7 +57,6 @@ StrideOption = Annotated[
         help="Choose what to read only every so many tokens of an answer: faster over long memories; words may differ.",
     ),
 ]
-WhyOption = Annotated[bool, typer.Option("--why", help="Show which gates and blocks got the attention.")]
 
 
 def writable(param: typer.CallbackParam, out: Path | None) -> Path | None:

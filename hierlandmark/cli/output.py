@@ -65,8 +65,8 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-def show_hits(hits: "list[Hit]") -> None:
-    """A line about each hit and a line of its text."""
+def show_hits(hits: "list[Hit]", *, why: bool = False) -> None:
+    """A line about each hit and a line of its text; with `why` one more on what found it, where the mode is hybrid."""
     if not hits:
         typer.echo("nothing found")
     for rank, hit in enumerate(hits, start=1):
@@ -76,6 +76,15 @@ def show_hits(hits: "list[Hit]") -> None:
         _show_beside("before", hit.before)
         typer.echo(f"     {short(hit.text)}")
         _show_beside("after", hit.after)
+        if why and hit.words is not None:
+            typer.echo(f"     found by {_found_by(hit.landmarks, hit.words)}")
+
+
+def _found_by(landmarks: float | None, words: float) -> str:
+    by_words = f"words ({words:.2f} of the best match)"
+    if landmarks is None:
+        return by_words
+    return f"landmarks ({landmarks:.2g})" + (f" and {by_words}" if words else "")
 
 
 def _show_beside(where: str, messages: "list[Message]") -> None:

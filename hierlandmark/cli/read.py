@@ -12,7 +12,6 @@ from hierlandmark.cli.options import (
     ModelOption,
     NamespaceOption,
     SearchModeOption,
-    WhyOption,
     existing_memory,
     existing_store,
 )
@@ -44,7 +43,9 @@ def search(
     when: Annotated[
         bool, typer.Option("--when", help="Read times in the query (last week) as --since and --until; extra `time`.")
     ] = False,
-    why: WhyOption = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Show what found each message, and which gates and blocks got the attention.")
+    ] = False,
     json: JsonOption = False,
     model: ModelOption = None,
     adapter: AdapterOption = "default",
@@ -59,6 +60,7 @@ def search(
         found = memory.search(query, k, mode=mode, where=wanted, neighbours=neighbours, parse_time=when)
     if json:
         fields = {"message_ids", "text", "score", "block", "segment"} | ({"before", "after"} if neighbours else set())
+        fields |= {"landmarks", "words"} if why else set()
         shape: dict[str, Any] = {"hits": [hit.model_dump(mode="json", include=fields) for hit in found.hits]}
         trace = {"trace": found.trace.model_dump(mode="json")} if why else {}
         read = {"when": found.when and found.when.model_dump(mode="json")} if when else {}
@@ -66,7 +68,7 @@ def search(
         return
     if found.when:
         show_when(found.when)
-    show_hits(found.hits)
+    show_hits(found.hits, why=why)
     if why:
         show_trace(found.trace)
     show_cost(found.cost)

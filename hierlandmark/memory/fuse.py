@@ -1,9 +1,8 @@
 """One ranking of messages out of two: what the attention points at, and what holds the query's words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from hierlandmark.memory.rank import Holders
 from hierlandmark.messages import MessageId
 
 # messages that words may add
@@ -17,19 +16,14 @@ _LENGTH = 0.5
 _LEAST = 1e-30
 
 
-def fuse(
-    holders: Holders, found: Sequence[tuple[MessageId, float, int]], words: Sequence[tuple[MessageId, float]]
-) -> list[tuple[MessageId, float, int]]:
-    """Message, score and block, best first, of `rank.rank_messages`' ranking and of BM25's scores.
-
-    The landmarks' score is divided by e cubed where a message has none of the words, by nothing where it is the best
-    match, and by what is between in between. A message of segments that were not opened has the least score of any
-    found by landmarks, and its first block; one that has no block yet is left out.
+def matched(
+    stands: Mapping[MessageId, tuple[int, float]], words: Sequence[tuple[MessageId, float]]
+) -> dict[MessageId, float]:
+    """How well messages match by BM25's scores: 1 the best of them, 0 none. One that has no block yet is left out.
 
     Args:
-        holders: made for the messages of `words`.
+        stands: `rank.Holders.standing` of the messages of `words`.
     """
-    stands = holders.standing()
     matches = {
         message_id: max(score, 0.0) / (1 + stands[message_id][1]) ** _LENGTH
         for message_id, score in words
@@ -37,12 +31,26 @@ def fuse(
     }
     # where none of the words weighs anything all are 0
     best = max(matches.values(), default=0.0) or 1.0
+    return {message_id: match / best for message_id, match in matches.items()}
+
+
+def fuse(
+    stands: Mapping[MessageId, tuple[int, float]],
+    found: Sequence[tuple[MessageId, float, int]],
+    matches: Mapping[MessageId, float],
+) -> list[tuple[MessageId, float, int]]:
+    """Message, score and block, best first, of `rank.rank_messages`' ranking and of how well messages `matched`.
+
+    The landmarks' score is divided by e cubed where a message has none of the words, by nothing where it is the best
+    match, and by what is between in between. A message of segments that were not opened has the least score of any
+    found by landmarks, and its first block.
+    """
     scores = {message_id: (score, block) for message_id, score, block in found}
     least = min((score for score, _ in scores.values()), default=1.0)
     for message_id in matches:
         scores.setdefault(message_id, (least, stands[message_id][0]))
     fused = [
-        (message_id, max(score, _LEAST) * math.exp(-WORDS * (1 - matches.get(message_id, 0.0) / best)), block)
+        (message_id, max(score, _LEAST) * math.exp(-WORDS * (1 - matches.get(message_id, 0.0))), block)
         for message_id, (score, block) in scores.items()
     ]
     # equal ones stay as landmarks, then words have them

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hierlandmark.errors import MessageNotFound
 from hierlandmark.filters import Filter
-from hierlandmark.memory.fuse import DEPTH, fuse
+from hierlandmark.memory.fuse import DEPTH, fuse, matched
 from hierlandmark.memory.rank import Ranked, judged, message_shares, rank_messages
 from hierlandmark.memory.trace import ranked_trace
 from hierlandmark.messages import MessageId
@@ -66,13 +66,23 @@ def search(
         whole = ranked.rule.whole(ranked.heads)
         shares = [(score / whole, block, parts) for score, block, parts in shares]
         found = rank_messages(judged(recall, ranked, shares))
+        by_landmarks = {message_id: score for message_id, score, _ in found}
+        matches: dict[MessageId, float] = {}
         if words is not None:
-            found = fuse(ranked.holders, found, words)
+            stands = ranked.holders.standing()
+            matches = matched(stands, words)
+            found = fuse(stands, found, matches)
         hits = _hits(store, namespace, found, k)
         if len(hits) == k or ranked.whole:
             break
         # few long messages: open more, so that k are found where k exist
         n_open *= 4
+    if hybrid:
+        hits = [
+            hit.model_copy(update={"landmarks": by_landmarks.get(one), "words": matches.get(one, 0.0)})
+            for hit in hits
+            for one in hit.message_ids
+        ]
     trace = ranked_trace(recall, ranked, model.decode)
     cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
     return SearchResult(hits=_beside(store, namespace, hits, neighbours), cost=cost, trace=trace)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hierlandmark.cli.output import show_hits
 from hierlandmark.config import MemoryConfig, RecallConfig
-from hierlandmark.results import Cost
+from hierlandmark.results import Cost, Hit
 from tests.fake_memory import FakeMemory
 
 
@@ -29,8 +30,17 @@ def test_search_for_people(filled) -> None:
     said = filled("search", "the dog", "--db", "m.db", "--why").stdout
     assert "message 2  user 2024-05-01  (block 0, segment 0)" in said
     assert "the dog is Rex" in said
+    assert said.count("     found by landmarks (0.25) and words (1.00 of the best match)\n") == 2
+    assert said.count("     found by landmarks (0.25)\n") == 2
+    assert "found by" not in filled("search", "the dog", "--db", "m.db").stdout
+    assert "found by" not in filled("search", "the dog", "--db", "m.db", "--why", "--mode", "flat").stdout
     assert "gate of segment    0  mass 0.625  most in layer 3 head 1 (0.75)" in said
     assert "landmark keys scored" in said
+
+
+def test_a_message_that_words_alone_found(capsys) -> None:
+    show_hits([Hit(message_ids=[1], text="tea", score=0.1, block=0, segment=0, words=0.5)], why=True)
+    assert capsys.readouterr().out.endswith("     tea\n     found by words (0.50 of the best match)\n")
 
 
 def test_search_filters(filled) -> None:
@@ -90,6 +100,7 @@ def test_search_when(filled) -> None:
 
 def test_search_why_json(filled) -> None:
     found = json.loads(filled("search", "tea", "--db", "m.db", "--json", "--why").stdout)
+    assert (found["hits"][0]["landmarks"], found["hits"][0]["words"]) == (0.25, 1.0)
     assert found["trace"]["segments"][0]["mass"] == 0.625
     assert found["trace"]["blocks"][0]["text"] == "a text"
 

@@ -7,7 +7,7 @@ import pytest
 from hierlandmark import Memory, Message
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.memory import rank
-from hierlandmark.memory.fuse import WORDS, fuse
+from hierlandmark.memory.fuse import WORDS, fuse, matched
 from hierlandmark.memory.rank import Holders, block_shares, candidates, filled, rank_blocks
 from hierlandmark.testing import tiny_model
 
@@ -35,7 +35,8 @@ def test_the_best_match_keeps_its_score_and_others_are_damped(memory):
 
 
 def fused_with(recall, found, words):
-    return fuse(Holders(recall, [one for one, _ in words], range(recall.n_segments)), found, words)
+    stands = Holders(recall, [one for one, _ in words], range(recall.n_segments)).standing()
+    return fuse(stands, found, matched(stands, words))
 
 
 def extent(recall, message_id):
@@ -53,6 +54,25 @@ def test_a_message_with_a_rare_word_comes_first_whatever_the_model_thinks(memory
     hits = memory.search("quokka", 5, mode="hybrid").hits
     assert hits[0].message_ids == ["rare"]
     assert all(0 < hit.score <= 1 for hit in hits)
+
+
+def test_a_hit_says_what_its_score_is_made_of(memory):
+    found = memory.search("quokka", 41, mode="hierarchical").hits
+    assert {(hit.landmarks, hit.words) for hit in found} == {(None, None)}
+    plain = {hit.message_ids[0]: hit.score for hit in found}
+    best, *others = memory.search("quokka", 41, mode="hybrid").hits
+    assert (best.message_ids, best.words) == (["rare"], 1.0) and {hit.words for hit in others} == {0.0}
+    for hit in (best, *others):
+        assert hit.landmarks == pytest.approx(plain[hit.message_ids[0]])
+        assert hit.score == pytest.approx(hit.landmarks * math.exp(-WORDS * (1 - hit.words)))
+
+
+def test_a_hit_in_a_segment_that_was_not_opened_was_found_by_words_alone(memory, monkeypatch):
+    # as in a memory of more segments than are opened for k and for the best matches
+    monkeypatch.setattr(Holders, "best_matching", lambda *_: [])
+    hits = memory.search("message says quokka", 20, mode="hybrid").hits
+    alone = [hit for hit in hits if hit.landmarks is None]
+    assert alone and all(hit.words > 0 for hit in alone)
 
 
 def test_a_message_found_by_words_only_has_a_block_that_holds_it(memory):
