@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from hierlandmark.cli.options import ModelOption, parse_lengths, parse_shares
-from hierlandmark.train.files import no_files
+from hierlandmark.train.files import check_given, no_files
 
 
 class TrainCommand(TyperCommand):
@@ -159,11 +159,9 @@ def train(
     # what a run to resume lacks, its checkpoint knows
     if not texts and not chats and not resume:
         raise no_files()
-    from rich.console import Console
-    from rich.progress import Progress
-
+    check_given(out, chats or [], workers)
     from hierlandmark.config import LayoutConfig
-    from hierlandmark.train.run import run_config, train_adapter
+    from hierlandmark.train.config import check_lengths, run_config
 
     given: dict[str, Any] = {
         "steps": steps,
@@ -201,6 +199,15 @@ def train(
     sizes: dict[str, Any] = {name: value for name, value in grid.items() if value is not None}
     config = run_config(out, {name: value for name, value in given.items() if value is not None}, resume=resume)
     layout = LayoutConfig(**sizes) if sizes else None
+    if not resume and init is None:
+        # else the layout is that of the run or the adapter
+        check_lengths(config, layout or LayoutConfig())
+    # torch comes with what follows
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hierlandmark.train.run import train_adapter
+
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=config.seconds or config.steps)

@@ -11,10 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.train.files import STATE, resumed_state
 
-# what to do where the checkpoint in a folder is of no use
-ANOTHER_FOLDER = {"python": "give another folder", "command": "give another --out"}
-WEIGHTS, _MOMENTS, _STATE = "weights", ("exp_avg", "exp_avg_sq"), "state.json"
+WEIGHTS, _MOMENTS = "weights", ("exp_avg", "exp_avg_sq")
 
 
 def trained_tensors(core: LandmarkCore) -> dict[str, torch.Tensor]:
@@ -44,44 +43,14 @@ def save_checkpoint(core: LandmarkCore, optimizer: torch.optim.Optimizer, folder
         scratch = path.with_suffix(".new")
         save_file({key: tensor.float().contiguous().cpu() for key, tensor in each.items()}, scratch)
         scratch.replace(path)
-    scratch = folder / f"{_STATE}.new"
+    scratch = folder / f"{STATE}.new"
     # fewer than the steps where spikes were skipped
     updates = max((int(moments["step"]) for moments in optimizer.state.values()), default=0)
     scratch.write_text(json.dumps({"checkpoint": name, "updates": updates, **state}))
-    scratch.replace(folder / _STATE)
+    scratch.replace(folder / STATE)
     for older in folder.glob("step-*"):
         if older.name != name:
             shutil.rmtree(older, ignore_errors=True)
-
-
-def read_state(folder: Path) -> dict[str, Any] | None:
-    """`state.json` of a folder: steps taken, config, base; None where no run was saved.
-
-    Raises:
-        InvalidArgument: it is there and cannot be read.
-    """
-    path = folder / _STATE
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = json.loads(path.read_text())
-        if not isinstance(state, dict) or not {"checkpoint", "step", "updates", "config"} <= state.keys():
-            raise ValueError("expected an object with checkpoint, step, updates and config")
-        return state
-    except (OSError, ValueError) as error:
-        raise InvalidArgument(f"the checkpoint's {str(path)!r} cannot be read: {error}", **ANOTHER_FOLDER) from error
-
-
-def resumed_state(folder: Path) -> dict[str, Any]:
-    """As `read_state`, of a run to resume. Raises `InvalidArgument` also where no run was saved."""
-    state = read_state(folder)
-    if state is None:
-        raise InvalidArgument(
-            f"nothing to resume in {str(folder)!r}: no {_STATE}",
-            python="leave resume out",
-            command="leave --resume out",
-        )
-    return state
 
 
 def load_checkpoint(core: LandmarkCore, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:

@@ -4,15 +4,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, get_args
 
-from hierlandmark.config import Attention
+from hierlandmark.config import Attention, LayoutConfig
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.train.files import ANOTHER_FOLDER, resumed_state
 
 # fields that the command line calls otherwise than by their name with dashes, those without an option by the name
 OPTIONS = {"lengths": "--length"} | {
     name: name for name in ("warmup", "clip", "spike", "flat_share", "retrieval_layers", "checkpoint_every")
 }
+# steps of a run that its seconds end
+UNENDING = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,37 @@ class TrainConfig:
                     "landmarks"
                 )
             )
+
+
+def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainConfig:
+    """The options given, and for the others the resumed run's own, or the defaults.
+
+    Raises:
+        InvalidArgument: a value is outside its range, or there is nothing to resume.
+    """
+    kept = resumed_state(folder)["config"] if resume else {}
+    if resume and isinstance(kept, dict):
+        # a run begun before there were needles, or chats with evidence, goes on without
+        kept = {"needles": 0.0, "linked": 0.0, **kept}
+    known = {field.name for field in fields(TrainConfig)}
+    if not isinstance(kept, dict) or not kept.keys() <= known:
+        raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version", **ANOTHER_FOLDER)
+    if given.get("seconds") and not given.get("steps") and not resume:
+        # the time ends it, and nothing else
+        given = {**given, "steps": UNENDING}
+    return TrainConfig(**{**kept, **given})
+
+
+def check_lengths(config: TrainConfig, layout: LayoutConfig) -> None:
+    """Raises `InvalidArgument` where a given length is not one of two whole segments or more."""
+    size = layout.segment_size
+    if wrong := [length for length in config.lengths if length % size or length < 2 * size]:
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"expected {called('lengths')} of two or more whole segments of {size} positions, got {wrong[0]!r}"
+            ),
+            options=OPTIONS,
+        )
 
 
 def _wrong(name: str, wanted: str, value: Any) -> InvalidArgument:

@@ -18,12 +18,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hierlandmark.config import LayoutConfig, Mode
-from hierlandmark.errors import InvalidArgument, TrainingDiverged
+from hierlandmark.errors import TrainingDiverged
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import PlainAttention
 from hierlandmark.model.gates import GateQueue
 from hierlandmark.train.checkpoint import load_checkpoint, save_checkpoint
-from hierlandmark.train.config import OPTIONS, TrainConfig
+from hierlandmark.train.config import TrainConfig, check_lengths
 from hierlandmark.train.corpus import Corpus
 from hierlandmark.train.episodes import Batch, Shape, build_batch
 from hierlandmark.train.loss import batch_loss
@@ -62,14 +62,8 @@ def _shape_of_length(
     config: TrainConfig, layout: LayoutConfig, budget: int, progress: float, rng: np.random.Generator
 ) -> Shape:
     """Texts of one of the lengths given, stream episodes too; one that is over the budget stands alone in its batch."""
+    check_lengths(config, layout)
     size = layout.segment_size
-    if wrong := [length for length in config.lengths if length % size or length < 2 * size]:
-        raise InvalidArgument.naming(
-            lambda called: (
-                f"expected {called('lengths')} of two or more whole segments of {size} positions, got {wrong[0]!r}"
-            ),
-            options=OPTIONS,
-        )
     lengths = sorted(config.lengths)
     segments = lengths[rng.integers(0, _open_to(len(lengths), progress))] // size
     readers = 0 if rng.random() < config.stream_share else min(_readers(segments), segments - 1)

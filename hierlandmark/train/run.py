@@ -4,11 +4,10 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hierlandmark import minilm
@@ -22,11 +21,11 @@ from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import far_queries
 from hierlandmark.model.fingerprint import weights_digest
 from hierlandmark.model.prompts import ask_prompt
-from hierlandmark.train.checkpoint import ANOTHER_FOLDER, read_state, resumed_state, trained_tensors
-from hierlandmark.train.config import TrainConfig
+from hierlandmark.train.checkpoint import trained_tensors
+from hierlandmark.train.config import TrainConfig, check_lengths
 from hierlandmark.train.corpus import build_corpus
-from hierlandmark.train.files import no_files, other_files
-from hierlandmark.train.loop import BatchSource, middle_heads, retrieval_heads, shape_of, train
+from hierlandmark.train.files import check_given, no_files, other_files, read_state, resumed_state
+from hierlandmark.train.loop import BatchSource, middle_heads, retrieval_heads, train
 from hierlandmark.train.pairs import nothing_to_search
 from hierlandmark.train.search_loss import SearchTraining
 from hierlandmark.train.synonyms import synonyms
@@ -57,8 +56,6 @@ LOGGED = (
 _SCALE = 2
 # how the command line calls what a checkpoint is bound to
 _OPTIONS = {"rank": "--rank", "freeze_below": "--freeze-below", "base": "--model"}
-# steps of a run that its seconds end
-UNENDING = 1_000_000_000
 
 
 def train_adapter(
@@ -83,7 +80,7 @@ def train_adapter(
         chats: chat files.
         folder: takes checkpoints, `log.jsonl` and the adapter.
         layout: by default that of the run to resume, else that of the adapter to start from.
-        resume: go on from the checkpoint in `folder`; `run_config` gives its own configuration.
+        resume: go on from the checkpoint in `folder`; `config.run_config` gives its own configuration.
         init: adapter folder whose weights a new run starts from; its layout is kept, and with `freeze_below` the heads
             that search, all of which must lie below. Of one whose search has weights of its own a run that only trains
             the search (`search_share` 1) starts from those, to be put beside others again (`train.merge --search`); any
@@ -91,6 +88,7 @@ def train_adapter(
 
     Raises:
         MissingExtra: peft is not installed.
+        InvalidChatFile: a text in place of chats.
         InvalidArgument: no text, also for a run to resume, or files of other names for one; no such device, a folder
             with another run's checkpoint, nothing to resume, an adapter to start from of another rank, shape or layout,
             or lengths that are not whole segments.
@@ -99,10 +97,7 @@ def train_adapter(
         ModelUnavailable: the base model is not there.
         TrainingDiverged: see `train`.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InvalidArgument(f"expected a folder to train in, {str(folder)!r} is a file")
-    if workers < 0:
-        raise InvalidArgument.naming(lambda called: f"expected {called('workers')} to be 0 or more, got {workers!r}")
+    check_given(folder, chats, workers)
     device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     start = Adapter.load(init) if init is not None else None
     state = resumed_state(folder) if resume else None
@@ -148,7 +143,7 @@ def train_adapter(
             )
         )
     # lengths that do not fit are told before anything is loaded
-    shape_of(config, layout, 0.0, np.random.default_rng(0))
+    check_lengths(config, layout)
     _check_watched(config, layout)
     started = {"adapter": start.digest, "training": start.meta.training} if start is not None else None
     # weights of search that stay beside what is trained, where that has landmarks at all
@@ -314,25 +309,6 @@ def _searching(core: LandmarkCore, config: TrainConfig) -> tuple[Any | None, Sea
         teacher = copy.deepcopy(model).to(device, dtype=torch.float16 if device.type == "cuda" else torch.float32)
     heads = middle_heads(core, config.search_layers)
     return tokenizer, SearchTraining(heads, config.search_weight, teacher, config.taught)
-
-
-def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainConfig:
-    """The options given, and for the others the resumed run's own, or the defaults.
-
-    Raises:
-        InvalidArgument: a value is outside its range, or there is nothing to resume.
-    """
-    kept = resumed_state(folder)["config"] if resume else {}
-    if resume and isinstance(kept, dict):
-        # a run begun before there were needles, or chats with evidence, goes on without
-        kept = {"needles": 0.0, "linked": 0.0, **kept}
-    known = {field.name for field in fields(TrainConfig)}
-    if not isinstance(kept, dict) or not kept.keys() <= known:
-        raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version", **ANOTHER_FOLDER)
-    if given.get("seconds") and not given.get("steps") and not resume:
-        # the time ends it, and nothing else
-        given = {**given, "steps": UNENDING}
-    return TrainConfig(**{**kept, **given})
 
 
 def start_from(core: LandmarkCore, weights: Weights, *, below: int | None = None) -> None:

@@ -150,3 +150,36 @@ def test_a_device_that_is_not_there_is_named(cli, words: str) -> None:
     done = cli("train", "--out", "o", "--text", "a.txt", "--model", "none", *words.split())
     assert done.exit_code == 2
     assert done.stderr.startswith("hierlandmark: InvalidArgument: expected ")
+
+
+# what the options do not take, and what is said of it without torch
+WRONG = """
+import sys
+from pathlib import Path
+from typer.testing import CliRunner
+from hierlandmark.cli import app
+
+Path("file").touch()
+for words, said in (
+    ("--rank 0", "InvalidArgument: expected --rank to be at least 1, got 0"),
+    ("--steps 1.5", "InvalidArgument: expected --steps to be a valid integer, got '1.5'"),
+    ("--learning-rate -1", "InvalidArgument: expected --learning-rate to be 0 or more, got -1.0"),
+    ("--block-size 2", "InvalidArgument: expected --block-size to be 4 or more, got 2"),
+    ("--length 9,x", "InvalidArgument: expected --length to be integers separated by commas, got '9,x'"),
+    ("--length 1000", "InvalidArgument: expected --length of two or more whole segments of 512 positions, got 1000"),
+    ("--gates 1 --attention full", "InvalidArgument: expected no --gates with --attention 'full'"),
+    ("--workers -1", "InvalidArgument: expected --workers to be 0 or more, got -1"),
+    ("--out file", "InvalidArgument: expected a folder to train in, 'file' is a file"),
+    ("--resume", "InvalidArgument: nothing to resume in 'o'"),
+    ("--chats c.jsonl --chats notes.md", "InvalidChatFile: notes.md is no chat file (.jsonl, .jsonl.xz) but a text; "),
+):
+    done = CliRunner().invoke(app, ["train", "--out", "o", "--text", "a.txt", *words.split()])
+    assert done.exit_code == 2 and done.stderr.startswith(f"hierlandmark: {said}"), (words, done.stderr)
+    assert done.stderr.count("\\n") == 1
+print(sorted({"torch", "transformers"} & set(sys.modules)))
+"""
+
+
+def test_options_are_checked_before_torch_is_imported(tmp_path) -> None:
+    done = subprocess.run([sys.executable, "-c", WRONG], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

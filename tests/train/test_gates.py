@@ -13,10 +13,9 @@ from hierlandmark.config import RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.gates import GateProbe, GateQueue
-from hierlandmark.train.config import TrainConfig
+from hierlandmark.train.config import TrainConfig, run_config
 from hierlandmark.train.episodes import TOLD, Shape, build_batch
 from hierlandmark.train.loss import batch_loss
-from hierlandmark.train.run import run_config
 from hierlandmark.train.variants import without_landmarks
 from tests.train.tale import LAYOUT
 

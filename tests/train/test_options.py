@@ -16,12 +16,12 @@ from hierlandmark.layout import Kind
 from hierlandmark.model.adapter import Adapter
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.dense import DenseAttention
-from hierlandmark.train.config import TrainConfig
+from hierlandmark.train.config import TrainConfig, run_config
 from hierlandmark.train.episodes import Shape, build_batch, jumped
 from hierlandmark.train.loop import BatchSource, retrieval_heads, shape_of
 from hierlandmark.train.loss import batch_loss
 from hierlandmark.train.norms import hidden_norms, layer_norms
-from hierlandmark.train.run import run_config, train_adapter
+from hierlandmark.train.run import train_adapter
 from tests.train.tale import LAYOUT
 
 HEADS = {0: [1, 2], 1: [0, 3]}

@@ -18,8 +18,8 @@ from hierlandmark.errors import InvalidArgument, MissingExtra, ModelMismatch, Mo
 from hierlandmark.model.adapter import Adapter
 from hierlandmark.model.landmark_model import SHIPPED
 from hierlandmark.testing import tiny_base
-from hierlandmark.train.config import TrainConfig
-from hierlandmark.train.run import run_config, train_adapter
+from hierlandmark.train.config import TrainConfig, run_config
+from hierlandmark.train.run import train_adapter
 from tests.model.hub import as_hub_id
 
 LAYOUT = LayoutConfig(block_size=16, blocks_per_segment=4)
