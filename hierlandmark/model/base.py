@@ -35,25 +35,55 @@ def checked_device(name: str) -> str:
     return name
 
 
-def base_folder(base: str | Path) -> Path:
-    """The folder itself, or the folder of this machine that holds a hub id's snapshot, fetched as far as its config.
+def located(base: str | Path) -> tuple[Path, dict[str, str]]:
+    """Where a base model is, and what `from_pretrained` is given to load it.
+
+    Returns:
+        The folder itself, or the folder of this machine that holds a hub id's snapshot, fetched as far as its config;
+        and a name with the revision that is in it, for a hub id may move on between two calls, or where the hub cannot
+        be reached the folder alone.
 
     Raises:
         ModelUnavailable: neither a folder nor a reachable hub id.
     """
     if Path(base).is_dir():
-        return Path(base)
+        return Path(base), {"pretrained_model_name_or_path": str(base)}
     from transformers.utils.hub import cached_file
 
+    fault = None
     try:
-        config = cached_file(str(base), "config.json")
+        fault = _hub_fault(str(base))
+        config = cached_file(str(base), "config.json", local_files_only=fault is not None)
     except (OSError, ValueError) as error:
         raise ModelUnavailable(
-            f"no base model at {str(base)!r}, neither a folder nor a reachable hub id: {error}"
+            f"no base model at {str(base)!r}, neither a folder nor a reachable hub id: {fault or error}"
         ) from error
     if config is None:
         raise ModelUnavailable(f"the base model {str(base)!r} has no config.json")
-    return Path(config).parent
+    folder = Path(config).parent
+    if fault is not None:
+        return folder, {"pretrained_model_name_or_path": str(folder)}
+    return folder, {"pretrained_model_name_or_path": str(base), "revision": folder.name}
+
+
+def _hub_fault(base: str) -> Exception | None:
+    """Why the hub cannot be asked about a model, None where it can.
+
+    It is asked once: what loads a model asks six times for each file, half a minute long, and tells each of them.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    url = hf_hub_url(base, "config.json")
+    try:
+        get_hf_file_metadata(url)
+    except HfHubHTTPError:
+        # it answers, and what it says of the model is told by what loads it
+        return None
+    except Exception as error:
+        # of whichever library makes its requests
+        return error
+    return None
 
 
 def default_base() -> Path:

@@ -18,7 +18,7 @@ from hierlandmark.config import Attention, Keep, LayoutConfig, RecallConfig, Use
 from hierlandmark.errors import AdapterInvalid, InvalidArgument, ModelUnavailable
 from hierlandmark.loading import without_bars
 from hierlandmark.model.adapter import Adapter, Ranking, RetrievalHead
-from hierlandmark.model.base import base_folder, checked_device, default_base
+from hierlandmark.model.base import checked_device, default_base, located
 from hierlandmark.model.binding import Enough, head_shape
 from hierlandmark.model.check import check_base
 from hierlandmark.model.core import LandmarkCore
@@ -120,13 +120,11 @@ class LandmarkModel:
         else:
             name = str(base)
             adapter = None if adapter == "default" else adapter
-        folder = base_folder(name)
-        # a hub id may move on between two calls
-        pinned = {} if Path(name).is_dir() else {"revision": folder.name}
+        folder, source = located(name)
         try:
             with without_bars():
-                network = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, **pinned)
-            tokenizer = AutoTokenizer.from_pretrained(name, **pinned)
+                network = AutoModelForCausalLM.from_pretrained(**source, dtype=wanted)
+            tokenizer = AutoTokenizer.from_pretrained(**source)
         except (OSError, ValueError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
             raise ModelUnavailable(f"the base model at {name!r} cannot be loaded: {error}") from error
         loaded = Adapter.load(Path(adapter)) if adapter is not None else None

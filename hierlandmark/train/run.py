@@ -15,7 +15,7 @@ from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import InvalidArgument, MissingExtra, ModelUnavailable
 from hierlandmark.loading import without_bars
 from hierlandmark.model.adapter import Adapter, AdapterMeta, Ranking, RetrievalHead, Weights, layer_of, save_adapter
-from hierlandmark.model.base import base_folder, checked_device, default_base
+from hierlandmark.model.base import checked_device, default_base, located
 from hierlandmark.model.binding import decoder_of
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.dense import far_queries
@@ -166,7 +166,7 @@ def train_adapter(
     where = str(base) if base is not None else str(default_base())
     torch.manual_seed(config.seed)
     core, tokenizer, name = load_trainable(where, layout, config.rank, device)
-    digest = weights_digest(base_folder(where))
+    digest = weights_digest(located(where)[0])
     bound = {"base": digest, "layout": layout.model_dump()}
     if state is not None:
         _check_same(folder, state, {"rank": config.rank, "freeze_below": config.freeze_below, **bound})
@@ -394,14 +394,13 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     half = device.startswith("cuda")
+    _, source = located(where)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
         with without_bars():
-            base = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16 if half else torch.float32)
+            base = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16 if half else torch.float32)
     except (OSError, ValueError) as error:
-        raise ModelUnavailable(
-            f"no base model at {where!r}, neither a folder nor a reachable hub id: {error}"
-        ) from error
+        raise ModelUnavailable(f"the base model at {where!r} cannot be loaded: {error}") from error
     sink = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id or 0
     lora = LoraConfig(r=rank, lora_alpha=_SCALE * rank, target_modules="all-linear", bias="none")
     with warnings.catch_warnings():
