@@ -46,9 +46,11 @@ def passkey(
 ) -> None:
     """Find the number in the haystack, in the paper's format."""
     wanted = parse_lengths(lengths)
-    from hierlandmark.eval.fillers import open_filler
-    from hierlandmark.eval.passkey import evaluate_passkey
+    from hierlandmark.eval.fillers import check_memory, open_filler
+    from hierlandmark.eval.passkey import check_lengths, evaluate_passkey
 
+    check_memory(max(wanted))
+    check_lengths(wanted)
     hay = open_filler(filler)
     mode, adapter = ("full", "none") if base else (mode, adapter)
     loaded = load_model(model, adapter)

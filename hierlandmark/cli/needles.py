@@ -83,7 +83,7 @@ def needles(
     """RULER's needle tasks and the passkey through recall, in each mode over the same memory."""
     wanted = parse_lengths(lengths)
     from hierlandmark.eval.needle_rows import ratios, rows, table
-    from hierlandmark.eval.needles import Plan, evaluate_needles, is_final, key_of
+    from hierlandmark.eval.needles import Plan, check_lengths, check_model, evaluate_needles, is_final, key_of
     from hierlandmark.eval.tasks import default_tasks
 
     if filler is not None and not filler.is_file():
@@ -109,11 +109,14 @@ def needles(
     )
     if workers < 1:
         raise InvalidArgument(f"expected at least one worker, got {workers!r}")
+    check_lengths(plan)
     logged = _logged(log)
-    make, identity = _model(model, adapter, device, dtype, workers)
+    make, here = _model(model, adapter, device, dtype, workers)
+    check_model(plan, here)
     # what runs, not what it is called here: folders and files change under their names
     settings = {
-        **identity,
+        "model": here.kv_spec.fingerprint,
+        "dtype": str(here.core.dtype).removeprefix("torch."),
         "device": device or "cpu",
         **_identity(filler),
         "haystacks": haystacks,
@@ -150,13 +153,12 @@ def needles(
 
 def _model(
     base: str | None, adapter: str, device: str | None, dtype: str | None, workers: int
-) -> "tuple[Callable[[], LandmarkModel], dict[str, Any]]":
-    """Makes the model in each process, and what tells its answers from another's."""
+) -> "tuple[Callable[[], LandmarkModel], LandmarkModel]":
+    """Makes the model in each process; and one, which tells its answers from another's."""
     make = partial(load_model, base, adapter, device=device, dtype=dtype)
     # several have one each, and the device is theirs
     here = make() if workers == 1 else load_model(base, adapter, dtype=dtype)
-    identity = {"model": here.kv_spec.fingerprint, "dtype": str(here.core.dtype).removeprefix("torch.")}
-    return (lambda: here) if workers == 1 else make, identity
+    return (lambda: here) if workers == 1 else make, here
 
 
 def _identity(filler: Path | None) -> dict[str, Any]:

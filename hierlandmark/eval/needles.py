@@ -6,17 +6,21 @@ A haystack is encoded once, by all processes together; a trial encodes the few s
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any, Literal
 
 from hierlandmark.allocator import keep_freed_memory
 from hierlandmark.config import RecallConfig
 from hierlandmark.errors import InvalidArgument
-from hierlandmark.eval.tasks import fillers_of
+from hierlandmark.eval.fillers import check_memory, open_filler
+from hierlandmark.eval.haystack import SPARE, Tokenize
+from hierlandmark.eval.passkey import words_of
+from hierlandmark.eval.tasks import GRASS, cut_trial, draw_trial, fillers_of
 
 if TYPE_CHECKING:
     from hierlandmark.eval.trial import Trials
@@ -92,6 +96,70 @@ def is_final(record: Record) -> bool:
     return bool(record.get("why") != OUT_OF_MEMORY)
 
 
+def check_lengths(plan: Plan) -> None:
+    """What can be told of a plan's lengths before a model is loaded.
+
+    Raises:
+        InvalidArgument: one is longer than the text or than this machine has memory for, or shorter than a trial by any
+            tokenizer.
+    """
+    longest, shortest = max(plan.lengths), min(plan.lengths)
+    check_memory(longest)
+    if plan.text and any(plan.text.name in plan.fillers(task) for task in plan.tasks):
+        open_filler(str(plan.text)).take(0, longest + SPARE)
+    words, task = _largest(plan, words_of, shortest)
+    if shortest < words:
+        raise InvalidArgument(
+            f"expected lengths that hold the {words} words of {task} and its answer, got {shortest}; "
+            f"{_shortest(plan, str.encode)} tokens do with any tokenizer"
+        )
+
+
+def check_model(plan: Plan, model: "LandmarkModel") -> None:
+    """As `check_lengths`, of what a model must be known for.
+
+    Raises:
+        InvalidArgument: a length is too short for a trial, or what is kept of a haystack too large for the disk.
+    """
+    shortest = min(plan.lengths)
+    # no token is less than a byte, and bytes are soon counted
+    if shortest < _largest(plan, str.encode, shortest)[0]:
+        needed, task = _largest(plan, model.tokenize, shortest)
+        if shortest < needed:
+            raise InvalidArgument(
+                f"expected lengths of at least {_shortest(plan, model.tokenize)} tokens, got {shortest}: {task} does "
+                "not fit into less"
+            )
+    # grass repeats itself, and its segments are kept once
+    if set(plan.modes) == {"full"} or {GRASS}.issuperset(one for task in plan.tasks for one in plan.fillers(task)):
+        return
+    spec = model.kv_spec
+    size = max(plan.lengths) * spec.layers * spec.parts * spec.kv_heads * spec.head_dim * spec.numpy_dtype.itemsize
+    folder = gettempdir()
+    if size > (free := shutil.disk_usage(folder).free):
+        raise InvalidArgument(
+            f"expected lengths whose keys and values fit on the disk, got {max(plan.lengths):,}: {size:,} bytes are "
+            f"needed and {free:,} free in {folder!r}; set TMPDIR to a folder with more"
+        )
+
+
+def _largest(plan: Plan, tokenize: Tokenize, length: int) -> tuple[int, str]:
+    """Tokens of a length's largest trial without a haystack, and its task."""
+    return max(
+        (cut_trial(draw_trial(plan.seed, task, length, number), tokenize, plan.max_new_tokens).length, task)
+        for task in plan.tasks
+        for number in range(plan.trials)
+    )
+
+
+def _shortest(plan: Plan, tokenize: Tokenize) -> int:
+    """A length that each of its trials fits into, reached from the shortest planned: trials are drawn by length."""
+    length = min(plan.lengths)
+    while length < (needed := _largest(plan, tokenize, length)[0]):
+        length = needed
+    return length
+
+
 def evaluate_needles(
     make_model: Callable[[], "LandmarkModel"], plan: Plan, *, workers: int = 1, done: Collection[Key] = ()
 ) -> Iterator[Record]:
@@ -103,10 +171,11 @@ def evaluate_needles(
         done: what need not be measured again.
 
     Raises:
-        InvalidArgument: workers < 1, a length too short for its task, a text too short for a length.
+        InvalidArgument: workers < 1, a length too short for its task, or too long for the text or the machine.
     """
     if workers < 1:
         raise InvalidArgument(f"expected at least one worker, got {workers!r}")
+    check_lengths(plan)
     known = set(done)
     # a haystack at a time, so that the disk holds one
     groups: dict[tuple[str, int], dict[tuple[str, int, int], list[AnyMode]]] = {}

@@ -24,6 +24,7 @@ TASK = (
     "I will quiz you about the important information there."
 )
 QUESTION = "What is the pass key? The pass key is"
+HIDDEN = "The pass key is {key}. Remember it. {key} is the pass key."
 LARGEST = 50_000
 # a case counts this many tokens fewer than its length at most
 SLACK = 16
@@ -43,6 +44,25 @@ class Case:
     key: int
 
 
+def words_of(text: str) -> Sequence[int]:
+    """One for each word, in place of tokens: no tokenizer makes fewer."""
+    return [0] * len(text.split())
+
+
+def check_lengths(lengths: Sequence[int], tokenize: Tokenize | None = None) -> None:
+    """Raises `InvalidArgument` for a length too short for the lines around the filler; without a tokenizer, by any."""
+    lines = "\n".join([TASK, "", HIDDEN.format(key=LARGEST), "", QUESTION])
+    least, shortest = len((tokenize or words_of)(lines)), min(lengths)
+    if shortest >= least:
+        return
+    if tokenize is not None:
+        raise InvalidArgument(f"expected lengths of at least {least} tokens, got {shortest!r}")
+    raise InvalidArgument(
+        f"expected lengths that hold the {least} words around the filler, got {shortest!r}; {len(lines.encode())} "
+        "tokens do with any tokenizer"
+    )
+
+
 def make_case(tokenize: Tokenize, filler: Filler, length: int, rng: Random) -> Case:
     """A case whose five lines are `length` tokens long, or up to `SLACK` fewer; key, cut and filler come from `rng`.
 
@@ -53,8 +73,7 @@ def make_case(tokenize: Tokenize, filler: Filler, length: int, rng: Random) -> C
 
     def lines(chars: int) -> list[str]:
         before = int(share * chars)
-        hidden = f"The pass key is {key}. Remember it. {key} is the pass key."
-        return [TASK, filler.take(starts[0], before), hidden, filler.take(starts[1], chars - before)]
+        return [TASK, filler.take(starts[0], before), HIDDEN.format(key=key), filler.take(starts[1], chars - before)]
 
     def tokens(chars: int) -> int:
         return len(tokenize("\n".join([*lines(chars), QUESTION])))
@@ -121,10 +140,11 @@ def evaluate_passkey(
     """One result a trial, the last of a length being final: `{"length", "trials", "accuracy", "mode", "cost"}`.
 
     A trial depends on seed, length and its number only, so that a longer run contains a shorter one.
-    Raises `InvalidArgument` for no length or trials < 1.
+    Raises `InvalidArgument` for no length, one that is too short for the lines around the filler, or trials < 1.
     """
     if trials < 1 or not lengths:
         raise InvalidArgument(f"expected at least one length and one trial, got lengths {lengths!r}, trials {trials!r}")
+    check_lengths(lengths, tokenize)
     for length in lengths:
         right, costs = 0, []
         for trial in range(trials):

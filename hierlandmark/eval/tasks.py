@@ -1,6 +1,6 @@
 """One trial of a needle task: the paper's passkey, or one of RULER's (`hierlandmark.needles`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,6 +16,8 @@ DEPTHS = 40
 GRASS, _OF = "grass", "needles of "
 # between two sentences, on a line of its own, or among lines: the text goes on with its own space or line break
 INLINE, LINE, NEXT = (" ", ""), ("\n", "\n"), ("\n", "")
+# as a memory closes a document
+CLOSING = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,40 @@ class Trial:
     score: Callable[[str], float]
     # keys that the haystack must not hold as well
     taken: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A trial without its haystack, in tokens."""
+
+    opening: Sequence[int]
+    # depth and tokens of each
+    statements: list[tuple[float, Sequence[int]]]
+    closing: Sequence[int]
+    prompt: Sequence[int]
+    # tokens of the longest answer
+    room: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of all of it: the shortest length that it fits into."""
+        document = len(self.opening) + sum(len(tokens) for _, tokens in self.statements) + len(self.closing)
+        return document + len(self.prompt) + self.room
+
+
+def cut_trial(trial: Trial, tokenize: Callable[[str], Sequence[int]], max_new_tokens: int | None = None) -> Pieces:
+    """A trial in a model's tokens; of no more of an answer than `max_new_tokens`, where that is given."""
+    before, behind = trial.around
+    return Pieces(
+        opening=tokenize(f"{trial.opening}\n"),
+        statements=[
+            (depth, tokenize(f"{before}{statement}{behind}"))
+            for depth, statement in zip(trial.depths, trial.statements, strict=True)
+        ],
+        closing=tokenize(CLOSING),
+        prompt=tokenize(trial.prompt),
+        room=max_new_tokens or trial.max_new_tokens or len(tokenize(trial.reference)) * 3 // 2 + 8,
+    )
 
 
 def default_tasks(text: bool) -> list[str]:
@@ -91,6 +127,11 @@ def make_trial(task: str, rng: Random, hay: str | None = None) -> Trial:
     )
 
 
+def draw_trial(seed: int, task: str, length: int, number: int, hay: str | None = None) -> Trial:
+    """The trial of that number among those of a task and a length; see `make_trial`."""
+    return make_trial(task, Random(f"{seed}/{task}/{length}/{number}"), hay)
+
+
 def needles_task(filler: str) -> str | None:
     """The task whose haystack of needles that is, None for any other filler."""
     return filler.removeprefix(_OF) if filler.startswith(_OF) else None
@@ -112,7 +153,7 @@ def _passkey(rng: Random) -> Trial:
     key, depth = rng.randint(1, passkey.LARGEST), rng.random()
     return Trial(
         opening=passkey.TASK,
-        statements=(f"The pass key is {key}. Remember it. {key} is the pass key.",),
+        statements=(passkey.HIDDEN.format(key=key),),
         depths=(depth,),
         around=LINE,
         prompt=passkey.QUESTION,

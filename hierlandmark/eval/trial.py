@@ -15,14 +15,12 @@ from hierlandmark.eval.fillers import open_filler
 from hierlandmark.eval.haystack import Haystack, filler_text, make_haystack
 from hierlandmark.eval.needles import OUT_OF_MEMORY, AnyMode, Plan, Record
 from hierlandmark.eval.segments import SharedSegments, cut, distinct, write_segments
-from hierlandmark.eval.tasks import GRASS, Trial, make_trial, needles_task, needles_text
+from hierlandmark.eval.tasks import CLOSING, GRASS, Trial, cut_trial, draw_trial, needles_task, needles_text
 from hierlandmark.memory.answer import answer
 from hierlandmark.model import LandmarkModel
 from hierlandmark.recall import Source
 from hierlandmark.results import Answer
 
-# as a memory closes a document
-CLOSING = "\n\n"
 # segments that a file holds at least: a query reads the files one after another
 SMALLEST = 16
 
@@ -103,23 +101,15 @@ class Trials:
         """Drawn from seed, task, length and number; the haystack beyond that length plays no part."""
         among = needles_task(filler) is not None
         text = self.model.decode(hay.tokens[:length].tolist()) if among else None
-        return make_trial(task, Random(f"{self.plan.seed}/{task}/{length}/{number}"), text)
+        return draw_trial(self.plan.seed, task, length, number, text)
 
     def document(self, hay: Haystack, trial: Trial, length: int) -> tuple[np.ndarray, int]:
         """Tokens of a trial's document, and how many may be made: with the question they are `length`."""
-        tokenize = self.model.tokenize
-        room = self.plan.max_new_tokens or trial.max_new_tokens or len(tokenize(trial.reference)) * 3 // 2 + 8
-        before, behind = trial.around
-        statements = [
-            (depth, tokenize(f"{before}{statement}{behind}"))
-            for depth, statement in zip(trial.depths, trial.statements, strict=True)
-        ]
-        size = length - len(tokenize(trial.prompt)) - room
-        opening, closing = tokenize(f"{trial.opening}\n"), tokenize(CLOSING)
-        try:
-            return hay.document(size, opening, statements, closing, self.model.layout.segment_capacity), room
-        except InvalidArgument as error:
-            raise InvalidArgument(f"length {length} does not do, less question and answer: {error}") from error
+        cut = cut_trial(trial, self.model.tokenize, self.plan.max_new_tokens)
+        if length < cut.length:
+            raise InvalidArgument(f"expected a length of at least {cut.length} tokens, got {length}")
+        size, capacity = length - len(cut.prompt) - cut.room, self.model.layout.segment_capacity
+        return hay.document(size, cut.opening, cut.statements, cut.closing, capacity), cut.room
 
     def _warm_up(self, mode: AnyMode, prompt: str, length: int) -> None:
         """A question about nothing, once a process and mode: the weights' and kernels' first use is no trial's."""

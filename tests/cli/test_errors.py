@@ -56,7 +56,8 @@ def test_every_command_is_in_the_list() -> None:
         (["add", "chat.jsonl", "--db", "m.db"], "DuplicateMessageId: message id 1 is in namespace 'default' already"),
         (["eval", "retrieval", "chat.jsonl", "-k", "0"], "InvalidArgument: expected k of at least 1, got 0"),
         (["eval", "passkey", "--trials", "0"], "InvalidArgument: expected at least one length and one trial"),
-        (["eval", "passkey", "--lengths", "9", "--trials", "1"], "InvalidArgument: expected a length of at least"),
+        (["eval", "passkey", "--lengths", "9", "--trials", "1"], f"{EXPECTED} lengths that hold the 47 words around"),
+        (["eval", "passkey", "--lengths", "99999999999"], f"{EXPECTED} lengths of at most "),
         (["eval", "passkey", "--filler", "none.txt"], "InvalidChatFile: none.txt: cannot be read"),
         (
             ["eval", "needles", "--filler", "none.txt"],

@@ -1,6 +1,7 @@
 """`eval needles` over the tiny model: the JSON it writes, and a log that it goes on from."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -166,12 +167,26 @@ def test_a_table_says_what_of_recall_is_not_as_ever(run) -> None:
         assert first(*words).startswith("task")
 
 
+def test_a_length_too_short_for_the_model_is_told_before_its_work(run) -> None:
+    """It names one that does."""
+    done = run("--lengths", "150", "--log", "log.jsonl")
+    said = re.search(
+        r"expected lengths of at least (\d+) tokens, got 150: passkey does not fit into less\n", done.stderr
+    )
+    assert done.exit_code == 2 and said and not Path("log.jsonl").exists()
+    assert run("--lengths", said[1], "--modes", "flat").exit_code == 0
+
+
 def test_faults_come_before_the_work(run) -> None:
+    Path("book.txt").write_text("They went to town.")
     for words, message in (
         (["--tasks", "niah_single_2"], "name a file with --filler"),
         (["--filler", "none.txt"], "expected --filler to name a file, got 'none.txt'"),
         (["--modes", "round"], "expected modes of hierarchical, flat, full, got round"),
         (["--json", "missing/o.json"], "--json"),
+        (["--lengths", "600,99999999999"], "which this machine has memory for, got 99,999,999,999"),
+        (["--filler", "book.txt"], "filler book.txt runs out: 964 characters are needed, it has 18"),
+        (["--lengths", "30,600"], "expected lengths that hold the 51 words of passkey and its answer, got 30; 252"),
     ):
         done = run(*words)
         assert done.exit_code == 2 and message in done.stderr

@@ -1,7 +1,11 @@
 """Needle trials over shared segments: the same answers at the same cost as documents added whole."""
 
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from hierlandmark.config import LayoutConfig, MemoryConfig, RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval import trial as one_trial
 from hierlandmark.eval.haystack import Haystack
-from hierlandmark.eval.needles import MODES, Plan, evaluate_needles, is_final, key_of
+from hierlandmark.eval.needles import MODES, Plan, check_lengths, check_model, evaluate_needles, is_final, key_of
 from hierlandmark.eval.segments import SharedSegments, cut, write_segments
 from hierlandmark.model import LandmarkModel
 from hierlandmark.recall import Recall
@@ -217,8 +221,53 @@ def test_plans_that_are_none(change: dict, message: str) -> None:
         Plan(**{"tasks": ["passkey"], "lengths": [600], **change})
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_length_that_is_named_for_one_too_short_does(task: str, book: Path) -> None:
+    model, named = make_model(), []
+    plan = Plan([task], [60], text=book, trials=4)
+    for check in (lambda: check_model(plan, model), lambda: check_lengths(replace(plan, lengths=[10]))):
+        with pytest.raises(InvalidArgument) as told:
+            check()
+        named.append(int(re.search(r"(?:at least |; )(\d+) tokens", str(told.value))[1]))
+    # bytes are this model's tokens, and both are drawn by length
+    for length in named:
+        enough = replace(plan, lengths=[length])
+        check_lengths(enough)
+        check_model(enough, model)
+
+
+def test_lengths_are_told_before_a_model_is_made(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Mock(side_effect=AssertionError("made"))
+    chars = len(book.read_text())
+    monkeypatch.setattr("os.sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 10**5)
+    for lengths, said in (
+        (
+            [600, 1_024_001],
+            "expected lengths of at most 1,024,000 tokens, which this machine has memory for, got 1,024,001",
+        ),
+        ([600, chars], f"book.txt runs out: {chars + 64} characters are needed, it has {chars}"),
+        ([600, 20], "expected lengths that hold the 57 words of passkey and its answer, got 20; 258"),
+    ):
+        with pytest.raises(InvalidArgument, match=said):
+            list(evaluate_needles(make, Plan(["passkey"], lengths, text=book)))
+
+
+def test_a_haystack_too_large_for_the_disk_is_told(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plan = make_model(), Plan(["passkey"], [2000], text=book)
+    spec = model.kv_spec
+    size = 2000 * 2 * spec.layers * spec.kv_heads * spec.head_dim * spec.numpy_dtype.itemsize
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=size - 1))
+    # grass is kept once, and plain attention keeps nothing
+    check_model(replace(plan, modes=["full"]), model)
+    check_model(replace(plan, text=None), model)
+    with pytest.raises(
+        InvalidArgument, match=f"fit on the disk, got 2,000: {size:,} bytes are needed and {size - 1:,} free"
+    ):
+        check_model(plan, model)
+
+
 def test_a_length_that_does_not_hold_its_lines() -> None:
-    with pytest.raises(InvalidArgument, match="length 150 does not do, less question and answer: expected a document"):
+    with pytest.raises(InvalidArgument, match=r"expected a length of at least \d+ tokens, got 150"):
         list(evaluate_needles(make_model, Plan(["passkey"], [150], trials=1)))
     with pytest.raises(InvalidArgument, match="at least one worker"):
         list(evaluate_needles(make_model, Plan(["passkey"], [600]), workers=0))

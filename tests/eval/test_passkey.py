@@ -83,6 +83,17 @@ def test_nothing_to_do(lengths: list[int], trials: int) -> None:
         list(passkey.evaluate_passkey(None, words, Grass(), lengths=lengths, trials=trials, mode="flat"))
 
 
+def test_a_short_length_is_told_before_a_longer_one_is_read() -> None:
+    told = "expected lengths of at least 47 tokens, got 46"
+    by_words = "expected lengths that hold the 47 words around the filler, got 46; 247 tokens do"
+    for tokenize, said in ((str.split, told), (None, by_words)):
+        passkey.check_lengths([500, 47], tokenize)
+        with pytest.raises(InvalidArgument, match=said):
+            passkey.check_lengths([500, 46], tokenize)
+    with pytest.raises(InvalidArgument, match=told):
+        next(passkey.evaluate_passkey(None, str.split, Grass(), lengths=[500, 46], trials=1, mode="flat"))
+
+
 def test_filler_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "books.jsonl"
     path.write_text("".join(json.dumps({"text": f"book {i}\nline"}) + "\n" for i in range(400)))
