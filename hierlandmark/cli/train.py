@@ -118,6 +118,10 @@ def train(
     select_threshold: Annotated[
         float | None, typer.Option("--select-threshold", help="Mass on the past under which those read nothing.")
     ] = None,
+    select_weigh_by: Annotated[
+        Literal["gates", "landmarks"] | None,
+        typer.Option("--select-weigh-by", help="What weighs blocks of opened segments in those."),
+    ] = None,
     search_share: Annotated[
         float | None, typer.Option("--search-share", help="Share of steps that train the search alone, on the chats.")
     ] = None,
@@ -187,6 +191,7 @@ def train(
         "select_segments": select_segments,
         "select_blocks": select_blocks,
         "select_threshold": select_threshold,
+        "select_weigh_by": select_weigh_by,
         "search_share": search_share,
         "search_layers": parse_lengths(search_layers, "--search-layers") if search_layers is not None else None,
         "search_tokens": search_tokens,

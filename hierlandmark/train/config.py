@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
 
-from hierlandmark.config import Attention, LayoutConfig
+from hierlandmark.config import Attention, LayoutConfig, WeighBy
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.train.files import ANOTHER_FOLDER, resumed_state
 
@@ -68,11 +68,13 @@ class TrainConfig:
     window: int | None = None
     # texts read in order: the segment right before each one stands at its true distance, older ones one further
     recency: bool = False
-    # share of steps in which segments attend only to what they select, and how many segments and blocks that is
+    # share of steps in which segments attend only to what they select, and how many segments and blocks that is, the
+    # mass under which they read nothing, and what weighs blocks of opened segments, all as in `RecallConfig`
     select_share: float = 0.0
     select_segments: int = 4
     select_blocks: int = 4
     select_threshold: float = 0.0
+    select_weigh_by: WeighBy = "gates"
     # share of steps that train the search alone, on chats (`train.pairs`), and their positions; None for `tokens`
     search_share: float = 0.0
     search_tokens: int | None = None
@@ -112,9 +114,10 @@ class TrainConfig:
                     raise _wrong(name, f"a number, {wanted}", value)
                 if not (math.isfinite(value) and right(value)):
                     raise _wrong(name, wanted, value)
-        if self.attention not in get_args(Attention):
-            (*some, last) = map(repr, get_args(Attention))
-            raise _wrong("attention", f"{', '.join(some)} or {last}", self.attention)
+        for name, kinds in (("attention", Attention), ("select_weigh_by", WeighBy)):
+            (*some, last) = get_args(kinds)
+            if (value := getattr(self, name)) not in (*some, last):
+                raise _wrong(name, f"{', '.join(map(repr, some))} or {last!r}", value)
         if self.gates and self.search_share == 1:
             raise InvalidArgument.naming(
                 lambda called: f"expected steps that read with {called('gates')}, got a {called('search_share')} of 1"

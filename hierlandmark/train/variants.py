@@ -15,7 +15,12 @@ def selection_at(config: TrainConfig, step: int) -> RecallConfig | None:
     """What the segments of a step select, in `select_share` of all steps; it depends on the seed and the step only."""
     if config.attention != "landmark" or np.random.default_rng((config.seed, step, 1)).random() >= config.select_share:
         return None
-    return RecallConfig(segments=config.select_segments, blocks=config.select_blocks, threshold=config.select_threshold)
+    return RecallConfig(
+        segments=config.select_segments,
+        blocks=config.select_blocks,
+        threshold=config.select_threshold,
+        weigh_by=config.select_weigh_by,
+    )
 
 
 def without_landmarks(batch: Batch) -> Batch:

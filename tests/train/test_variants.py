@@ -79,6 +79,21 @@ def test_selecting_everything_trains_as_the_dense_form(base_folder, batch, mode)
     assert abs(float(losses["one"] - losses["dense"])) > 1e-5 and grads["one"].isfinite().all()
 
 
+def test_landmarks_alone_weigh_what_gates_opened_as_in_flat_mode(base_folder, batch):
+    core, _, _ = load_trainable(str(base_folder), LAYOUT, 4, "cpu")
+    everything = RecallConfig(segments=99, blocks=999, threshold=0.0, weigh_by="landmarks")
+    losses, grads = [], []
+    for mode, select in (("flat", None), ("hierarchical", everything), ("hierarchical", None)):
+        core.zero_grad()
+        loss, _ = batch_loss(core, batch, mode, None, 0.0, select=select)
+        loss.backward()
+        losses.append(loss.detach())
+        grads.append(core.rows.grad.clone())
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-3, atol=1e-4 * float(grads[0].abs().max()))
+    assert abs(float(losses[2] - losses[0])) > 1e-6
+
+
 def test_kept_memory_is_selected_from_too(base_folder, batch):
     core, _, _ = load_trainable(str(base_folder), LAYOUT, 4, "cpu")
     few = RecallConfig(segments=1, blocks=2, threshold=0.0)
@@ -96,9 +111,10 @@ def test_kept_memory_is_selected_from_too(base_folder, batch):
 
 def test_a_share_of_steps_selects():
     config = replace(CONFIG, steps=400, select_share=0.25, select_blocks=3, select_segments=2, select_threshold=0.1)
+    config = replace(config, select_weigh_by="landmarks")
     chosen = [selection_at(config, step) for step in range(400)]
     assert 60 < sum(one is not None for one in chosen) < 140
-    assert {one for one in chosen if one} == {RecallConfig(blocks=3, segments=2, threshold=0.1)}
+    assert {one for one in chosen if one} == {RecallConfig(blocks=3, segments=2, threshold=0.1, weigh_by="landmarks")}
     assert chosen == [selection_at(config, step) for step in range(400)]
     assert not any(selection_at(CONFIG, step) for step in range(50))
     assert all(selection_at(replace(CONFIG, select_share=1.0), step) for step in range(50))
@@ -108,7 +124,7 @@ def test_a_share_of_steps_selects():
     "wrong",
     [{"window": 5}, {"attention": "window"}, {"attention": "window", "window": 0}, {"select_share": 1.5},
      {"select_blocks": 0}, {"select_threshold": 1.0}, {"attention": "full", "jump": 3},
-     {"attention": "full", "select_share": 0.1}],
+     {"attention": "full", "select_share": 0.1}, {"select_weigh_by": "votes"}, {"select_weigh_by": ["gates"]}],
 )  # fmt: skip
 def test_options_that_do_not_fit(wrong):
     with pytest.raises(InvalidArgument, match="expected"):
