@@ -272,7 +272,8 @@ class Memory(IndexVerbs, AsyncVerbs):
     ) -> Answer:
         """Answer a question; in every layer the attention recalls blocks from the store.
 
-        Greedy, but an answer does not end where all that it says is the question's own words (`model.echo`).
+        Greedy, but the first few ends of an answer that says no word but the question's are passed over
+        (`model.echo.NoEcho`).
 
         Args:
             max_new_tokens: the answer ends there, or earlier by itself.

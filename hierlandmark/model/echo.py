@@ -9,42 +9,48 @@ from hierlandmark.model.landmark_model import LandmarkModel
 
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 _END = re.compile(r"[.!?\n]")
+# what such a question wants is not in it; one that can be answered with yes or no may well be answered in its own words
+_WANTS = frozenset("how what when where who whom whose why".split())
+# a question that offers its answers holds them
+_OFFERS = frozenset("between either or whether which".split())
 # words that answers have and questions lack without saying anything: a question's "my" is an answer's "your"
 _FORM = frozenset(
-    "a am an and are at be been by did do does for from had has have he her his i in is it its me my of on our she "
-    "that the their they this to us was we were with you your".split()
+    "a am an and are at be been by can could did do does for from had has have he her his i in is it its me my of on "
+    "our she should that the their they this to us was we were will with would you your".split()
 )
-# a question that offers its answers holds them
-_OFFERS = frozenset(("or", "whether", "which"))
-# so many of the best tokens are looked at for one that does not end the answer
-_BEST = 64
+# a question's "park" is an answer's "parked"
+_SUFFIXES = ("", "s", "es", "d", "ed", "ing")
+# ends that are passed over in one answer, and best tokens looked at for one that is no end
+_ENDS, _BEST = 3, 64
 
 
 class NoEcho:
-    """Chooses greedily, but does not end a sentence of which all words are the question's: then the best other token.
+    """Decodes greedily, but passes over the first few ends of a sentence that says no word but the question's.
 
-    Only the first such end is passed over, and none of a question with "or", "whether" or "which".
+    Only of questions in English that want something: not where all of one may be its own answer ("Is it Tom?", "tea or
+    coffee?"). Of inflected words it knows regular ones.
     """
 
     def __init__(self, model: LandmarkModel, question: str) -> None:
         words = _words(question)
         self._model, self._stop = model, model.stop_tokens
-        self._known = words | _FORM
-        self._waits = not words & _OFFERS
+        self._known = _FORM | {word + suffix for word in words for suffix in _SUFFIXES}
+        self._left = _ENDS if words & _WANTS and not words & _OFFERS else 0
 
     def __call__(self, logits: Tensor, tokens: Sequence[int]) -> int:
-        """The next token.
+        """The next token: the best, or the best of 64 that does not end the sentence, if there is one.
 
         Args:
             logits: (vocabulary,).
             tokens: of the answer so far.
         """
         best = int(logits.argmax())
-        if not (self._waits and self._ends(best)):
+        if not (self._left and self._ends(best)):
             return best
-        self._waits = False
         if not _words(self._model.decode(tokens)) <= self._known:
+            self._left = 0
             return best
+        self._left -= 1
         others = logits.topk(min(_BEST, len(logits))).indices.tolist()
         return next((token for token in others if not self._ends(token)), best)
 
@@ -56,4 +62,5 @@ class NoEcho:
 
 
 def _words(text: str) -> set[str]:
-    return {word.lower() for word in _WORD.findall(text)}
+    """In lower case, of "Anna's" only "anna"."""
+    return {re.sub(r"['’]s$", "", word.lower()) for word in _WORD.findall(text)}

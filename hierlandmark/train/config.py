@@ -21,7 +21,7 @@ UNENDING = 1_000_000_000
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. What the shipped adapter's six runs were given stands in its `hierlandmark.json`, under `training`.
+    """One run. What the shipped adapter's runs were given stands in its `hierlandmark.json`, under `training`.
 
     Raises:
         InvalidArgument: a value is outside its range, no number, or no word that its field takes.
