@@ -165,8 +165,8 @@ def train_adapter(
             )
     where = str(base) if base is not None else str(default_base())
     torch.manual_seed(config.seed)
-    core, tokenizer, name = load_trainable(where, layout, config.rank, device)
-    digest = weights_digest(located(where)[0])
+    core, tokenizer, held = load_trainable(where, layout, config.rank, device)
+    digest = weights_digest(held)
     bound = {"base": digest, "layout": layout.model_dump()}
     if state is not None:
         _check_same(folder, state, {"rank": config.rank, "freeze_below": config.freeze_below, **bound})
@@ -234,7 +234,7 @@ def train_adapter(
     )
     out = folder / "adapter"
     # a folder by its name only: the rest of the path is this machine's
-    name = Path(name).name if Path(name).is_dir() else name
+    name = Path(where).name if Path(where).is_dir() else where
     save_adapter(
         out, trained_tensors(core), meta, base_name=name, rank=config.rank, alpha=_SCALE * config.rank,
         search=beside.tensors if beside else None,
@@ -381,8 +381,8 @@ def _check_same(folder: Path, state: dict[str, Any], wanted: dict[str, Any]) -> 
         )
 
 
-def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> tuple[LandmarkCore, Any, str]:
-    """A frozen base with a fresh LoRA on every linear layer and two rows to train; its tokenizer and name.
+def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> tuple[LandmarkCore, Any, Path]:
+    """A frozen base with a fresh LoRA on every linear layer and two rows to train; its tokenizer and its folder.
 
     On a GPU the base is bf16, but hidden states between layers stay fp32: with all of them in bf16 the gradient of a
     real batch had a cosine of 0.87 with the fp32 reference (median over tensors), with fp32 between layers 0.99.
@@ -394,7 +394,7 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     half = device.startswith("cuda")
-    _, source = located(where)
+    folder, source = located(where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(**source)
         with without_bars():
@@ -420,4 +420,4 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
             # a small model's time goes into what stands between its matrix products
             layer.compile(dynamic=True)
         core.prepare = torch.compile(far_queries, dynamic=True)
-    return core, tokenizer, where
+    return core, tokenizer, folder

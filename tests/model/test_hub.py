@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,10 +11,13 @@ import huggingface_hub.constants
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
+from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import ModelUnavailable
 from hierlandmark.model import LandmarkModel
 from hierlandmark.model.base import located
 from hierlandmark.testing import save_tiny
+from hierlandmark.train.config import TrainConfig
+from hierlandmark.train.run import train_adapter
 from tests.model.hub import COMMIT, as_hub_id
 
 
@@ -51,6 +55,32 @@ def test_what_was_fetched_before_is_loaded_without_a_network(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     model = LandmarkModel.from_pretrained(name, dtype="float32")
     assert model.nll([1, 2, 3], mode="full") and unreachable
+
+
+def load(name: str, folder: Path) -> None:
+    LandmarkModel.from_pretrained(name, dtype="float32")
+
+
+def train(name: str, folder: Path) -> None:
+    text = folder / "book.txt"
+    text.write_text("They went north. " * 200)
+    layout = LayoutConfig(block_size=16, blocks_per_segment=4)
+    config = TrainConfig(steps=1, tokens=256, rank=2, longest=2)
+    train_adapter(name, texts=[text], chats=[], folder=folder / "run", config=config, layout=layout, device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:.*untrained")
+@pytest.mark.parametrize("work", [load, train])
+def test_it_is_asked_once_whether_the_hub_answers(
+    work: Callable[[str, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two times a hub id may move on."""
+    monkeypatch.setenv("HIERLANDMARK_CACHE", str(tmp_path / "cache"))
+    name = as_hub_id(save_tiny(tmp_path / "base"), tmp_path, monkeypatch)
+    asked = Mock(wraps=huggingface_hub.get_hf_file_metadata)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", asked)
+    work(name, tmp_path)
+    assert asked.call_count == 1
 
 
 BUSY = HfHubHTTPError("503", response=Mock())
