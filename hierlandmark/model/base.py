@@ -55,8 +55,9 @@ def located(base: str | Path) -> tuple[Path, dict[str, str]]:
         fault = _hub_fault(str(base))
         config = cached_file(str(base), "config.json", local_files_only=fault is not None)
     except (OSError, ValueError) as error:
+        why = fault or error
         raise ModelUnavailable(
-            f"no base model at {str(base)!r}, neither a folder nor a reachable hub id: {fault or error}"
+            f"no base model at {str(base)!r}, neither a folder nor a reachable hub id: {str(why) or repr(why)}"
         ) from error
     if config is None:
         raise ModelUnavailable(f"the base model {str(base)!r} has no config.json")
@@ -80,8 +81,8 @@ def _hub_fault(base: str) -> Exception | None:
     except HfHubHTTPError:
         # it answers, and what it says of the model is told by what loads it
         return None
-    except Exception as error:
-        # of whichever library makes its requests
+    # an OSError, and the base of what the library that makes its requests raises: it is another one by version
+    except HfHubHTTPError.__bases__ as error:  # type: ignore[misc]
         return error
     return None
 

@@ -99,3 +99,13 @@ def test_a_hub_that_answers_is_asked_for_the_files(said, tmp_path: Path, monkeyp
     monkeypatch.setattr("transformers.utils.hub.cached_file", cached_file)
     source = {"pretrained_model_name_or_path": "nobody/tiny", "revision": COMMIT}
     assert located("nobody/tiny") == (folder, source) and asked == [False]
+
+
+def test_a_fault_without_words_is_named_and_our_own_is_none(unreachable, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Mock(side_effect=TimeoutError())
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", asked)
+    with pytest.raises(ModelUnavailable, match=r"reachable hub id: TimeoutError\(\)"):
+        located("nobody/none")
+    asked.side_effect = TypeError("ours")
+    with pytest.raises(TypeError, match="ours"):
+        located("nobody/none")
