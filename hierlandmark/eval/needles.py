@@ -20,7 +20,7 @@ from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval.fillers import check_memory, open_filler
 from hierlandmark.eval.haystack import SPARE, Tokenize
 from hierlandmark.eval.passkey import words_of
-from hierlandmark.eval.tasks import GRASS, cut_trial, draw_trial, fillers_of
+from hierlandmark.eval.tasks import GRASS, draw_trial, fillers_of, tokenize_trial
 
 if TYPE_CHECKING:
     from hierlandmark.eval.trial import Trials
@@ -146,7 +146,7 @@ def check_model(plan: Plan, model: "LandmarkModel") -> None:
 def _largest(plan: Plan, tokenize: Tokenize, length: int) -> tuple[int, str]:
     """Tokens of a length's largest trial without a haystack, and its task."""
     return max(
-        (cut_trial(draw_trial(plan.seed, task, length, number), tokenize, plan.max_new_tokens).length, task)
+        (tokenize_trial(draw_trial(plan.seed, task, length, number), tokenize, plan.max_new_tokens).length, task)
         for task in plan.tasks
         for number in range(plan.trials)
     )

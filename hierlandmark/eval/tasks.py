@@ -41,7 +41,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class TokenizedTrial:
     """A trial without its haystack, in tokens."""
 
     opening: Sequence[int]
@@ -59,10 +59,12 @@ class Pieces:
         return document + len(self.prompt) + self.room
 
 
-def cut_trial(trial: Trial, tokenize: Callable[[str], Sequence[int]], max_new_tokens: int | None = None) -> Pieces:
+def tokenize_trial(
+    trial: Trial, tokenize: Callable[[str], Sequence[int]], max_new_tokens: int | None = None
+) -> TokenizedTrial:
     """A trial in a model's tokens; of no more of an answer than `max_new_tokens`, where that is given."""
     before, behind = trial.around
-    return Pieces(
+    return TokenizedTrial(
         opening=tokenize(f"{trial.opening}\n"),
         statements=[
             (depth, tokenize(f"{before}{statement}{behind}"))

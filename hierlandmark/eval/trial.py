@@ -15,7 +15,7 @@ from hierlandmark.eval.fillers import open_filler
 from hierlandmark.eval.haystack import Haystack, filler_text, make_haystack
 from hierlandmark.eval.needles import OUT_OF_MEMORY, AnyMode, Plan, Record
 from hierlandmark.eval.segments import SharedSegments, cut, distinct, write_segments
-from hierlandmark.eval.tasks import CLOSING, GRASS, Trial, cut_trial, draw_trial, needles_task, needles_text
+from hierlandmark.eval.tasks import CLOSING, GRASS, Trial, draw_trial, needles_task, needles_text, tokenize_trial
 from hierlandmark.memory.answer import answer
 from hierlandmark.model import LandmarkModel
 from hierlandmark.recall import Source
@@ -105,11 +105,11 @@ class Trials:
 
     def document(self, hay: Haystack, trial: Trial, length: int) -> tuple[np.ndarray, int]:
         """Tokens of a trial's document, and how many may be made: with the question they are `length`."""
-        cut = cut_trial(trial, self.model.tokenize, self.plan.max_new_tokens)
-        if length < cut.length:
-            raise InvalidArgument(f"expected a length of at least {cut.length} tokens, got {length}")
-        size, capacity = length - len(cut.prompt) - cut.room, self.model.layout.segment_capacity
-        return hay.document(size, cut.opening, cut.statements, cut.closing, capacity), cut.room
+        tokens = tokenize_trial(trial, self.model.tokenize, self.plan.max_new_tokens)
+        if length < tokens.length:
+            raise InvalidArgument(f"expected a length of at least {tokens.length} tokens, got {length}")
+        size, capacity = length - len(tokens.prompt) - tokens.room, self.model.layout.segment_capacity
+        return hay.document(size, tokens.opening, tokens.statements, tokens.closing, capacity), tokens.room
 
     def _warm_up(self, mode: AnyMode, prompt: str, length: int) -> None:
         """A question about nothing, once a process and mode: the weights' and kernels' first use is no trial's."""
