@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +83,7 @@ def needles(
     """RULER's needle tasks and the passkey through recall, in each mode over the same memory."""
     wanted = parse_lengths(lengths)
     from hierlandmark.eval.needle_rows import ratios, rows, table
-    from hierlandmark.eval.needles import Plan, check_lengths, check_model, evaluate_needles, is_final, key_of
+    from hierlandmark.eval.needles import Plan, check_model, evaluate_needles, is_final, key_of
     from hierlandmark.eval.tasks import default_tasks
 
     if filler is not None and not filler.is_file():
@@ -107,12 +107,18 @@ def needles(
         beyond=beyond,
         recall=recall,
     )
-    if workers < 1:
-        raise InvalidArgument(f"expected at least one worker, got {workers!r}")
-    check_lengths(plan)
     logged = _logged(log)
-    make, here = _model(model, adapter, device, dtype, workers)
-    check_model(plan, here)
+    planned = plan.keys
+    order = {key: place for place, key in enumerate(planned)}
+    final = {key_of(record): record for record in logged[1:] if is_final(record)}
+    left = [key for key in planned if key not in final]
+    make: Callable[[], LandmarkModel] = partial(load_model, model, adapter, device=device, dtype=dtype)
+    # several have one each, and the device is theirs
+    make = cache(make) if workers == 1 else make
+    records = evaluate_needles(make, plan, workers=workers, done=final)
+    # where nothing is left, one tells still whose answers these are
+    here = make() if workers == 1 and left else load_model(model, adapter, dtype=dtype)
+    check_model(plan, here, left)
     # what runs, not what it is called here: folders and files change under their names
     settings = {
         "model": here.kv_spec.fingerprint,
@@ -125,15 +131,11 @@ def needles(
         "beyond": beyond,
         **{name: getattr(recall, name) for name in options},
     }
-    planned = plan.keys
-    order = {key: place for place, key in enumerate(planned)}
     _begin(log, logged, settings)
-    final = {key_of(record): record for record in logged[1:] if is_final(record)}
     found = [record for key, record in final.items() if key in order]
-    done = [key_of(record) for record in found]
     with progress("answers") as update:
         update(len(found), len(planned))
-        for record in evaluate_needles(make, plan, workers=workers, done=done):
+        for record in records:
             found.append(record)
             if log:
                 with log.open("a", encoding="utf-8") as file:
@@ -149,16 +151,6 @@ def needles(
             typer.echo(line)
     names = {"base": model, "adapter": adapter}
     write_json({"settings": names | settings, "results": results, "ratios": ratios(results)}, out)
-
-
-def _model(
-    base: str | None, adapter: str, device: str | None, dtype: str | None, workers: int
-) -> "tuple[Callable[[], LandmarkModel], LandmarkModel]":
-    """Makes the model in each process; and one, which tells its answers from another's."""
-    make = partial(load_model, base, adapter, device=device, dtype=dtype)
-    # several have one each, and the device is theirs
-    here = make() if workers == 1 else load_model(base, adapter, dtype=dtype)
-    return (lambda: here) if workers == 1 else make, here
 
 
 def _identity(filler: Path | None) -> dict[str, Any]:
@@ -181,13 +173,17 @@ def _logged(log: Path | None) -> list[dict[str, Any]]:
     """
     if log is None:
         return []
+    from hierlandmark.eval.needles import KEY
+
     try:
         text = log.read_text(encoding="utf-8") if log.exists() else ""
         # a run that was killed may have left half a line
         whole = [json.loads(line) for line in text.split("\n")[:-1]]
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"{str(log)!r} is no log of `eval needles` that can be used: {error}") from error
-    if not all(isinstance(one, dict) for one in whole) or (text and not whole):
+    # settings, and records of trials
+    objects = all(isinstance(one, dict) for one in whole) and all({*KEY} <= one.keys() for one in whole[1:])
+    if not objects or (text and not whole):
         raise InvalidArgument(f"{str(log)!r} is no log of `eval needles` that can be used: expected objects")
     return whole
 

@@ -19,7 +19,7 @@ from hierlandmark.config import RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval.fillers import check_memory, open_filler
 from hierlandmark.eval.haystack import SPARE, Tokenize
-from hierlandmark.eval.passkey import words_of
+from hierlandmark.eval.passkey import holds_words, most_tokens, words_of
 from hierlandmark.eval.tasks import GRASS, draw_trial, fillers_of, tokenize_trial
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 AnyMode = Literal["hierarchical", "flat", "full"]
 MODES: tuple[AnyMode, ...] = ("hierarchical", "flat", "full")
 # task, filler, length, number of the trial, mode
+KEY = ("task", "filler", "length", "trial", "mode")
 Key = tuple[str, str, int, int, str]
 Record = dict[str, Any]
 # why a trial has no score
@@ -88,7 +89,7 @@ class Plan:
 
 def key_of(record: Record) -> Key:
     """Which trial and mode a record is of."""
-    return (record["task"], record["filler"], record["length"], record["trial"], record["mode"])
+    return tuple(record[name] for name in KEY)  # type: ignore[return-value]
 
 
 def is_final(record: Record) -> bool:
@@ -96,66 +97,73 @@ def is_final(record: Record) -> bool:
     return bool(record.get("why") != OUT_OF_MEMORY)
 
 
-def check_lengths(plan: Plan) -> None:
-    """What can be told of a plan's lengths before a model is loaded.
+def check_lengths(plan: Plan, keys: Collection[Key]) -> None:
+    """What can be told before a model is loaded of the lengths of what is to be measured.
 
     Raises:
-        InvalidArgument: one is longer than the text or than this machine has memory for, or shorter than a trial by any
-            tokenizer.
+        InvalidArgument: one is longer than the text or than this machine has memory for, or too short for words.
     """
-    longest, shortest = max(plan.lengths), min(plan.lengths)
-    check_memory(longest)
-    if plan.text and any(plan.text.name in plan.fillers(task) for task in plan.tasks):
-        open_filler(str(plan.text)).take(0, longest + SPARE)
-    words, task = _largest(plan, words_of, shortest)
-    if shortest < words:
+    if not keys:
+        return
+    check_memory(max(length for _, _, length, _, _ in keys))
+    in_text = [length for _, filler, length, _, _ in keys if plan.text and filler == plan.text.name]
+    if in_text:
+        open_filler(str(plan.text)).take(0, max(in_text) + SPARE)
+    trials, shortest = _shortest_trials(keys)
+    words, task = _largest(plan, trials, words_of, shortest)
+    if not holds_words(shortest, words):
         raise InvalidArgument(
             f"expected lengths that hold the {words} words of {task} and its answer, got {shortest}; "
-            f"{_shortest(plan, str.encode)} tokens do with any tokenizer"
+            f"{_enough(plan, trials, most_tokens, shortest)} tokens do with any tokenizer"
         )
 
 
-def check_model(plan: Plan, model: "LandmarkModel") -> None:
+def check_model(plan: Plan, model: "LandmarkModel", keys: Collection[Key]) -> None:
     """As `check_lengths`, of what a model must be known for.
 
     Raises:
         InvalidArgument: a length is too short for a trial, or what is kept of a haystack too large for the disk.
     """
-    shortest = min(plan.lengths)
-    # no token is less than a byte, and bytes are soon counted
-    if shortest < _largest(plan, str.encode, shortest)[0]:
-        needed, task = _largest(plan, model.tokenize, shortest)
-        if shortest < needed:
-            raise InvalidArgument(
-                f"expected lengths of at least {_shortest(plan, model.tokenize)} tokens, got {shortest}: {task} does "
-                "not fit into less"
-            )
+    if not keys:
+        return
+    trials, shortest = _shortest_trials(keys)
+    needed, task = _largest(plan, trials, model.tokenize, shortest)
+    if shortest < needed:
+        raise InvalidArgument(
+            f"expected lengths of at least {_enough(plan, trials, model.tokenize, shortest)} tokens, got {shortest}: "
+            f"{task} does not fit into less"
+        )
     # grass repeats itself, and its segments are kept once
-    if set(plan.modes) == {"full"} or {GRASS}.issuperset(one for task in plan.tasks for one in plan.fillers(task)):
+    kept = [length for _, filler, length, _, mode in keys if mode != "full" and filler != GRASS]
+    if not kept:
         return
     spec = model.kv_spec
-    size = max(plan.lengths) * spec.layers * spec.parts * spec.kv_heads * spec.head_dim * spec.numpy_dtype.itemsize
+    size = max(kept) * spec.layers * spec.parts * spec.kv_heads * spec.head_dim * spec.numpy_dtype.itemsize
     folder = gettempdir()
     if size > (free := shutil.disk_usage(folder).free):
         raise InvalidArgument(
-            f"expected lengths whose keys and values fit on the disk, got {max(plan.lengths):,}: {size:,} bytes are "
+            f"expected lengths whose keys and values fit on the disk, got {max(kept):,}: {size:,} bytes are "
             f"needed and {free:,} free in {folder!r}; set TMPDIR to a folder with more"
         )
 
 
-def _largest(plan: Plan, tokenize: Tokenize, length: int) -> tuple[int, str]:
+def _shortest_trials(keys: Collection[Key]) -> tuple[set[tuple[str, int]], int]:
+    """Tasks and numbers of the trials of the shortest length, and that."""
+    shortest = min(length for _, _, length, _, _ in keys)
+    return {(task, number) for task, _, length, number, _ in keys if length == shortest}, shortest
+
+
+def _largest(plan: Plan, trials: Collection[tuple[str, int]], tokenize: Tokenize, length: int) -> tuple[int, str]:
     """Tokens of a length's largest trial without a haystack, and its task."""
     return max(
         (tokenize_trial(draw_trial(plan.seed, task, length, number), tokenize, plan.max_new_tokens).length, task)
-        for task in plan.tasks
-        for number in range(plan.trials)
+        for task, number in trials
     )
 
 
-def _shortest(plan: Plan, tokenize: Tokenize) -> int:
-    """A length that each of its trials fits into, reached from the shortest planned: trials are drawn by length."""
-    length = min(plan.lengths)
-    while length < (needed := _largest(plan, tokenize, length)[0]):
+def _enough(plan: Plan, trials: Collection[tuple[str, int]], tokenize: Tokenize, length: int) -> int:
+    """A length that each of its trials fits into, reached from a shorter one: trials are drawn by length."""
+    while length < (needed := _largest(plan, trials, tokenize, length)[0]):
         length = needed
     return length
 
@@ -166,25 +174,35 @@ def evaluate_needles(
     """One record a trial and mode, as they end: see `eval.trial.Trials.run`.
 
     Args:
-        make_model: called in each process, so it can be pickled.
+        make_model: called in each process, so it can be pickled; not before the first record is asked for, and not
+            where everything is done.
         workers: processes; 1 stays in this one.
-        done: what need not be measured again.
+        done: what need not be measured again, and is not checked.
 
     Raises:
-        InvalidArgument: workers < 1, a length too short for its task, or too long for the text or the machine.
+        InvalidArgument: workers < 1, a length too short for its task, or too long for the text or the machine: at once
+            where no model is needed to tell, else with the first record.
     """
     if workers < 1:
         raise InvalidArgument(f"expected at least one worker, got {workers!r}")
-    check_lengths(plan)
     known = set(done)
+    left = [key for key in plan.keys if key not in known]
+    check_lengths(plan, left)
+    return _records(make_model, plan, workers, left)
+
+
+def _records(
+    make_model: Callable[[], "LandmarkModel"], plan: Plan, workers: int, left: Sequence[Key]
+) -> Iterator[Record]:
     # a haystack at a time, so that the disk holds one
     groups: dict[tuple[str, int], dict[tuple[str, int, int], list[AnyMode]]] = {}
-    for task, filler, length, trial, mode in (key for key in plan.keys if key not in known):
+    for task, filler, length, trial, mode in left:
         group = groups.setdefault((filler, trial % plan.haystacks), {})
         group.setdefault((task, length, trial), []).append(mode)  # type: ignore[arg-type]
     if not groups:
         return
     with _Pool(make_model, plan, workers) as pool:
+        list(pool.map("check", [(left,)]))
         for (filler, number), cells in groups.items():
             with TemporaryDirectory(prefix="needles") as name:
                 folder = Path(name)

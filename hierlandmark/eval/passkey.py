@@ -45,22 +45,33 @@ class Case:
 
 
 def words_of(text: str) -> Sequence[int]:
-    """One for each word, in place of tokens: no tokenizer makes fewer."""
+    """One for each word, in place of tokens: most tokenizers make no fewer."""
     return [0] * len(text.split())
+
+
+def holds_words(length: int, words: int) -> bool:
+    """Whether so many tokens may hold so many words, before a tokenizer is there: one that merges over spaces makes
+    fewer tokens than words, and is given twice the room."""
+    return 2 * length >= words
+
+
+def most_tokens(text: str) -> Sequence[int]:
+    """One for each byte, in place of tokens, and one more: a tokenizer may begin each text with a space."""
+    return [0] * (len(text.encode()) + 1)
 
 
 def check_lengths(lengths: Sequence[int], tokenize: Tokenize | None = None) -> None:
     """Raises `InvalidArgument` for a length too short for the lines around the filler; without a tokenizer, by any."""
     lines = "\n".join([TASK, "", HIDDEN.format(key=LARGEST), "", QUESTION])
-    least, shortest = len((tokenize or words_of)(lines)), min(lengths)
-    if shortest >= least:
-        return
+    shortest = min(lengths)
     if tokenize is not None:
-        raise InvalidArgument(f"expected lengths of at least {least} tokens, got {shortest!r}")
-    raise InvalidArgument(
-        f"expected lengths that hold the {least} words around the filler, got {shortest!r}; {len(lines.encode())} "
-        "tokens do with any tokenizer"
-    )
+        if shortest < (least := len(tokenize(lines))):
+            raise InvalidArgument(f"expected lengths of at least {least} tokens, got {shortest!r}")
+    elif not holds_words(shortest, words := len(words_of(lines))):
+        raise InvalidArgument(
+            f"expected lengths that hold the {words} words around the filler, got {shortest!r}; "
+            f"{len(most_tokens(lines))} tokens do with any tokenizer"
+        )
 
 
 def make_case(tokenize: Tokenize, filler: Filler, length: int, rng: Random) -> Case:

@@ -13,7 +13,7 @@ import torch
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval.fillers import open_filler
 from hierlandmark.eval.haystack import Haystack, filler_text, make_haystack
-from hierlandmark.eval.needles import OUT_OF_MEMORY, AnyMode, Plan, Record
+from hierlandmark.eval.needles import OUT_OF_MEMORY, AnyMode, Key, Plan, Record, check_model
 from hierlandmark.eval.segments import SharedSegments, cut, distinct, write_segments
 from hierlandmark.eval.tasks import CLOSING, GRASS, Trial, draw_trial, needles_task, needles_text, tokenize_trial
 from hierlandmark.memory.answer import answer
@@ -31,6 +31,10 @@ class Trials:
     def __init__(self, model: LandmarkModel, plan: Plan) -> None:
         self.model, self.plan = model, plan
         self._warm: set[AnyMode] = set()
+
+    def check(self, keys: Sequence[Key]) -> None:
+        """Raises as `check_model`, of what is to be run."""
+        check_model(self.plan, self.model, keys)
 
     def prepare(self, folder: Path, filler: str, number: int, length: int, workers: int) -> int:
         """Put a haystack into a folder, and say how many files its segments make; 0 workers: none, nothing is read."""

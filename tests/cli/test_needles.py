@@ -4,6 +4,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -72,6 +73,30 @@ def test_a_log_is_gone_on_from(run) -> None:
     assert Path("log.jsonl").read_text().splitlines() == again
 
 
+def test_what_is_done_needs_neither_memory_nor_disk_nor_device(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("book.txt").write_text("They went to town. " * 200)
+    words = ("--log", "log.jsonl", "--filler", "book.txt", "--device", "cpu")
+    assert run(*words).exit_code == 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr("os.sysconf", lambda name: 1)
+    run.loaded.clear()
+    again = run(*words)
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout.startswith("task") and run.loaded == [
+        {"adapter": "default", "device": None, "dtype": None, "peer": False}
+    ]
+    log = Path("log.jsonl").read_text()
+    longer = run(*words, "--lengths", "600,900,1200")
+    assert longer.exit_code == 2 and "this machine has memory for, got 1,200" in longer.stderr
+    monkeypatch.setattr("os.sysconf", lambda name: 10**5)
+    # all but one is done
+    log = log[: log.rindex("\n", 0, -1) + 1]
+    Path("log.jsonl").write_text(log)
+    other = run(*words)
+    assert other.exit_code == 2 and "fit on the disk" in other.stderr
+    assert Path("log.jsonl").read_text() == log
+
+
 def test_a_trial_that_ran_out_of_memory_is_tried_again(run) -> None:
     words = ("--modes", "flat", "--log", "log.jsonl", "--json", "-")
     assert run(*words).exit_code == 0
@@ -106,7 +131,7 @@ def test_a_log_knows_model_and_filler_by_what_they_hold(run, monkeypatch: pytest
 
 
 def test_a_file_that_is_no_log_is_left_alone(run) -> None:
-    for text in ("a note", "[]\n", "no\n", '{"a": 1}\n{"b'):
+    for text in ("a note", "[]\n", "no\n", '{"a": 1}\n{"b', '{"a": 1}\n{"b": 2}\n'):
         Path("note.txt").write_text(text)
         done = run("--log", "note.txt")
         assert done.exit_code == 2 and "'note.txt'" in done.stderr
@@ -186,7 +211,7 @@ def test_faults_come_before_the_work(run) -> None:
         (["--json", "missing/o.json"], "--json"),
         (["--lengths", "600,99999999999"], "which this machine has memory for, got 99,999,999,999"),
         (["--filler", "book.txt"], "filler book.txt runs out: 964 characters are needed, it has 18"),
-        (["--lengths", "30,600"], "expected lengths that hold the 51 words of passkey and its answer, got 30; 252"),
+        (["--lengths", "25,600"], "expected lengths that hold the 51 words of passkey and its answer, got 25; 256"),
     ):
         done = run(*words)
         assert done.exit_code == 2 and message in done.stderr

@@ -14,6 +14,7 @@ import torch
 from hierlandmark import Memory, Message
 from hierlandmark.config import LayoutConfig, MemoryConfig, RecallConfig
 from hierlandmark.errors import InvalidArgument
+from hierlandmark.eval import needles
 from hierlandmark.eval import trial as one_trial
 from hierlandmark.eval.haystack import Haystack
 from hierlandmark.eval.needles import MODES, Plan, check_lengths, check_model, evaluate_needles, is_final, key_of
@@ -222,18 +223,36 @@ def test_plans_that_are_none(change: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_length_that_is_named_for_one_too_short_does(task: str, book: Path) -> None:
+def test_the_length_that_is_named_for_one_too_short_does(task: str, book: Path, tmp_path: Path) -> None:
+    """Of the model, and of any tokenizer: this one makes a token of each byte."""
     model, named = make_model(), []
     plan = Plan([task], [60], text=book, trials=4)
-    for check in (lambda: check_model(plan, model), lambda: check_lengths(replace(plan, lengths=[10]))):
+    short = replace(plan, lengths=[10])
+    for check in (lambda: check_model(plan, model, plan.keys), lambda: check_lengths(short, short.keys)):
         with pytest.raises(InvalidArgument) as told:
             check()
         named.append(int(re.search(r"(?:at least |; )(\d+) tokens", str(told.value))[1]))
-    # bytes are this model's tokens, and both are drawn by length
+    trials, filler = one_trial.Trials(model, plan), plan.fillers(task)[-1]
     for length in named:
-        enough = replace(plan, lengths=[length])
-        check_lengths(enough)
-        check_model(enough, model)
+        trials.prepare(tmp_path, filler, 0, length, 0)
+        with np.load(tmp_path / "haystack.npz") as held:
+            hay = Haystack(held["tokens"], held["cuts"])
+        drawn = [trials.trial(hay, filler, task, length, number) for number in range(plan.trials)]
+        documents = [trials.document(hay, trial, length) for trial in drawn]
+        sizes = [len(document) + room for document, room in documents]
+        assert [size + len(model.tokenize(trial.prompt)) for size, trial in zip(sizes, drawn, strict=True)] == [
+            length
+        ] * 4
+
+
+def test_a_tokenizer_that_merges_over_spaces_has_room(book: Path) -> None:
+    """Fewer tokens than words are told by the model's own tokenizer, which makes one of two words here."""
+    model = Mock(tokenize=lambda text: [0] * -(-len(text.split()) // 2))
+    plan = Plan(["passkey"], [34], modes=["full"], trials=2)
+    check_lengths(plan, plan.keys)
+    check_model(plan, model, plan.keys)
+    with pytest.raises(InvalidArgument, match="at least 34 tokens, got 33"):
+        check_model(plan, model, Plan(["passkey"], [33]).keys)
 
 
 def test_lengths_are_told_before_a_model_is_made(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,10 +265,31 @@ def test_lengths_are_told_before_a_model_is_made(book: Path, monkeypatch: pytest
             "expected lengths of at most 1,024,000 tokens, which this machine has memory for, got 1,024,001",
         ),
         ([600, chars], f"book.txt runs out: {chars + 64} characters are needed, it has {chars}"),
-        ([600, 20], "expected lengths that hold the 57 words of passkey and its answer, got 20; 258"),
+        ([600, 20], "expected lengths that hold the 57 words of passkey and its answer, got 20; 262"),
     ):
+        plan = Plan(["passkey"], lengths, text=book)
         with pytest.raises(InvalidArgument, match=said):
-            list(evaluate_needles(make, Plan(["passkey"], lengths, text=book)))
+            evaluate_needles(make, plan)
+        # what is done is not told, also where only some is
+        done = [key for key in plan.keys if key[2] != 600]
+        evaluate_needles(make, plan, done=done)
+        assert list(evaluate_needles(make, plan, done=plan.keys)) == []
+
+
+def test_a_fillers_text_is_looked_at_where_it_is_read(book: Path) -> None:
+    plan = Plan(["passkey"], [600, len(book.read_text())], text=book)
+    long_in_text = [key for key in plan.keys if key[1:3] == (book.name, plan.lengths[1])]
+    evaluate_needles(make_model, plan, done=long_in_text)
+    with pytest.raises(InvalidArgument, match="runs out"):
+        evaluate_needles(make_model, plan, done=long_in_text[1:])
+
+
+def test_lengths_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Mock(wraps=needles.check_lengths)
+    monkeypatch.setattr(needles, "check_lengths", looked)
+    plan = Plan(["passkey"], [600], trials=1, modes=["full"])
+    assert len(list(evaluate_needles(make_model, plan))) == 1
+    assert looked.call_count == 1
 
 
 def test_a_haystack_too_large_for_the_disk_is_told(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,16 +298,21 @@ def test_a_haystack_too_large_for_the_disk_is_told(book: Path, monkeypatch: pyte
     size = 2000 * 2 * spec.layers * spec.kv_heads * spec.head_dim * spec.numpy_dtype.itemsize
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=size - 1))
     # grass is kept once, and plain attention keeps nothing
-    check_model(replace(plan, modes=["full"]), model)
-    check_model(replace(plan, text=None), model)
+    for rest in (replace(plan, modes=["full"]), replace(plan, text=None)):
+        check_model(rest, model, rest.keys)
     with pytest.raises(
         InvalidArgument, match=f"fit on the disk, got 2,000: {size:,} bytes are needed and {size - 1:,} free"
     ):
-        check_model(plan, model)
+        check_model(plan, model, plan.keys)
+    with pytest.raises(InvalidArgument, match="fit on the disk"):
+        next(evaluate_needles(lambda: model, plan))
+    # only what is left needs room
+    left = [key for key in plan.keys if key[1] == "grass"]
+    assert next(evaluate_needles(lambda: model, plan, done=set(plan.keys) - set(left)))["filler"] == "grass"
 
 
 def test_a_length_that_does_not_hold_its_lines() -> None:
-    with pytest.raises(InvalidArgument, match=r"expected a length of at least \d+ tokens, got 150"):
+    with pytest.raises(InvalidArgument, match=r"expected lengths of at least \d+ tokens, got 150"):
         list(evaluate_needles(make_model, Plan(["passkey"], [150], trials=1)))
     with pytest.raises(InvalidArgument, match="at least one worker"):
         list(evaluate_needles(make_model, Plan(["passkey"], [600]), workers=0))
