@@ -1,5 +1,6 @@
 """What a needle is hidden in: the paper's sentences, which never run out, or text of one's own."""
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,17 +13,17 @@ from hierlandmark.errors import InvalidArgument
 GRASS = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 # characters of a file kept at hand: over ten times the longest haystack anyone asks for
 ENOUGH = 32_000_000
-
-
-# bytes of memory a token that making a haystack takes at least: 480 to 690, measured over a million tokens and four
+# bytes of memory that making a haystack takes for a token: a sixth under what was measured, 480 over a million tokens
+# and 690 over four
 _TOKEN_BYTES = 400
 
 
 def check_memory(length: int) -> None:
     """Raises `InvalidArgument` where a haystack of so many tokens is more than this machine has memory for."""
-    # not told on every system
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-    if memory is not None and length * _TOKEN_BYTES > memory:
+    # not told on every system: no such function, or -1
+    told = [os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [0]
+    memory = math.prod(told)
+    if min(told) > 0 and length * _TOKEN_BYTES > memory:
         raise InvalidArgument(
             f"expected lengths of at most {memory // _TOKEN_BYTES:,} tokens, which this machine has memory for, got "
             f"{length:,}"

@@ -16,6 +16,7 @@ from hierlandmark.config import LayoutConfig, MemoryConfig, RecallConfig
 from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval import needles
 from hierlandmark.eval import trial as one_trial
+from hierlandmark.eval.fillers import check_memory
 from hierlandmark.eval.haystack import Haystack
 from hierlandmark.eval.needles import MODES, Plan, check_lengths, check_model, evaluate_needles, is_final, key_of
 from hierlandmark.eval.segments import SharedSegments, cut, write_segments
@@ -274,6 +275,17 @@ def test_lengths_are_told_before_a_model_is_made(book: Path, monkeypatch: pytest
         done = [key for key in plan.keys if key[2] != 600]
         evaluate_needles(make, plan, done=done)
         assert list(evaluate_needles(make, plan, done=plan.keys)) == []
+
+
+@pytest.mark.parametrize("told", [{"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": -1}, None])
+def test_memory_that_the_system_does_not_tell_bounds_nothing(
+    told: dict | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if told:
+        monkeypatch.setattr("os.sysconf", told.get)
+    else:
+        monkeypatch.delattr("os.sysconf")
+    check_memory(10**12)
 
 
 def test_a_fillers_text_is_looked_at_where_it_is_read(book: Path) -> None:
