@@ -163,7 +163,6 @@ def train(
     # what a run to resume lacks, its checkpoint knows
     if not texts and not chats and not resume:
         raise no_files()
-    check_given(out, chats or [], workers)
     from hierlandmark.config import LayoutConfig
     from hierlandmark.train.config import check_lengths, run_config
 
@@ -207,6 +206,7 @@ def train(
     if not resume and init is None:
         # else the layout is that of the run or the adapter
         check_lengths(config, layout or LayoutConfig())
+    check_given(out, texts or [], chats or [], workers)
     # torch comes with what follows
     from rich.console import Console
     from rich.progress import Progress

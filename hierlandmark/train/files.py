@@ -36,11 +36,11 @@ def other_files(folder: Path, state: dict[str, Any]) -> InvalidArgument:
     )
 
 
-def check_given(folder: Path, chats: Sequence[Path], workers: int) -> None:
+def check_given(folder: Path, texts: Sequence[Path], chats: Sequence[Path], workers: int) -> None:
     """What can be told of a run before anything is loaded.
 
     Raises:
-        InvalidArgument: a file in place of a folder, or workers < 0.
+        InvalidArgument: a file in place of a folder, a text or chat file that is none, or workers < 0.
         InvalidChatFile: a text in place of chats.
     """
     if folder.exists() and not folder.is_dir():
@@ -55,6 +55,9 @@ def check_given(folder: Path, chats: Sequence[Path], workers: int) -> None:
                 python="give it in texts",
                 command="give it by --text",
             )
+    for path in (*texts, *chats):
+        if not path.is_file():
+            raise InvalidArgument(f"no file to train on at {str(path)!r}")
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -89,15 +89,15 @@ def train_adapter(
     Raises:
         MissingExtra: peft is not installed.
         InvalidChatFile: a text in place of chats.
-        InvalidArgument: no text, also for a run to resume, or files of other names for one; no such device, a folder
-            with another run's checkpoint, nothing to resume, an adapter to start from of another rank, shape or layout,
-            or lengths that are not whole segments.
+        InvalidArgument: no text, also for a run to resume, files of other names for one, or a path that is no file; no
+            such device, a folder with another run's checkpoint, nothing to resume, an adapter to start from of another
+            rank, shape or layout, or lengths that are not whole segments.
         AdapterInvalid: the adapter to start from cannot be read.
         ModelMismatch: it was trained on another base.
         ModelUnavailable: the base model is not there.
         TrainingDiverged: see `train`.
     """
-    check_given(folder, chats, workers)
+    check_given(folder, texts, chats, workers)
     device = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     start = Adapter.load(init) if init is not None else None
     state = resumed_state(folder) if resume else None

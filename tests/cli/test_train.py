@@ -16,6 +16,12 @@ from hierlandmark.train import run
 from hierlandmark.train.config import OPTIONS, TrainConfig
 
 
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.jsonl"):
+        (tmp_path / name).touch()
+
+
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the run was given; it takes one step."""
@@ -171,6 +177,8 @@ for words, said in (
     ("--workers -1", "InvalidArgument: expected --workers to be 0 or more, got -1"),
     ("--out file", "InvalidArgument: expected a folder to train in, 'file' is a file"),
     ("--resume", "InvalidArgument: nothing to resume in 'o'"),
+    ("--text none.txt", "InvalidArgument: no file to train on at 'none.txt'"),
+    ("--chats none.jsonl", "InvalidArgument: no file to train on at 'none.jsonl'"),
     ("--chats c.jsonl --chats notes.md", "InvalidChatFile: notes.md is no chat file (.jsonl, .jsonl.xz) but a text; "),
 ):
     done = CliRunner().invoke(app, ["train", "--out", "o", "--text", "a.txt", *words.split()])
