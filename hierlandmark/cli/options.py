@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hierlandmark.config import RecallConfig
     from hierlandmark.memory import Memory
     from hierlandmark.model import LandmarkModel
-    from hierlandmark.store import SQLiteStore
+    from hierlandmark.store import KVSpec, SQLiteStore
 
 # as config.Mode, without the cost of importing it for --help
 Mode = Literal["hierarchical", "flat"]
@@ -102,8 +102,8 @@ def open_memory(
     return Memory.open(db, namespace, model=model, config=config, read_only=read_only)
 
 
-def check_database(db: Path) -> None:
-    """Before a model or what runs it is loaded: is there a database at this path?
+def check_database(db: Path) -> "KVSpec":
+    """Before a model or what runs it is loaded: what the database at this path holds, if there is one.
 
     Raises:
         InvalidArgument: nothing is there, an empty file, or a folder.
@@ -115,7 +115,7 @@ def check_database(db: Path) -> None:
         raise InvalidArgument(f"no database at {str(db)!r}{found}; make one with {make}")
     from hierlandmark.store import SQLiteStore
 
-    SQLiteStore.peek(db)
+    return SQLiteStore.peek(db).spec
 
 
 def check_place(db: Path) -> None:
@@ -133,11 +133,11 @@ def _is_empty(db: Path) -> bool:
 
 def existing_store(db: Path) -> "SQLiteStore":
     """Open a database that is there, without a model or what runs it; raises as `check_database`."""
-    check_database(db)
+    spec = check_database(db)
     from hierlandmark.store import SQLiteStore
     from hierlandmark.store.opening import may_be_written
 
-    return SQLiteStore(db, SQLiteStore.peek(db).spec, read_only=not may_be_written(db))
+    return SQLiteStore(db, spec, read_only=not may_be_written(db))
 
 
 def existing_memory(

@@ -14,6 +14,7 @@ from hierlandmark.cli.options import (
     SearchModeOption,
     existing_memory,
     existing_store,
+    open_memory,
 )
 from hierlandmark.cli.output import counted, print_json, show_cost, show_hits, show_trace, show_when
 from hierlandmark.errors import InvalidArgument
@@ -94,9 +95,11 @@ def info(
     """Show what a database holds and how large it is."""
     with existing_store(db) as store:
         names = store.namespaces() if namespace is None else [namespace]
+    from hierlandmark.store.opening import may_be_written
+
     stats = []
     for name in names:
-        with existing_memory(db, name) as memory:
+        with open_memory(db, name, read_only=not may_be_written(db)) as memory:
             stats.append(memory.stats())
     if json:
         print_json({"path": str(db), "namespaces": [one.model_dump(mode="json") for one in stats]})

@@ -3,12 +3,14 @@
 import json
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from hierlandmark.cli.output import show_hits
 from hierlandmark.config import MemoryConfig, RecallConfig
 from hierlandmark.results import Cost, Hit
+from hierlandmark.store import SQLiteStore
 from tests.fake_memory import FakeMemory
 
 
@@ -123,6 +125,16 @@ def test_info_json(filled, chat_file) -> None:
     assert held["namespaces"][0]["index"] is None
     (one,) = json.loads(filled("info", "--db", "m.db", "-n", "other", "--json").stdout)["namespaces"]
     assert one["messages"] == 4
+
+
+def test_what_a_database_holds_is_read_once(filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Mock(wraps=SQLiteStore.peek)
+    monkeypatch.setattr(SQLiteStore, "peek", looked)
+    for words in (["info"], ["search", "tea"]):
+        assert filled(*words, "--db", "m.db").exit_code == 0
+        # the memory's own look is a fake's here
+        assert looked.call_count == 1
+        looked.reset_mock()
 
 
 def test_info_for_people(filled) -> None:
