@@ -78,11 +78,9 @@ def search(
         # few long messages: open more, so that k are found where k exist
         n_open *= 4
     if hybrid:
-        hits = [
-            hit.model_copy(update={"landmarks": by_landmarks.get(one), "words": matches.get(one, 0.0)})
-            for hit in hits
-            for one in hit.message_ids
-        ]
+        ids = [hit.message_ids[0] for hit in hits]
+        parts = [{"landmarks": by_landmarks.get(one), "words": matches.get(one, 0.0)} for one in ids]
+        hits = [hit.model_copy(update=part) for hit, part in zip(hits, parts, strict=True)]
     trace = ranked_trace(recall, ranked, model.decode)
     cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
     return SearchResult(hits=_beside(store, namespace, hits, neighbours), cost=cost, trace=trace)
