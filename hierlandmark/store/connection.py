@@ -59,7 +59,8 @@ def named_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         if code & 0xFF == sqlite3.SQLITE_NOTADB:
             raise StoreCorrupt(
-                f"{path} is no SQLite database; name another path, or restore it from a backup if it was one"
+                f"{path} is no SQLite database; name another path, or if it was one, restore it from a backup, or "
+                "delete it and add the text again"
             ) from error
         if code & 0xFF in _CORRUPT or code in _CORRUPT_IO:
             raise StoreCorrupt(

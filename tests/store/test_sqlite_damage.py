@@ -80,6 +80,15 @@ def test_garbage_behind_the_header(written):
         use(written)
 
 
+def test_an_overwritten_header_is_told_with_what_to_do(written):
+    with written.open("r+b") as file:
+        file.write(bytes(4096))
+    with pytest.raises(
+        StoreCorrupt, match=r"no SQLite database; .* if it was one, restore it .*, or delete it and add"
+    ):
+        use(written)
+
+
 def test_another_application_s_database_is_refused_and_left_alone(path):
     with contextlib.closing(sqlite3.connect(path)) as conn:
         conn.execute("CREATE TABLE meta (key TEXT, value TEXT)")
