@@ -10,6 +10,8 @@ from torch import Tensor
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.model.window import Window
 
+Choose = Callable[[Tensor, Sequence[int]], int]
+
 
 @dataclass
 class Generation:
@@ -17,9 +19,6 @@ class Generation:
 
     tokens: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-
-
-Choose = Callable[[Tensor, Sequence[int]], int]
 
 
 def greedy(logits: Tensor, tokens: Sequence[int]) -> int:
