@@ -9,6 +9,7 @@ from hierlandmark.config import LayoutConfig
 from hierlandmark.errors import DuplicateMessageId, InvalidArgument, InvalidMessage, MessageNotFound, NamespaceNotFound
 from hierlandmark.filters import Filter, TimeSpan, matches
 from hierlandmark.memory.arguments import checked_filter
+from hierlandmark.memory.index_build import index_folder
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.results import (
     AddReport,
@@ -202,6 +203,10 @@ class FakeMemory:
     def build_index(self, *, progress: Callable[[int, int], None] | None = None) -> IndexReport:
         assert self._held
         self.indexed.add(self.key)
+        # commands look for it
+        folder = index_folder(Path(self.path).resolve(), self.namespace)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "current").write_text("0" * 32)
         return IndexReport(segments=7, blocks=7, bytes=900, seconds=0.1)
 
     def drop_index(self) -> None:

@@ -56,7 +56,7 @@ def ask(
     # a fault comes before a model is loaded
     recall = recall_config(stride=stride)
     check_asked(question, max_new_tokens, mode, among)
-    with existing_memory(db, namespace, model, adapter, stride) as memory:
+    with existing_memory(db, namespace, model, adapter, stride, answers=True) as memory:
         show = None if json else _type
         answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=show)
     if json:
@@ -87,6 +87,10 @@ def chat(
 ) -> None:
     """Talk to the memory: each turn is answered from it and added to it. End with /exit or end of input."""
     recall_config(stride=stride)
+    from hierlandmark.memory.arguments import check_asked
+
+    # questions are checked when they come
+    check_asked("any", max_new_tokens, mode, among)
     check_place(db)
     prompt = "> " if sys.stdin.isatty() else ""
     with open_memory(db, namespace, load_model(model, adapter), stride=stride) as memory:

@@ -141,15 +141,32 @@ def existing_store(db: Path) -> "SQLiteStore":
 
 
 def existing_memory(
-    db: Path, namespace: str, model: str | None = None, adapter: str = "default", stride: int | None = None
+    db: Path,
+    namespace: str,
+    model: str | None = None,
+    adapter: str = "default",
+    stride: int | None = None,
+    *,
+    answers: bool = False,
+    indexed: bool = False,
 ) -> "Memory":
     """Open a database that is there: a mistyped path must not leave an empty file behind.
 
-    Raises:
-        NamespaceNotFound: it has no such namespace; told before a model is loaded.
+    Raises before a model is loaded:
+        NamespaceNotFound: it has no such namespace.
+        KeepMismatch: with `answers`, where it was made for search only.
+        IndexNotFound: with `indexed`, where the namespace has no index.
     """
     with existing_store(db) as store:
         store.messages(namespace, [])
+    if answers:
+        from hierlandmark.memory.arguments import check_kept
+
+        check_kept(store.spec.keep, db)
+    if indexed:
+        from hierlandmark.memory.indexing import check_indexed
+
+        check_indexed(db, namespace)
     from hierlandmark.store.opening import may_be_written
 
     is_default = model is None and adapter == "default"

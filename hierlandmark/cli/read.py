@@ -57,7 +57,7 @@ def search(
 
     # a fault comes before a model is loaded
     checked_search(query, k, mode, wanted, neighbours)
-    with existing_memory(db, namespace, model, adapter) as memory:
+    with existing_memory(db, namespace, model, adapter, indexed=mode == "index") as memory:
         found = memory.search(query, k, mode=mode, where=wanted, neighbours=neighbours, parse_time=when)
     if json:
         fields = {"message_ids", "text", "score", "block", "segment"} | ({"before", "after"} if neighbours else set())

@@ -2,12 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from hierlandmark.config import Keep
-from hierlandmark.errors import KeepMismatch
 from hierlandmark.memory.pieces import Pieces
 from hierlandmark.memory.trace import attended_trace
 from hierlandmark.messages import Message
@@ -17,19 +14,6 @@ from hierlandmark.recall import Recall, Source
 from hierlandmark.results import Answer, Cost, SearchResult
 from hierlandmark.store import InMemoryStore
 from hierlandmark.store.protocol import MessageRun
-from hierlandmark.store.records import reencode_command
-
-
-def check_kept(keep: Keep, path: str | Path) -> None:
-    """Raises `KeepMismatch` where a database at a path keeps no values, as one made for search only."""
-    if keep != "all":
-        raise KeepMismatch(
-            f"the database at {str(path)!r} was made with keep={keep!r}: it can be searched, but holds no values to "
-            "answer from",
-            python="encode its text again with `Memory.reencode` and `MemoryConfig(keep='all')`, or add it to a "
-            "database made so",
-            command=f"encode its text again with {reencode_command(path, 'all')}, or add it to a database made so",
-        )
 
 
 def answer(

@@ -6,14 +6,16 @@ No torch: the command line checks them before that is loaded.
 import os
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from hierlandmark.config import MemoryConfig, Mode, SearchMode
-from hierlandmark.errors import InvalidArgument, InvalidMessage
+from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode
+from hierlandmark.errors import InvalidArgument, InvalidMessage, KeepMismatch
 from hierlandmark.filters import Filter
 from hierlandmark.messages import MessageId
+from hierlandmark.store.records import reencode_command
 
 # bytes of a text, where nothing else is configured
 _LARGEST = MemoryConfig().max_message_bytes
@@ -58,6 +60,18 @@ def check_asked(
         check_count("among", among, least=0)
     check_count("max_new_tokens", max_new_tokens)
     check_mode(mode)
+
+
+def check_kept(keep: Keep, path: str | Path) -> None:
+    """Raises `KeepMismatch` where a database at a path keeps no values, as one made for search only."""
+    if keep != "all":
+        raise KeepMismatch(
+            f"the database at {str(path)!r} was made with keep={keep!r}: it can be searched, but holds no values to "
+            "answer from",
+            python="encode its text again with `Memory.reencode` and `MemoryConfig(keep='all')`, or add it to a "
+            "database made so",
+            command=f"encode its text again with {reencode_command(path, 'all')}, or add it to a database made so",
+        )
 
 
 def check_text(text: Any, what: str, max_bytes: int) -> None:

@@ -107,12 +107,7 @@ class IndexVerbs:
                 if self._index is None:
                     raise
         if self._index is None:
-            raise IndexNotFound(
-                f"no index of namespace {self.namespace!r} at {str(self.path)!r}",
-                python="make one with `Memory.build_index`",
-                command=f"make one with `hierlandmark index --db {shlex.quote(str(self.path))} "
-                f"--namespace {shlex.quote(self.namespace)}`",
-            )
+            raise _missing(self.path, self.namespace)
         return self._index
 
     def _clear_index(self, ids: list[SegmentId], empty: bool) -> None:
@@ -152,6 +147,21 @@ class IndexVerbs:
             return None
         vectors = self._index.built.vectors
         return stats_of(vectors.tables, store.listing(self.namespace), vectors.index_bytes)
+
+
+def check_indexed(path: str | Path, namespace: str) -> None:
+    """Raises `IndexNotFound` where a file's namespace has none; no model is needed to tell."""
+    if current_build(index_folder(Path(path).resolve(), namespace)) is None:
+        raise _missing(path, namespace)
+
+
+def _missing(path: str | Path, namespace: str) -> IndexNotFound:
+    return IndexNotFound(
+        f"no index of namespace {namespace!r} at {str(path)!r}",
+        python="make one with `Memory.build_index`",
+        command=f"make one with `hierlandmark index --db {shlex.quote(str(path))} "
+        f"--namespace {shlex.quote(namespace)}`",
+    )
 
 
 def remove_all(path: str | Path) -> None:

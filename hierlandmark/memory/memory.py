@@ -13,8 +13,8 @@ from hierlandmark.config import Keep, MemoryConfig, Mode, SearchMode, Use
 from hierlandmark.errors import InvalidArgument, ModelMismatch
 from hierlandmark.filters import Filter
 from hierlandmark.memory.aio import AsyncVerbs
-from hierlandmark.memory.answer import answer, answered_among, check_kept
-from hierlandmark.memory.arguments import check_asked, check_opening, checked_ids, checked_search
+from hierlandmark.memory.answer import answer, answered_among
+from hierlandmark.memory.arguments import check_asked, check_kept, check_opening, checked_ids, checked_search
 from hierlandmark.memory.index_search import IndexSearch
 from hierlandmark.memory.indexing import IndexVerbs, remove_all
 from hierlandmark.memory.rank import rank_blocks

@@ -346,6 +346,7 @@ for words, said in (
     (["search", "q", "-n", "nobody"], nobody),
     (["ask", ""], "InvalidMessage: expected some text, the question is ''"),
     (["ask", "q", "--max-new-tokens", "0"], "InvalidArgument: expected max_new_tokens of at least 1, got 0"),
+    (["chat", "--max-new-tokens", "0"], "InvalidArgument: expected max_new_tokens of at least 1, got 0"),
     (["ask", "q", "--among", "-1"], "InvalidArgument: expected among of at least 0, got -1"),
     (["ask", "q", "-n", "nobody"], nobody),
     (["forget", "1", "-n", "nobody"], nobody),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -9,9 +10,10 @@ import pytest
 
 from hierlandmark.cli.output import show_hits
 from hierlandmark.config import MemoryConfig, RecallConfig
+from hierlandmark.messages import Message
 from hierlandmark.results import Cost, Hit
 from hierlandmark.store import SQLiteStore
-from tests.fake_memory import FakeMemory
+from tests.fake_memory import SPEC, FakeMemory, FakeModel
 
 
 def test_search_json(filled) -> None:
@@ -137,6 +139,23 @@ def test_what_a_database_holds_is_read_once(filled, monkeypatch: pytest.MonkeyPa
         looked.reset_mock()
 
 
+def test_what_a_database_lacks_is_told_before_a_model_is_loaded(filled) -> None:
+    with SQLiteStore("s.db", replace(SPEC, keep="search", kept=(0,))) as store:
+        store.append("default", [Message(id=1, role="user", content="tea")], [])
+    FakeModel.loaded.clear()
+    for words, said in (
+        (["ask", "tea?", "--db", "s.db"], "KeepMismatch: the database at 's.db' was made with keep='search'"),
+        (
+            ["search", "tea", "--mode", "index", "--db", "m.db"],
+            "IndexNotFound: no index of namespace 'default' at 'm.db'",
+        ),
+    ):
+        for more in ([], ["--model", "some"]):
+            done = filled(*words, *more)
+            assert done.exit_code == 2 and done.stderr.startswith(f"hierlandmark: {said}")
+    assert FakeModel.loaded == []
+
+
 def test_info_for_people(filled) -> None:
     assert "default: 4 messages, 7 tokens" in filled("info", "--db", "m.db").stdout
 
@@ -150,8 +169,6 @@ def test_info_says_how_much_an_index_holds(filled) -> None:
 
 
 def test_info_loads_no_model(filled) -> None:
-    from tests.fake_memory import FakeModel
-
     FakeModel.loaded.clear()
     filled("info", "--db", "m.db")
     assert FakeModel.loaded == []
