@@ -24,7 +24,7 @@ from hierlandmark.memory.text import checked
 from hierlandmark.memory.write import append, complete, forget
 from hierlandmark.messages import Message, MessageId
 from hierlandmark.model import LandmarkModel
-from hierlandmark.model.echo import NoEcho
+from hierlandmark.model.answering import AnswerDecoding
 from hierlandmark.model.generate import greedy
 from hierlandmark.recall import Recall, Source
 from hierlandmark.results import AddReport, Answer, MemoryStats, SearchResult
@@ -272,8 +272,8 @@ class Memory(IndexVerbs, AsyncVerbs):
     ) -> Answer:
         """Answer a question; in every layer the attention recalls blocks from the store.
 
-        Greedy, but the first few ends of an answer that says no word but the question's are passed over
-        (`model.echo.NoEcho`).
+        Greedy, but the first few ends of an answer that says no word but the question's are passed over, and one that
+        says the same again and again ends (`model.answering.AnswerDecoding`).
 
         Args:
             max_new_tokens: the answer ends there, or earlier by itself.
@@ -330,7 +330,7 @@ class Memory(IndexVerbs, AsyncVerbs):
                 recall,
                 model.ask_prompt(text) if asks else model.tokenize(text),
                 max_new_tokens=max_new_tokens,
-                choose=NoEcho(model, text) if asks else greedy,
+                choose=AnswerDecoding(model, text) if asks else greedy,
                 on_token=on_token,
                 began=began,
             )

@@ -1,4 +1,8 @@
-"""Answers that only repeat their question, such as "Your cat." to "What does my cat eat?": small models end there."""
+"""How an answer is decoded: greedily, but for two faults of small models.
+
+They end an answer that only repeats its question, such as "Your cat." to "What does my cat eat?"; and they say the same
+again and again until there is no room.
+"""
 
 import re
 from collections.abc import Sequence
@@ -22,13 +26,15 @@ _FORM = frozenset(
 _SUFFIXES = ("", "s", "es", "d", "ed", "ing")
 # ends that are passed over in one answer, and best tokens looked at for one that is no end
 _ENDS, _BEST = 3, 64
+# an answer goes round where it says a part so often in a row, the longest part, and tokens of all at least
+_ROUNDS, _LONGEST_ROUND, _SAID = 3, 32, 16
 
 
-class NoEcho:
+class AnswerDecoding:
     """Decodes greedily, but passes over the first few ends of a sentence that says no word but the question's.
 
     Only of questions in English that want something: not where all of one may be its own answer ("Is it Tom?", "tea or
-    coffee?"). Of inflected words it knows regular ones.
+    coffee?"). Of inflected words it knows regular ones. An answer that has said the same three times in a row ends.
     """
 
     def __init__(self, model: LandmarkModel, question: str) -> None:
@@ -44,6 +50,8 @@ class NoEcho:
             logits: (vocabulary,).
             tokens: of the answer so far.
         """
+        if self._stop and goes_round(tokens):
+            return min(self._stop)
         best = int(logits.argmax())
         if not (self._left and self._ends(best)):
             return best
@@ -59,6 +67,15 @@ class NoEcho:
             return True
         text = self._model.decode([token])
         return bool(_END.search(text)) and not _WORD.search(text)
+
+
+def goes_round(tokens: Sequence[int]) -> bool:
+    """Whether the last tokens are one part of at most 32, said three times and at least 16 tokens long in all."""
+    for part in range(1, min(_LONGEST_ROUND, len(tokens) // _ROUNDS) + 1):
+        said = max(_ROUNDS * part, _SAID)
+        if said <= len(tokens) and tokens[-said:-part] == tokens[part - said :]:
+            return True
+    return False
 
 
 def _words(text: str) -> set[str]:

@@ -1,10 +1,10 @@
-"""An answer does not end where it has only repeated its question."""
+"""An answer does not end where it has only repeated its question, and ends where it says the same over and over."""
 
 import pytest
 import torch
 
 from hierlandmark import LandmarkModel, Memory
-from hierlandmark.model.echo import NoEcho
+from hierlandmark.model.answering import AnswerDecoding, goes_round
 from hierlandmark.testing import tiny_model
 
 QUESTION = "What is my locker number at the gym?"
@@ -35,27 +35,27 @@ def chosen(choose, said, *best):
 @pytest.mark.parametrize("end", [".", "\n\n", "!?", "</s>"])
 @pytest.mark.parametrize("said", [(), (" Your",), (" Your", " locker", " number")])
 def test_an_end_behind_the_questions_own_words_is_passed_over(end, said):
-    assert chosen(NoEcho(Spoken(), QUESTION), said, end, ".", "</s>", " is") == " is"
+    assert chosen(AnswerDecoding(Spoken(), QUESTION), said, end, ".", "</s>", " is") == " is"
 
 
 @pytest.mark.parametrize("said", [(" 4417",), (" Your", " locker", " number", " is", " 4417")])
 def test_an_answer_that_says_something_ends_where_it_would(said):
-    assert chosen(NoEcho(Spoken(), QUESTION), said, ".", " is") == "."
+    assert chosen(AnswerDecoding(Spoken(), QUESTION), said, ".", " is") == "."
 
 
 def test_words_and_commas_are_left_alone():
     for word in (" locker", " gym", ","):
-        assert chosen(NoEcho(Spoken(), QUESTION), (" Your",), word, " is") == word
+        assert chosen(AnswerDecoding(Spoken(), QUESTION), (" Your",), word, " is") == word
 
 
 def test_ends_before_the_first_word_do_not_use_up_what_is_passed_over():
-    choose = NoEcho(Spoken(), QUESTION)
+    choose = AnswerDecoding(Spoken(), QUESTION)
     assert chosen(choose, (), "\n\n", " Your") == " Your"
     assert chosen(choose, (" Your", " locker", " number"), ".", " is") == " is"
 
 
 def test_few_ends_are_passed_over():
-    choose = NoEcho(Spoken(), QUESTION)
+    choose = AnswerDecoding(Spoken(), QUESTION)
     for _ in range(3):
         assert chosen(choose, (" Your", " locker"), ".", " number") == " number"
     assert chosen(choose, (" Your", " locker"), ".", " number") == "."
@@ -77,7 +77,7 @@ class Said(Spoken):
     ("When will I see Anna?", " You will see Anna"),
 ])  # fmt: skip
 def test_other_forms_of_the_questions_words_say_nothing_either(question, said):
-    assert chosen(NoEcho(Said(said), question), (" Your", " number"), ".", " is") == " is"
+    assert chosen(AnswerDecoding(Said(said), question), (" Your", " number"), ".", " is") == " is"
 
 
 @pytest.mark.parametrize("question", [
@@ -86,13 +86,31 @@ def test_other_forms_of_the_questions_words_say_nothing_either(question, said):
     "My locker is at the gym, isn't it?",
 ])  # fmt: skip
 def test_questions_that_may_hold_their_answer_may_be_repeated(question):
-    assert chosen(NoEcho(Spoken(), question), (" gym",), ".", " is") == "."
+    assert chosen(AnswerDecoding(Spoken(), question), (" gym",), ".", " is") == "."
 
 
 def test_where_nothing_else_is_to_be_said_an_answer_ends():
-    choose = NoEcho(Spoken(), QUESTION)
+    choose = AnswerDecoding(Spoken(), QUESTION)
     logits = torch.full((4,), -1.0)
     assert choose(logits, []) == int(logits.argmax())
+
+
+@pytest.mark.parametrize(("tokens", "round_"), [
+    ([1] * 15, False), ([1] * 16, True), ([2, 3] * 8, True), ([9, *[2, 3] * 8], True), ([*[2, 3] * 8, 9], False),
+    ([4, 5, 6, 7, 8, 9] * 2, False), ([4, 5, 6, 7, 8, 9] * 3, True), (list(range(32)) * 3, True),
+    (list(range(33)) * 3, False), (list(range(60)), False), ([], False), ([1, 1, 2] * 5, False), ([1, 1, 2] * 6, True),
+])  # fmt: skip
+def test_what_goes_round(tokens, round_):
+    assert goes_round(tokens) is round_
+
+
+def test_an_answer_that_goes_round_ends():
+    choose = AnswerDecoding(Spoken(), "Is it so?")
+    assert chosen(choose, (" locker", ",") * 8, " locker") == "</s>"
+    assert chosen(choose, (" locker", ",") * 7, " locker") == " locker"
+    silent = Spoken()
+    silent.stop_tokens = frozenset()
+    assert chosen(AnswerDecoding(silent, "Is it so?"), (" locker", ",") * 8, " locker") == " locker"
 
 
 def test_asking_passes_an_end_over_and_going_on_does_not(monkeypatch):
