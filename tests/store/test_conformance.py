@@ -241,6 +241,7 @@ def test_the_iterator_is_lazy_and_its_error_rolls_back(store):
         store.append("n", [message("b", "zebra")], some(), replaces=tail)
     assert [m.id for m in store.messages("n")] == ["a"]
     assert store.search_text("n", "zebra", 5) == []
+    assert store.search_text("n", "fox", 10**20) == store.search_text("n", "fox", 100)
     assert_segment(store, "n", tail, segment("a", closed=False))
     assert len(store.segments("n")) == 1
 
