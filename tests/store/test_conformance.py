@@ -175,6 +175,8 @@ def test_namespaces_are_apart_and_in_order(store):
     assert store.namespaces() == sorted(["b", "a", "ä", "a\0b", "'; --"])
     assert [m.id for m in store.messages("b")] == ["b"]
     assert [found for found, _ in store.search_text("b", "fox", 9)] == ["b"]
+    # more than a machine counts to
+    assert [found for found, _ in store.search_text("b", "fox", 10**20)] == ["b"]
     assert len(store.gate_keys("b")[0]) == 1
 
 
@@ -241,7 +243,6 @@ def test_the_iterator_is_lazy_and_its_error_rolls_back(store):
         store.append("n", [message("b", "zebra")], some(), replaces=tail)
     assert [m.id for m in store.messages("n")] == ["a"]
     assert store.search_text("n", "zebra", 5) == []
-    assert store.search_text("n", "fox", 10**20) == store.search_text("n", "fox", 100)
     assert_segment(store, "n", tail, segment("a", closed=False))
     assert len(store.segments("n")) == 1
 
