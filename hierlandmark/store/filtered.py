@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -34,7 +33,7 @@ def search_text(conn: sqlite3.Connection, expression: str, k: int, where: Filter
         f" WHERE messages_fts MATCH ? {condition} ORDER BY score, messages.id"
     )
     found = conn.execute(query, (expression, *parameters))
-    return [(json.loads(key), -score) for key, _, score in islice(_checked(where, found), min(k, sys.maxsize))]
+    return [(json.loads(key), -score) for key, _, score in islice(_checked(where, found), k)]
 
 
 def _checked(where: Filter, found: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

@@ -376,6 +376,8 @@ class SQLiteStore:
     ) -> list[tuple[MessageId, float]]:
         """See `BlockStore.search_text`. How rare a word is counts over all namespaces of the file."""
         check_k(k)
+        # what SQLite counts to
+        k = min(k, rows.MAX_ID)
         with self._reading() as conn:
             known = rows.namespace_id(conn, namespace)
             expression = match_any(known, query)
@@ -388,7 +390,7 @@ class SQLiteStore:
                 "SELECT messages.message_id, score FROM (SELECT rowid, bm25(messages_fts, 0.0, 1.0) AS score"
                 " FROM messages_fts WHERE messages_fts MATCH ? ORDER BY score, rowid LIMIT ?) AS best"
                 " JOIN messages ON messages.id = best.rowid ORDER BY score, best.rowid",
-                (expression, min(k, rows.MAX_ID)),
+                (expression, k),
             )
             return [(json.loads(key), -score) for key, score in found]
 

@@ -175,8 +175,6 @@ def test_namespaces_are_apart_and_in_order(store):
     assert store.namespaces() == sorted(["b", "a", "ä", "a\0b", "'; --"])
     assert [m.id for m in store.messages("b")] == ["b"]
     assert [found for found, _ in store.search_text("b", "fox", 9)] == ["b"]
-    # more than a machine counts to
-    assert [found for found, _ in store.search_text("b", "fox", 10**20)] == ["b"]
     assert len(store.gate_keys("b")[0]) == 1
 
 

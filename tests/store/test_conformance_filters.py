@@ -61,6 +61,7 @@ def test_a_filter_comes_before_the_cut(store):
     store.append("n", [message(i, "red " * (9 - i), role="user" if i > 6 else "system") for i in range(9)], [])
     assert {one for one, _ in store.search_text("n", "red", 2)} <= set(range(7))
     same({one for one, _ in store.search_text("n", "red", 2, Filter(roles=["user"]))}, {7, 8})
+    same({one for one, _ in store.search_text("n", "red", 2**80, Filter(roles=["user"]))}, {7, 8})
 
 
 def test_equal_scores_keep_the_order_of_the_messages(store):
