@@ -135,6 +135,8 @@ class Answer(_Frozen):
     per_token_s: float = 0.0
     # the messages that `among` found, best first; None where it was to answer from all
     among: list[MessageId] | None = None
+    # the same as hits of that search, with their texts and scores
+    found: list[Hit] = []
 
 
 class AddReport(_Frozen):

@@ -171,6 +171,7 @@ class FakeMemory:
         return Answer(
             text=text, tokens=[1, 2], cost=cost, trace=self._trace(), first_token_s=0.5, per_token_s=0.05,
             among=[hit.message_ids[0] for hit in hits] if among else None,
+            found=hits if among else [],
         )  # fmt: skip
 
     def complete(self, prompt: str, *, max_new_tokens: int = 128, mode: str | None = None) -> Answer:

@@ -21,7 +21,7 @@ from hierlandmark.cli.options import (
     open_memory,
     recall_config,
 )
-from hierlandmark.cli.output import print_json, show_cost, show_recall, show_trace
+from hierlandmark.cli.output import print_json, short, show_cost, show_hits, show_recall, show_trace
 from hierlandmark.errors import NamespaceNotFound
 
 TokensOption = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")]
@@ -48,8 +48,8 @@ def ask(
 ) -> None:
     """Answer a question from what the memory holds, without reading it again.
 
-    Only the answer is printed. The messages found for it are named with --why, beside the blocks that were read, or
-    with --json; `search` shows their text.
+    Only the answer is printed, and on standard error the message found best for it. All messages found for it are shown
+    with --why, beside the blocks that were read, or with --json.
     """
     from hierlandmark.memory.arguments import check_asked
 
@@ -60,16 +60,22 @@ def ask(
         show = None if json else _type
         answer = memory.ask(question, max_new_tokens=max_new_tokens, mode=mode, among=among, on_token=show)
     if json:
-        left_out = {name for name, out in (("trace", not why), ("among", answer.among is None)) if out}
-        print_json(answer.model_dump(mode="json", exclude=left_out))
+        found = [hit.model_dump(mode="json", include={"message_ids", "text", "score"}) for hit in answer.found]
+        left_out = {"found"} | {name for name, out in (("trace", not why), ("among", answer.among is None)) if out}
+        told = {} if answer.among is None else {"found": found}
+        print_json(answer.model_dump(mode="json", exclude=left_out) | told)
         return
     typer.echo("")
     if why:
         if answer.among is not None:
             what = "message" if len(answer.among) == 1 else "messages"
             typer.echo(f"answered from the segments of {what} {', '.join(map(repr, answer.among))}")
+            show_hits(answer.found)
         show_recall(recall)
         show_trace(answer.trace)
+    elif answer.found:
+        best = answer.found[0]
+        typer.echo(f"found best ({best.score:.4f}): message {best.message_ids[0]!r}, {short(best.text)}", err=True)
     typer.echo(f"first token after {answer.first_token_s:.2f} s, then {answer.per_token_s:.3f} s each", err=True)
     if why:
         show_cost(answer.cost)

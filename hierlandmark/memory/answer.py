@@ -86,4 +86,4 @@ def answered_among(said: Answer, found: SearchResult) -> Answer:
     work = {name: getattr(one, name) + getattr(other, name) for name in Cost.model_fields if name != "ms"}
     ids = [message_id for hit in found.hits for message_id in hit.message_ids]
     # both began together
-    return said.model_copy(update={"cost": Cost(**work, ms=other.ms), "among": ids})
+    return said.model_copy(update={"cost": Cost(**work, ms=other.ms), "among": ids, "found": found.hits})

@@ -278,7 +278,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         Args:
             max_new_tokens: the answer ends there, or earlier by itself.
             among: search first (`search(mode="hybrid")`), and recall from the segments that hold the so many best
-                messages only, whatever `mode` says; `Answer.among` names them. 0: recall from all segments. By default
+                messages only, whatever `mode` says; `Answer.found` has them. 0: recall from all segments. By default
                 `RecallConfig.among`. Where a chat holds much that is alike, a small model answers better from few
                 (docs/results.md).
             on_token: called with each piece of text as it is made.

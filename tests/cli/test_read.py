@@ -176,9 +176,11 @@ def test_info_loads_no_model(filled) -> None:
 
 def test_ask_json(filled) -> None:
     answer = json.loads(filled("ask", "where moved", "--db", "m.db", "--json").stdout)
-    assert set(answer) == {"text", "tokens", "cost", "first_token_s", "per_token_s", "among"}
+    assert set(answer) == {"text", "tokens", "cost", "first_token_s", "per_token_s", "among", "found"}
+    assert [hit["message_ids"][0] for hit in answer["found"]] == answer["among"]
+    assert all(set(hit) == {"message_ids", "text", "score"} for hit in answer["found"])
     everything = json.loads(filled("ask", "where moved", "--db", "m.db", "--among", "0", "--json").stdout)
-    assert set(everything) == set(answer) - {"among"}
+    assert set(everything) == set(answer) - {"among", "found"}
     assert answer["text"] == "we moved to Lyon"
     assert "trace" in json.loads(filled("ask", "where moved", "--db", "m.db", "--json", "--why").stdout)
 
@@ -193,11 +195,16 @@ def test_ask_among_the_best_messages(filled) -> None:
 
 
 def test_ask_prints_the_answer_alone_and_help_says_so(filled) -> None:
-    assert filled("ask", "where moved", "--db", "m.db").stdout == "we moved to Lyon\n"
+    done = filled("ask", "where moved", "--db", "m.db")
+    assert done.stdout == "we moved to Lyon\n"
+    (best,) = json.loads(filled("search", "where moved", "--db", "m.db", "-k", "1", "--json").stdout)["hits"]
+    (found,) = [line for line in done.stderr.splitlines() if line.startswith("found best")]
+    assert f"message {best['message_ids'][0]!r}, {best['text']}" in found
+    assert "found best" not in filled("ask", "where moved", "--db", "m.db", "--among", "0").stderr
     told = " ".join(filled("ask", "--help").stdout.split())
-    assert "Only the answer is printed. The messages found for it are named with --why" in told
+    assert "Only the answer is printed, and on standard error the message found best for it." in told
     told = " ".join((Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8").split())
-    assert "`ask` prints the answer alone: the messages found for it are named with `--why` only" in told
+    assert "`ask` prints the answer alone, and on standard error the message found best for it" in told
 
 
 def test_the_stride_of_an_answer_reaches_the_memory(filled, monkeypatch: pytest.MonkeyPatch) -> None:

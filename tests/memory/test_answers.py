@@ -183,6 +183,9 @@ def test_among_the_best_messages_no_others_are_read(memory, mode):
     ids = [hit.message_ids[0] for hit in found.hits]
     said = memory.ask("word7", max_new_tokens=9, mode=mode, among=2)
     assert said.among == ids and memory.ask("word7", max_new_tokens=1, among=0).among is None
+    assert [(hit.message_ids, hit.text, hit.score) for hit in said.found] == [
+        (hit.message_ids, hit.text, hit.score) for hit in found.hits
+    ]
     holding = set(memory._store.holding("default", ids).tolist())
     assert {block.segment for block in said.trace.blocks} <= holding
     assert {one.segment for one in said.trace.segments} <= holding
