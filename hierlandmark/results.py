@@ -92,7 +92,8 @@ class Hit(_Frozen):
     hybrid: the score above times e to the power of 3 w - 3, where w is 0 for a message with none of the query's words
     and 1 for the best match: BM25, of the first 100 (or k), over the root of one more than the blocks that the message
     would fill. Segments of the best matches are opened too; what BM25 finds elsewhere has the least score of any that
-    the landmarks found.
+    the landmarks found. Where two messages at most have any of the words, these have .3 of the landmarks' best score at
+    least.
     """
 
     # its id, alone in a list

@@ -14,6 +14,9 @@ WORDS = 3.0
 # prefers long ones among very short and very long
 _LENGTH = 0.5
 _LEAST = 1e-30
+# words that no more messages hold tell much, a name or a number: these have at least such a part of the best score that
+# landmarks gave any
+_RARE, _PART = 2, 0.3
 
 
 def matched(
@@ -43,12 +46,16 @@ def fuse(
 
     The landmarks' score is divided by e cubed where a message has none of the words, by nothing where it is the best
     match, and by what is between in between. A message of segments that were not opened has the least score of any
-    found by landmarks, and its first block.
+    found by landmarks, and its first block. Where two messages at most have any of the words, these have three tenths
+    of the best of the landmarks' scores at least.
     """
     scores = {message_id: (score, block) for message_id, score, block in found}
     least = min((score for score, _ in scores.values()), default=1.0)
     for message_id in matches:
         scores.setdefault(message_id, (least, stands[message_id][0]))
+    if len(having := [message_id for message_id, match in matches.items() if match > 0]) <= _RARE:
+        best = max((score for score, _ in scores.values()), default=0.0)
+        scores |= {one: (max(scores[one][0], _PART * best), scores[one][1]) for one in having}
     fused = [
         (message_id, max(score, _LEAST) * math.exp(-WORDS * (1 - matches.get(message_id, 0.0))), block)
         for message_id, (score, block) in scores.items()

@@ -26,12 +26,24 @@ def test_the_best_match_keeps_its_score_and_others_are_damped(memory):
     recall = memory._recall(memory.model, memory._store, "hierarchical")
     found = [(0, 0.4, 0), (1, 0.3, 1), (2, 0.1, 2)]
     # messages of one length
-    fused = fused_with(recall, found, [(1, 8.0), (3, 4.0), ("gone", 9.0)])
-    assert [one for one, _, _ in fused] == [1, 3, 0, 2]
+    fused = fused_with(recall, found, [(1, 8.0), (3, 4.0), (4, 1e-6), ("gone", 9.0)])
+    assert [one for one, _, _ in fused] == [1, 3, 0, 4, 2]
     scores = {one: score for one, score, _ in fused}
     half = math.exp(-WORDS * (1 - 4 * extent(recall, 1) ** 0.5 / (8 * extent(recall, 3) ** 0.5)))
-    wanted = {1: 0.3, 3: 0.1 * half, 0: 0.4 * math.exp(-WORDS), 2: 0.1 * math.exp(-WORDS)}
+    wanted = {1: 0.3, 3: 0.1 * half, 0: 0.4 * math.exp(-WORDS)}
+    wanted |= dict.fromkeys((2, 4), 0.1 * math.exp(-WORDS))
     assert scores == pytest.approx(wanted)
+
+
+def test_words_that_two_messages_hold_lift_these_above_what_landmarks_find_alone(memory):
+    recall = memory._recall(memory.model, memory._store, "hierarchical")
+    found = [(0, 0.5, 0), (1, 0.3, 1), (2, 0.001, 2)]
+    scores = {one: score for one, score, _ in fused_with(recall, found, [(2, 8.0)])}
+    assert max(scores, key=scores.get) == 2 and scores[2] == pytest.approx(0.15)
+    # one that landmarks like keeps what they gave it
+    assert fused_with(recall, found, [(0, 8.0)])[0][:2] == (0, pytest.approx(0.5))
+    # and words of many messages tell less
+    assert fused_with(recall, found, [(2, 8.0), (3, 1e-6), (4, 1e-6)])[0][0] == 0
 
 
 def fused_with(recall, found, words):
@@ -64,7 +76,10 @@ def test_a_hit_says_what_its_score_is_made_of(memory):
     assert (best.message_ids, best.words) == (["rare"], 1.0) and {hit.words for hit in others} == {0.0}
     for hit in (best, *others):
         assert hit.landmarks == pytest.approx(plain[hit.message_ids[0]])
-        assert hit.score == pytest.approx(hit.landmarks * math.exp(-WORDS * (1 - hit.words)))
+    for hit in others:
+        assert hit.score == pytest.approx(hit.landmarks * math.exp(-WORDS))
+    # no other has the word, so it is worth a part of the best
+    assert best.score == pytest.approx(max(best.landmarks, 0.3 * max(plain.values())))
 
 
 def test_a_hit_in_a_segment_that_was_not_opened_was_found_by_words_alone(memory, monkeypatch):
