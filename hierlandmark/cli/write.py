@@ -39,6 +39,7 @@ def add(
     """Add the messages of files to a memory: all of them, or none when one is faulty."""
     check_place(db)
     from hierlandmark.chats import read_chats
+    from hierlandmark.filters import instant
 
     # every file is read before the model is loaded or the database touched
     messages = []
@@ -54,6 +55,11 @@ def add(
         f"added {counted(report.messages, 'message')}, {counted(report.tokens, 'token')} in "
         f"{counted(report.segments, 'segment')}, to {namespace!r} of {db} in {report.seconds:.1f} s"
     )
+    if undated := sum(one.time is not None and instant(one.time) is None for one in messages):
+        typer.echo(
+            f"--since and --until will not find {counted(undated, 'message')}, whose time is no ISO 8601 date or time",
+            err=True,
+        )
 
 
 def forget(

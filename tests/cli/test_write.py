@@ -23,6 +23,16 @@ def test_add_several_files(cli, chat_file: Path, tmp_path: Path) -> None:
     assert held("u1")["notes.md:0001"] == "# Notes\n\nBuy tea."
 
 
+def test_add_says_which_messages_no_filter_of_times_finds(cli, tmp_path: Path) -> None:
+    times = [None, "2026-03-01", "2026-03-01T09:30:00Z", "yesterday"]
+    dated = [{"id": i, "role": "user", "content": "some words", "time": time} for i, time in enumerate(times)]
+    for name, messages in (("all", dated), ("good", dated[:3])):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": name, "messages": messages}))
+    told = cli("add", tmp_path / "all.jsonl", "--db", "m.db").stderr
+    assert "--since and --until will not find 1 message, whose time is no ISO 8601 date or time\n" in told
+    assert "--since" not in cli("add", tmp_path / "good.jsonl", "--db", "n.db").stderr
+
+
 def test_add_makes_a_database_of_an_empty_file(cli, chat_file: Path, tmp_path: Path) -> None:
     (tmp_path / "m.db").touch()
     assert cli("add", chat_file, "--db", "m.db").exit_code == 0
