@@ -130,6 +130,8 @@ class Answer(_Frozen):
     text: str
     tokens: list[int]
     cost: Cost
+    # "stop" where it ended by itself, "length" where `max_new_tokens` cut it
+    finish_reason: Literal["stop", "length"] = "stop"
     trace: Trace = Trace()
     # seconds from the call to the first generated token, and for each token after it (mean)
     first_token_s: float = 0.0

@@ -21,7 +21,7 @@ from hierlandmark.cli.options import (
     open_memory,
     recall_config,
 )
-from hierlandmark.cli.output import print_json, short, show_cost, show_hits, show_recall, show_trace
+from hierlandmark.cli.output import counted, print_json, short, show_cost, show_hits, show_recall, show_trace
 from hierlandmark.errors import NamespaceNotFound
 
 TokensOption = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")]
@@ -66,6 +66,8 @@ def ask(
         print_json(answer.model_dump(mode="json", exclude=left_out) | told)
         return
     typer.echo("")
+    if answer.finish_reason == "length":
+        typer.echo(f"cut after {counted(len(answer.tokens), 'token')}; --max-new-tokens N for more", err=True)
     if why:
         if answer.among is not None:
             what = "message" if len(answer.among) == 1 else "messages"

@@ -74,6 +74,7 @@ def answer(
         text=model.decode(made.tokens),
         tokens=made.tokens,
         cost=cost,
+        finish_reason="stop" if len(made.times) > len(made.tokens) else "length",
         trace=trace,
         first_token_s=waited + made.times[0],
         per_token_s=float(steps.mean()) if len(steps) else 0.0,

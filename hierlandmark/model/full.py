@@ -61,6 +61,7 @@ def complete_full(full: Any, model: "LandmarkModel", prompt: str, max_new_tokens
         text=model.decode(tokens),
         tokens=tokens,
         cost=Cost(ms=(time.perf_counter() - began) * 1e3),
+        finish_reason="stop" if len(times) > len(tokens) else "length",
         first_token_s=times[0],
         per_token_s=float(steps.mean()) if len(steps) else 0.0,
     )

@@ -176,13 +176,27 @@ def test_info_loads_no_model(filled) -> None:
 
 def test_ask_json(filled) -> None:
     answer = json.loads(filled("ask", "where moved", "--db", "m.db", "--json").stdout)
-    assert set(answer) == {"text", "tokens", "cost", "first_token_s", "per_token_s", "among", "found"}
+    assert set(answer) == {
+        "text", "tokens", "cost", "finish_reason", "first_token_s", "per_token_s", "among", "found",
+    }  # fmt: skip
     assert [hit["message_ids"][0] for hit in answer["found"]] == answer["among"]
     assert all(set(hit) == {"message_ids", "text", "score"} for hit in answer["found"])
     everything = json.loads(filled("ask", "where moved", "--db", "m.db", "--among", "0", "--json").stdout)
     assert set(everything) == set(answer) - {"among", "found"}
     assert answer["text"] == "we moved to Lyon"
     assert "trace" in json.loads(filled("ask", "where moved", "--db", "m.db", "--json", "--why").stdout)
+
+
+def test_ask_says_that_an_answer_was_cut(filled, monkeypatch) -> None:
+    assert "cut" not in filled("ask", "where moved", "--db", "m.db").stderr
+    whole = FakeMemory.ask
+    monkeypatch.setattr(
+        FakeMemory,
+        "ask",
+        lambda *args, **options: whole(*args, **options).model_copy(update={"finish_reason": "length"}),
+    )
+    told = filled("ask", "where moved", "--db", "m.db").stderr
+    assert "cut after 2 tokens; --max-new-tokens N for more" in told
 
 
 def test_ask_among_the_best_messages(filled) -> None:

@@ -118,9 +118,10 @@ def test_asking_passes_an_end_over_and_going_on_does_not(monkeypatch):
     with Memory.open(":memory:", model=model) as memory:
         memory.add([{"id": 1, "content": "a word"}])
         first = memory.ask("what is it?", max_new_tokens=1).tokens
-        went_on = memory.complete("what is it?", max_new_tokens=1).tokens
-        assert first and went_on
-        monkeypatch.setattr(LandmarkModel, "stop_tokens", {*first, *went_on})
-        assert memory.complete("what is it?", max_new_tokens=1).tokens == []
+        went_on = memory.complete("what is it?", max_new_tokens=1)
+        assert first and went_on.tokens
+        monkeypatch.setattr(LandmarkModel, "stop_tokens", {*first, *went_on.tokens})
+        ended = memory.complete("what is it?", max_new_tokens=1)
+        assert (ended.tokens, ended.finish_reason, went_on.finish_reason) == ([], "stop", "length")
         (other,) = memory.ask("what is it?", max_new_tokens=1).tokens
         assert other not in first
