@@ -127,7 +127,7 @@ def decode(model: LandmarkModel, recall: Recall, prompt: Sequence[int], new_toke
         stop=set(),
         on_token=made_one,
     )
-    return float(np.diff(made.times).mean())
+    return made.per_token_s
 
 
 def prompts_of(model: LandmarkModel, count: int, text: Path | None) -> list[list[int]]:

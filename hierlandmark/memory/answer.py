@@ -69,15 +69,14 @@ def answer(
         pieces.end()
     trace = attended_trace(recall, model.decode, stored)
     cost = recall.tally.cost((time.perf_counter() - began) * 1e3)
-    steps = np.diff(made.times)
     return Answer(
         text=model.decode(made.tokens),
         tokens=made.tokens,
         cost=cost,
-        finish_reason="stop" if len(made.times) > len(made.tokens) else "length",
+        finish_reason=made.finish_reason,
         trace=trace,
         first_token_s=waited + made.times[0],
-        per_token_s=float(steps.mean()) if len(steps) else 0.0,
+        per_token_s=made.per_token_s,
     )
 
 

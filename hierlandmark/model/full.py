@@ -14,6 +14,7 @@ from hierlandmark.errors import ModelUnavailable
 from hierlandmark.layout import Kind, Layout, split_segments
 from hierlandmark.loading import without_bars
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.generate import Generation
 from hierlandmark.ops.selected import Counts
 from hierlandmark.results import Answer, Cost
 
@@ -44,26 +45,24 @@ def complete_full(full: Any, model: "LandmarkModel", prompt: str, max_new_tokens
     began = time.perf_counter()
     ids = torch.tensor([model.tokenize(prompt)], device=full.device)
     out = full(ids, use_cache=True, logits_to_keep=1)
-    tokens: list[int] = []
-    times: list[float] = []
+    made = Generation()
     while True:
         token = int(out.logits[0, -1].argmax())
-        times.append(time.perf_counter() - began)
+        made.times.append(time.perf_counter() - began)
         if token in model.stop_tokens:
             break
-        tokens.append(token)
-        if len(tokens) >= max_new_tokens:
+        made.tokens.append(token)
+        if len(made.tokens) >= max_new_tokens:
             break
         step = torch.tensor([[token]], device=full.device)
         out = full(step, past_key_values=out.past_key_values, use_cache=True)
-    steps = np.diff(times)
     return Answer(
-        text=model.decode(tokens),
-        tokens=tokens,
+        text=model.decode(made.tokens),
+        tokens=made.tokens,
         cost=Cost(ms=(time.perf_counter() - began) * 1e3),
-        finish_reason="stop" if len(times) > len(tokens) else "length",
-        first_token_s=times[0],
-        per_token_s=float(steps.mean()) if len(steps) else 0.0,
+        finish_reason=made.finish_reason,
+        first_token_s=made.times[0],
+        per_token_s=made.per_token_s,
     )
 
 

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +21,17 @@ class Generation:
 
     tokens: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length"]:
+        """As in `Answer`: a token that ends it has a time and is none of them."""
+        return "stop" if len(self.times) > len(self.tokens) else "length"
+
+    @property
+    def per_token_s(self) -> float:
+        """Mean seconds of each token after the first, 0 where there is none."""
+        steps = np.diff(self.times)
+        return float(steps.mean()) if len(steps) else 0.0
 
 
 def greedy(logits: Tensor, tokens: Sequence[int]) -> int:
