@@ -84,10 +84,16 @@ def save_tiny(folder: Path, family: Family = "llama", *, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_model(family: Family = "llama", *, layout: LayoutConfig = SMALL, seed: int = 0) -> LandmarkModel:
-    """A `LandmarkModel` over `tiny_base`, with random landmark and gate rows; keys and values kept in float32."""
+def tiny_model(
+    family: Family = "llama", *, layout: LayoutConfig = SMALL, seed: int = 0, memory_layers: Sequence[int] = ()
+) -> LandmarkModel:
+    """A `LandmarkModel` over `tiny_base`, with random landmark and gate rows; keys and values kept in float32.
+
+    Args:
+        memory_layers: those of its layers that look into a memory; none named: all of them.
+    """
     base = tiny_base(family, seed=seed)
-    core = LandmarkCore(base, layout, ByteTokenizer.bos_token_id)
+    core = LandmarkCore(base, layout, ByteTokenizer.bos_token_id, memory_layers=memory_layers)
     with torch.no_grad():
         core.rows.copy_(torch.randn(core.rows.shape, generator=torch.Generator().manual_seed(seed)) * 0.3)
     digest = f"tiny-{family}-{seed}-{layout.model_dump_json()}"

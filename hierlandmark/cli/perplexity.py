@@ -257,7 +257,7 @@ def _shape(model: "LandmarkModel") -> Any:
     from hierlandmark.eval.work import Shape
 
     core = model.core
-    return Shape(core.layers, core.heads, core.kv_heads, core.head_dim)
+    return Shape(core.layers, core.heads, core.kv_heads, core.head_dim, memory_layers=len(core.memory_layers))
 
 
 def _line(row: dict[str, Any]) -> str:

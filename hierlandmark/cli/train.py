@@ -122,6 +122,14 @@ def train(
         Literal["gates", "landmarks"] | None,
         typer.Option("--select-weigh-by", help="What weighs blocks of opened segments in those."),
     ] = None,
+    memory_layers: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-layers",
+            metavar="N[,N...]",
+            help="Layers that look into other segments; if not given, those of --init, or all.",
+        ),
+    ] = None,
     search_share: Annotated[
         float | None, typer.Option("--search-share", help="Share of steps that train the search alone, on the chats.")
     ] = None,
@@ -191,6 +199,7 @@ def train(
         "select_blocks": select_blocks,
         "select_threshold": select_threshold,
         "select_weigh_by": select_weigh_by,
+        "memory_layers": parse_lengths(memory_layers, "--memory-layers") if memory_layers is not None else None,
         "search_share": search_share,
         "search_layers": parse_lengths(search_layers, "--search-layers") if search_layers is not None else None,
         "search_tokens": search_tokens,

@@ -16,13 +16,17 @@ from hierlandmark.layout import Kind, segment_kinds, split_blocks
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model: layers, query heads, KV heads, head width, bytes of an element of keys and values."""
+    """Of a model: layers, query heads, KV heads, head width, bytes of an element of keys and values.
+
+    `memory_layers`: how many of the layers look into a memory, None for all.
+    """
 
     layers: int
     heads: int
     kv_heads: int
     head_dim: int
     element: int = 2
+    memory_layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,10 @@ def decoding(shape: Shape, layout: LayoutConfig, mode: Mode, length: int, select
     # heads of a group share keys: no more can be read than there are
     marks = min(shape.heads * landmarks, shape.kv_heads * G * N)
     read = min(shape.heads * blocks, shape.kv_heads * G * N) * layout.segment_capacity / N * 2
-    return _work(shape, scored + gates + landmarks, attended + content, near + shape.kv_heads * gates + marks + read)
+    # of all layers, those that look into a memory
+    share = 1.0 if shape.memory_layers is None else shape.memory_layers / shape.layers
+    far = share * (shape.kv_heads * gates + marks + read)
+    return _work(shape, scored + share * (gates + landmarks), attended + share * content, near + far)
 
 
 def stream(shape: Shape, layout: LayoutConfig, mode: Mode, length: int, select: RecallConfig) -> float:

@@ -96,7 +96,7 @@ def rank_blocks(
 
     Args:
         queries: for each layer (H, T, D), rotated as `Recall.read` takes them; the last position votes.
-        heads: which vote, and with what weight; empty for all alike.
+        heads: which vote, and with what weight; empty for all of the layers that are kept, alike.
         n_open: segments to open in hierarchical mode, or a sixteenth of the candidates where that is more; flat opens
             all.
         allowed: messages that may be found: segments and blocks that hold none of them get no vote, and are not
@@ -106,7 +106,8 @@ def rank_blocks(
             too, whatever the gates say.
     """
     if not heads:
-        heads = [RetrievalHead(layer=i, head=h) for i, q in enumerate(queries) for h in range(q.shape[0])]
+        layers = recall.spec.model_layers
+        heads = [RetrievalHead(layer=layer, head=h) for layer in layers for h in range(queries[layer].shape[0])]
     by_layer: dict[int, list[int]] = {}
     for at, head in enumerate(heads):
         by_layer.setdefault(head.layer, []).append(at)

@@ -1,5 +1,7 @@
 """What recall noted, as a trace a person can read."""
 
+from collections.abc import Sequence
+
 import torch
 
 from hierlandmark.memory.rank import Ranked, block_shares
@@ -18,21 +20,21 @@ def attended_trace(recall: Recall, decode: object, stored: int, top: int = 8) ->
     """
     if recall.attended is None:
         return Trace()
-    gates, blocks = recall.attended.gates, recall.attended.blocks
+    gates, blocks, layers = recall.attended.gates, recall.attended.blocks, recall.spec.model_layers
     total = blocks.sum().clamp_min(1e-9)
     gate_total = gates.sum().clamp_min(1e-9)
     gates, blocks = gates[:, :, :stored], blocks[:, :, :stored]
     segments = []
     for s in _best(gates.sum((0, 1)), top):
         record, _ = recall.block_of(s, 0)
-        heads = _heads(gates[:, :, s] / gate_total)
+        heads = _heads(gates[:, :, s] / gate_total, layers)
         segments.append(SegmentTrace(segment=record.id, mass=float(gates[:, :, s].sum() / gate_total), heads=heads))
     per_block = blocks.sum((0, 1))  # (G, N)
     found = []
     for place in _best(per_block.flatten(), top):
         s, b = divmod(place, per_block.shape[1])
         mass = float(per_block[s, b] / total)
-        found.append(_block(recall, s, b, mass, _heads(blocks[:, :, s, b] / total), decode))
+        found.append(_block(recall, s, b, mass, _heads(blocks[:, :, s, b] / total, layers), decode))
     return Trace(segments=segments, blocks=found)
 
 
@@ -82,7 +84,7 @@ def _best(values: torch.Tensor, top: int) -> list[int]:
     return [int(i) for i in order if values[i] > 0]
 
 
-def _heads(mass: torch.Tensor) -> list[HeadMass]:
-    """(L, H) -> the heads that gave most."""
-    H = mass.shape[1]
-    return [HeadMass(layer=i // H, head=i % H, mass=float(mass.flatten()[i])) for i in _best(mass.flatten(), _HEADS)]
+def _heads(mass: torch.Tensor, layers: Sequence[int]) -> list[HeadMass]:
+    """(L, H) of these layers -> the heads that gave most."""
+    H, each = mass.shape[1], mass.flatten()
+    return [HeadMass(layer=layers[i // H], head=i % H, mass=float(each[i])) for i in _best(each, _HEADS)]

@@ -40,7 +40,7 @@ class Voters:
         core = model.core
         self._model, self._spec, self.rule = model, spec, RULES[model.ranking]
         self.heads = list(model.retrieval) or [
-            RetrievalHead(layer=i, head=h) for i in range(core.layers) for h in range(core.heads)
+            RetrievalHead(layer=i, head=h) for i in core.memory_layers for h in range(core.heads)
         ]
         self.weights = np.array([head.weight for head in self.heads], np.float32)
         self._group = core.heads // core.kv_heads

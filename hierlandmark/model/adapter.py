@@ -65,6 +65,9 @@ class AdapterMeta(BaseModel):
     window: int | None = None
     # whether texts read in order have the segment right before at its true distance, and older ones one further
     recency: bool = False
+    # layers that look into other segments, lowest first, and the only ones of which a memory keeps keys and values to
+    # read; none named: all of them
+    memory_layers: tuple[int, ...] = ()
     training: dict[str, Any] = {}
     # where search has weights of its own, in a file of their own: those of the layers up to its highest
     search: SearchMeta | None = None
@@ -118,8 +121,14 @@ class Adapter:
 
     def __init__(self, meta: AdapterMeta, weights: Weights, digest: str, search: Weights | None = None) -> None:
         self.meta, self.weights, self.digest, self.search = meta, weights, digest, search
+        if list(meta.memory_layers) != sorted(set(meta.memory_layers)):
+            raise ValueError(f"expected memory_layers in order, got {meta.memory_layers!r}")
         if search is not None:
             self._check_search(search)
+        elif meta.memory_layers and (
+            blind := sorted({head.layer for head in meta.retrieval} - set(meta.memory_layers))
+        ):
+            raise ValueError(f"heads that search lie in layers {blind}, of which a memory keeps nothing")
 
     def _check_search(self, search: Weights) -> None:
         """Raise `ValueError` unless the part holds what a search runs through, neither more nor less."""
@@ -169,7 +178,7 @@ class Adapter:
             ) from error
 
     def check_heads(self, layers: int, heads: int) -> None:
-        """Raises `AdapterInvalid` when it names heads that search which the base model does not have."""
+        """Raises `AdapterInvalid` when it names heads that search, or layers, which the base model does not have."""
         if self.meta.retrieval and not any(head.weight for head in self.meta.retrieval):
             raise AdapterInvalid("the heads that search weigh nothing; name some, or none for all alike")
         for head in self.meta.retrieval:
@@ -178,6 +187,10 @@ class Adapter:
                     f"the adapter searches with head {head.head} of layer {head.layer}, the base model has {layers} "
                     f"layers of {heads} heads"
                 )
+        if self.meta.memory_layers and not 0 <= self.meta.memory_layers[0] <= self.meta.memory_layers[-1] < layers:
+            raise AdapterInvalid(
+                f"the adapter looks into a memory in layers {self.meta.memory_layers}, the base model has {layers}"
+            )
 
     def check_base(self, digest: str, name: str) -> None:
         """Raises `ModelMismatch` when the adapter was trained on other weights."""

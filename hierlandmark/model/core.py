@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,17 @@ class LandmarkCore(nn.Module):
         layout: where landmarks and gates stand.
         sink_id: token at the head of every segment.
         residual_dtype: of hidden states between layers; by default that of the weights.
+        memory_layers: layers that look into other segments, lowest first; none named: all of them.
     """
 
     def __init__(
-        self, base: Any, layout: LayoutConfig, sink_id: int, *, residual_dtype: torch.dtype | None = None
+        self,
+        base: Any,
+        layout: LayoutConfig,
+        sink_id: int,
+        *,
+        residual_dtype: torch.dtype | None = None,
+        memory_layers: Sequence[int] = (),
     ) -> None:
         super().__init__()
         register()
@@ -55,6 +63,7 @@ class LandmarkCore(nn.Module):
                 f"model type {base.config.model_type!r} is not built like Llama, as far as landmarks need: {error}"
             ) from error
         self.layers, self.heads, self.kv_heads, self.head_dim = head_shape(decoder.config)
+        self.memory_layers = tuple(memory_layers) or tuple(range(self.layers))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,8 +129,9 @@ class LandmarkCore(nn.Module):
         # and as much as the furthest jumped, in steps, so that few angles are made and small distances stay frequent
         reach = P + -(-ahead // _STEP) * _STEP
         dense = DenseAttention(
-            layout, self.rope, mode, impl, probe, self.prepare, reach, recency, select, counts, gates
-        )
+            layout, self.rope, mode, impl, probe, self.prepare, reach, recency, select, counts, gates,
+            self.memory_layers,
+        )  # fmt: skip
 
         def run(attend: Attend, start: int, end: int) -> Tensor:
             some, kind, place = (x[:, start:end].reshape(B, (end - start) * P) for x in (ids, kinds, places))
@@ -130,7 +140,7 @@ class LandmarkCore(nn.Module):
         if not cached:
             return run(dense, 0, S)
         first = Layout(layout.config, layout.kinds[:, :cached], layout.reads[:, :cached, :cached])
-        kept = KeptKeys(DenseAttention(first, self.rope, mode, impl, None, self.prepare, reach, recency))
+        kept = KeptKeys(replace(dense, layout=first, probe=None, select=None, counts=None, gates=None))
         with torch.no_grad():
             run(kept, 0, cached)
         return run(BehindKept(dense, kept.taken), cached, S)

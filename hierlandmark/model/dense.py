@@ -1,8 +1,9 @@
 """A batch of texts on the grid: every block attended, or those that queries select; or plain attention beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,9 +72,13 @@ class DenseAttention:
     select: RecallConfig | None = None
     counts: Counts | None = None
     gates: GateProbe | None = None
+    # layers that look into other segments; in the others each segment stands alone. None for all
+    memory_layers: Container[int] | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
+        if self.memory_layers is not None and layer not in self.memory_layers:
+            return self._alone(q, k, v, scale)
         q_far = q_older = None
         if self.layout.reads.any():
             q, q_far, q_older, k = (self.prepare or far_queries)(q, k, v, *self.angles(layer, q.device))
@@ -93,6 +98,16 @@ class DenseAttention:
             q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older,
             impl=self.impl, counts=self.counts, finite=True,
         )  # fmt: skip
+
+    def _alone(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """Attention inside each segment."""
+        kinds = self.layout.kinds
+        B, S, P = kinds.shape
+        each = Layout(self.layout.config, kinds.reshape(B * S, 1, P), np.zeros((B * S, 1, 1), dtype=bool))
+        # (B, H, T, D) -> (B * S, H, P, D)
+        q, k, v = (x.to(v.dtype).unflatten(2, (S, P)).transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+        out = landmark_attention(q, k, v, each, mode=self.mode, scale=scale, impl=self.impl, finite=True)
+        return out.unflatten(0, (B, S)).transpose(1, 2).flatten(2, 3)
 
     def angles(self, layer: int, device: torch.device) -> tuple[Tensor, ...]:
         """Cosine and sine of the turns that `far_queries` takes: of other segments, and with recency of older ones."""

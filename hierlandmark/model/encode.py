@@ -1,6 +1,7 @@
 """Text to blocks: one forward pass over segments, cut into gates, landmarks and block KV."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hierlandmark.layout import Layout, content_mask, gate_position, landmark_positions, split_blocks
+from hierlandmark.model.binding import Enough
 from hierlandmark.model.core import LandmarkCore
 from hierlandmark.ops.segments import segment_attention
 from hierlandmark.recall import to_array
@@ -18,16 +20,18 @@ BATCH = 4
 
 
 class _Taking:
-    """Dense attention over segments on their own that keeps every layer's values, if asked to."""
+    """Dense attention over segments on their own that keeps the values of some layers; behind them the pass ends."""
 
-    def __init__(self, layout: Layout, *, values: bool) -> None:
-        self.layout, self.wanted = layout, values
+    def __init__(self, layout: Layout, layers: Sequence[int]) -> None:
+        self.layout, self.layers = layout, layers
         self.values: list[Tensor] = []
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`."""
-        if self.wanted:
+        if layer in self.layers:
             self.values.append(v)
+            if layer == self.layers[-1]:
+                raise Enough
         return segment_attention(q, k, v, self.layout, scale=scale)
 
 
@@ -46,7 +50,7 @@ def encode_segments(
 ) -> list[Arrays]:
     """Gate key, landmark keys and block KV of segments, each encoded on its own.
 
-    Keys alone, and nothing above the highest layer that is kept, where `spec` says so.
+    Keys alone where `spec` says so. Nothing above the highest layer that is kept is run.
 
     Args:
         searcher: makes the keys of search where it has weights of its own.
@@ -74,13 +78,13 @@ def _encoded(core: LandmarkCore, contents: Sequence[np.ndarray], spec: KVSpec) -
     kinds = torch.from_numpy(layout.kinds).to(device)
     B, _, P = layout.kinds.shape
     positions = torch.arange(P, device=device).expand(B, -1)
-    taking = _Taking(layout, values=spec.parts == 2)
+    taking = _Taking(layout, spec.model_layers if spec.parts == 2 else ())
     if spec.keep == "search":
         each = core.keys(ids[:, 0], kinds[:, 0], positions, taking, spec.model_layers)
     else:
-        with core.tap.taking() as taken:
+        with core.tap.taking() as taken, suppress(Enough):
             core.hidden(ids[:, 0], kinds[:, 0], positions, taking)
-        each = [taken[i].view(B, P, -1, core.head_dim) for i in range(core.layers)]
+        each = [taken[layer].view(B, P, -1, core.head_dim) for layer in spec.model_layers]
     # (L, B, P, H_kv, D), keys before rotation; then values, where they are kept
     keys = torch.stack(each).to(kv_dtype)
     parts = [keys, torch.stack([v.transpose(1, 2) for v in taking.values]).to(kv_dtype)] if taking.values else [keys]

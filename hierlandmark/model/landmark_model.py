@@ -154,7 +154,7 @@ class LandmarkModel:
                 "find and answer badly; train one with `hierlandmark train`",
                 stacklevel=2,
             )
-        core = LandmarkCore(network, layout, sink)
+        core = LandmarkCore(network, layout, sink, memory_layers=loaded.meta.memory_layers if loaded else ())
         if not (loaded and loaded.meta.base):
             # an adapter bound to these weights was trained on them, which was checked then
             check_base(core)
@@ -183,9 +183,11 @@ class LandmarkModel:
         """Shape and type of what a store keeps for this model to read."""
         core, layout = self.core, self.layout
         name: Any = str(self.kv_dtype).removeprefix("torch.")
+        layers = core.memory_layers
         return KVSpec(
-            core.layers, core.kv_heads, core.head_dim, layout.block_size, layout.blocks_per_segment, name, self._digest
-        )
+            len(layers), core.kv_heads, core.head_dim, layout.block_size, layout.blocks_per_segment, name, self._digest,
+            kept=layers if len(layers) < core.layers else (),
+        )  # fmt: skip
 
     def spec(self, keep: Keep) -> KVSpec:
         """What a store keeps: `kv_spec`, and beside it keys of search where these come from weights of their own; or,
@@ -198,7 +200,7 @@ class LandmarkModel:
     @cached_property
     def search_layers(self) -> tuple[int, ...]:
         """Layers with heads that vote in a search, lowest first."""
-        return tuple(sorted({head.layer for head in self.retrieval})) or tuple(range(self.core.layers))
+        return tuple(sorted({head.layer for head in self.retrieval})) or self.core.memory_layers
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of user text, nothing added."""

@@ -134,14 +134,15 @@ class Window:
         logits = (query.view(H_kv, -1, D) @ keys.transpose(1, 2)).view(H, T, W) * scale
         total = near_lse = logits.masked_fill(~self._group, NEG).logsumexp(-1)  # (H, T)
         past = None
-        if self.recall is not None or self.queries is not None:
+        recall = self.recall if self.recall is not None and self.recall.holds(layer) else None
+        if recall is not None or self.queries is not None:
             far = turn(query, *self.rope.angles(layer, self.layout.segment_size, query.device))
             if self.queries is not None:
                 self.queries.append(far)
                 if layer == self.until:
                     raise Enough
-            if self.recall is not None:
-                past = self.recall.read(layer, far, near_lse, scale, self._strides)
+            if recall is not None:
+                past = recall.read(layer, far, near_lse, scale, self._strides)
         if past is not None:
             total = torch.logaddexp(near_lse, past[1])
         p0 = (logits - total.unsqueeze(-1)).exp()

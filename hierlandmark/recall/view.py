@@ -32,6 +32,7 @@ _AT_ONCE = 256
 _HELD = 3 * 2**20
 Restore = Callable[[SegmentRecord], EncodedSegment]
 Read = tuple[Tensor, Tensor] | None
+_Place = tuple[int, int, int]  # segment, block in it, group
 
 
 class Recall:
@@ -129,6 +130,10 @@ class Recall:
         """Segments that can be opened."""
         return len(self._where)
 
+    def holds(self, layer: int) -> bool:
+        """Whether there is anything to read in a layer of the model."""
+        return bool(self._where) and layer in self._slots
+
     def of(self, keys: np.ndarray) -> np.ndarray:
         """The layers of `spec` among a store's: (n, L + S, H_kv, D) -> (n, L, H_kv, D)."""
         return keys[:, self._first : self._first + self.spec.layers]
@@ -174,14 +179,14 @@ class Recall:
         Returns:
             Attention output over the chosen blocks (H, T, D) fp32, its weights summing to 1, and the log-sum-exp (H, T)
             of their gates (landmarks where they alone weigh), -inf where a head and token read nothing. None if none
-            reads.
+            reads, as in a layer that `spec` does not name.
 
             Of blocks of exactly equal weight any may be chosen, and by another number of tokens others: layer 0 has
             many, whose landmarks are all the same but for their positions.
         """
-        if not self._where:
+        if not self.holds(layer):
             return None
-        q = q.float().contiguous()
+        q, at = q.float().contiguous(), self._slots[layer]
         if q.shape[1] == 1:
             return self._read_one(layer, q, near_lse, scale, None if self.config.stride == 1 else strides)
         if strides is not None:
@@ -197,7 +202,7 @@ class Recall:
         if not len(places):
             return None
         if self.attended is not None:
-            self.attended.note(layer, mass, weights, lse, near_lse, segments)
+            self.attended.note(at, mass, weights, lse, near_lse, segments)
         self.tally.blocks_read += len(places)
         H_kv, n = self.spec.kv_heads, len(places)
         w = weights[:, :, used].view(H_kv, -1, n)  # (H_kv, rep * T, n)
@@ -206,13 +211,13 @@ class Recall:
         pick = mine.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(mine.sum(1).max())]
         w = w.gather(2, pick.unsqueeze(1).expand(-1, w.shape[1], -1))
         names = self._names(places[pick], mine.gather(1, pick))
-        return self._attend(q, self._pieces(layer, names), w, scale), lse
+        return self._attend(q, self._pieces(at, names), w, scale), lse
 
     def _read_one(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, strides: Strides | None) -> Read:
         """`read` of one token: the few blocks of each head, not masks over those of all. Most of an answer's time."""
         if strides is not None and (last := strides.next(layer, self._query, self.config)) is not None:
             return None if last.kept is None else self._read_on(layer, q, near_lse, scale, last.kept)
-        found = self._choose_one(layer, q, near_lse, scale)
+        found, at = self._choose_one(layer, q, near_lse, scale), self._slots[layer]
         used = None if found is None else found.weights[:, 0] > 0
         # nearly always
         every = used is not None and bool(used.all())
@@ -222,13 +227,13 @@ class Recall:
             return None
         places, weights, lse = found.places[:, 0], found.weights[:, 0], found.lse  # (H, m) twice, (H, 1)
         if self.attended is not None:
-            self.attended.note_one(layer, found.mass, places, weights, lse, near_lse)
+            self.attended.note_one(at, found.mass, places, weights, lse, near_lse)
         self.tally.blocks_read += len(set((places.flatten() if every else places[used]).tolist()))
         used = None if every else used
         names = self._names(places, used)
         if strides is None:
-            return self._attend(q, self._pieces(layer, names), weights.unsqueeze(1), scale), lse
-        at, pieces = self._slots[layer], self._pieces(layer, names)
+            return self._attend(q, self._pieces(at, names), weights.unsqueeze(1), scale), lse
+        pieces = self._pieces(at, names)
         alone = self.config.mode == "flat" or self.config.weigh_by == "landmarks"
         kept = keep(names, used, None if alone else self._gates[at], self._landmarks[at], pieces)
         strides.take(layer, Choice(self._query, self.config, kept))
@@ -236,24 +241,24 @@ class Recall:
 
     def _read_on(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, kept: Kept) -> tuple[Tensor, Tensor]:
         """`read` of one token of the blocks that another one chose, weighed anew."""
-        weights, lse = kept.weigh(q, scale)
+        at, (weights, lse) = self._slots[layer], kept.weigh(q, scale)
         if self.attended is not None:
-            self.attended.note_kept(layer, kept.segments, kept.places, weights[:, 0], lse, near_lse)
+            self.attended.note_kept(at, kept.segments, kept.places, weights[:, 0], lse, near_lse)
         self.tally.add(kept.work)
         # another text may have pushed some out
-        same = kept.pieces.changes == self._caches[layer].changes
-        return self._attend(q, kept.pieces if same else self._pieces(layer, kept.names), weights, scale), lse
+        same = kept.pieces.changes == self._caches[at].changes
+        return self._attend(q, kept.pieces if same else self._pieces(at, kept.names), weights, scale), lse
 
     def _names(self, places: Tensor, used: Tensor | None) -> Tensor:
         """Of pieces, (A, m) as places and `used` are, None for all; what is not used has the name of one that is."""
         names = (places.reshape(self.spec.kv_heads, -1) * self.spec.kv_heads + self._groups).view(places.shape)
         return names if used is None or bool(used.all()) else names.where(used, names[used][0])
 
-    def _pieces(self, layer: int, names: Tensor) -> Pieces:
+    def _pieces(self, slot: int, names: Tensor) -> Pieces:
         (A, m), P = names.shape, self.spec.block_size
-        held, rows = self._hold(layer, names.flatten().tolist())
+        held, rows = self._hold(slot, names.flatten().tolist())
         hidden = self._hidden.view(-1, P).index_select(0, names.flatten() // self.spec.kv_heads).view(A, 1, m, P)
-        return Pieces(held, rows, hidden, self._caches[layer].changes)
+        return Pieces(held, rows, hidden, self._caches[slot].changes)
 
     def _attend(self, q: Tensor, pieces: Pieces, weights: Tensor, scale: float) -> Tensor:
         """Attention to pieces, a softmax in each (P2): (H, T, D) fp32; weights (A, H / A * T, m), 0 if not used."""
@@ -384,16 +389,16 @@ class Recall:
         if not source.scratch:
             self.tally.bytes_read += n_bytes
 
-    def _hold(self, layer: int, names: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _hold(self, slot: int, names: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Memory (m, C, P, D) that holds these pieces, keys rotated, and where in it each is: (n,)."""
-        pool, cache = self._pooled()[layer], self._caches[layer].slots
+        pool, cache = self._pooled()[slot], self._caches[slot].slots
         different, absent, room = dict.fromkeys(names), [], len(pool)
         for name in different:
             if name in cache:
                 cache.move_to_end(name)
             else:
                 absent.append(name)
-        fresh = self._read(layer, absent) if absent else pool[:0]
+        fresh = self._read(slot, absent) if absent else pool[:0]
         if len(different) > room:
             # more than the cache holds: pass through, leave the cache as it is
             kept = [name for name in different if name in cache]
@@ -401,7 +406,7 @@ class Recall:
             held = torch.cat((pool[[cache[name] for name in kept]], fresh))
             return held, whole([where[name] for name in names])
         if absent:
-            self._caches[layer].changes += 1
+            self._caches[slot].changes += 1
             # numpy copies rows whole, and one by one faster than many by their numbers
             slots = to_array(pool)
             for name, piece in zip(absent, to_array(fresh), strict=True):
@@ -426,17 +431,17 @@ class Recall:
             self._contents[shape] = torch.from_numpy(content_mask(shape, self.layout))
         return self._contents[shape]
 
-    def _read(self, layer: int, names: Sequence[int]) -> Tensor:
+    def _read(self, slot: int, names: Sequence[int]) -> Tensor:
         """Pieces from the stores: (n, C, P, D), keys rotated."""
         spec, N = self.spec, self.layout.blocks_per_segment
         split = [divmod(name, spec.kv_heads) for name in names]
-        out = self._read_pieces(layer, [(*divmod(place, N), group) for place, group in split])
+        out = self._read_pieces(slot, [(*divmod(place, N), group) for place, group in split])
         which = whole([place % N for place, _ in split])
         keys = out[:, 0]
-        turn_into(keys, keys, self._turns[layer].index_select(1, which))
+        turn_into(keys, keys, self._turns[slot].index_select(1, which))
         return out
 
-    def _read_pieces(self, layer: int, pieces: Sequence[tuple[int, int, int]]) -> Tensor:
+    def _read_pieces(self, slot: int, pieces: Sequence[_Place]) -> Tensor:
         """From the stores, of segment, block and group: (n, C, P, D), as they are there."""
         by_source: dict[int, list[int]] = {}
         again = [i for i, (s, _, _) in enumerate(pieces) if s in self._gone]
@@ -445,14 +450,14 @@ class Recall:
                 by_source.setdefault(id(self._where[s][0]), []).append(i)
         read: list[tuple[list[int], Tensor]] = []
         for members in by_source.values():
-            again += self._read_stored(layer, pieces, members, read)
+            again += self._read_stored(slot, pieces, members, read)
         # a segment's blocks together: one that cannot be held is encoded once for all of them
         for s in dict.fromkeys(pieces[i][0] for i in again):
             kv = self._encoded_again(s).kv
             assert kv is not None
             members = [i for i in again if pieces[i][0] == s]
             of = np.array([pieces[i][1:] for i in members])
-            read.append((members, to_tensor(kv[of[:, 0], layer, :, of[:, 1]], self.spec)))
+            read.append((members, to_tensor(kv[of[:, 0], slot, :, of[:, 1]], self.spec)))
         if len(read) == 1 and read[0][0] == list(range(len(pieces))):
             return read[0][1]
         out = torch.empty(len(pieces), *read[0][1].shape[1:], dtype=read[0][1].dtype)
@@ -461,11 +466,7 @@ class Recall:
         return out
 
     def _read_stored(
-        self,
-        layer: int,
-        pieces: Sequence[tuple[int, int, int]],
-        members: list[int],
-        read: list[tuple[list[int], Tensor]],
+        self, slot: int, pieces: Sequence[_Place], members: list[int], read: list[tuple[list[int], Tensor]]
     ) -> list[int]:
         """Append to `read` those members of one source that its store has as listed; the others."""
         segments = [pieces[i][0] for i in members]
@@ -473,7 +474,7 @@ class Recall:
         ids = [self._first_ids[s] + pieces[i][1] for i, s in zip(members, segments, strict=True)]
         versions = [self._versions[s] for s in segments]
         try:
-            array = source.store.read_blocks(self._first + layer, ids, versions, [pieces[i][2] for i in members])
+            array = source.store.read_blocks(self._first + slot, ids, versions, [pieces[i][2] for i in members])
         except KeyError:
             # removed, rewritten or dropped since they were listed: the list still has their text
             if self._restore is None:
@@ -485,7 +486,7 @@ class Recall:
             return [
                 i
                 for s in different
-                for i in self._read_stored(layer, pieces, [m for m in members if pieces[m][0] == s], read)
+                for i in self._read_stored(slot, pieces, [m for m in members if pieces[m][0] == s], read)
             ]
         # rows are read whole, for their checksums
         self._count(source, len(set(ids)) * self.spec.kv_heads * array[0].nbytes)

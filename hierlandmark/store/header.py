@@ -43,7 +43,9 @@ def spec_text(spec: KVSpec) -> str:
     fields = asdict(spec)
     if spec.keep == "all":
         # as databases were written before there was a choice
-        del fields["keep"], fields["kept"]
+        del fields["keep"]
+    if not spec.kept:
+        del fields["kept"]
     if not spec.search:
         del fields["search"]
     return json.dumps(fields, sort_keys=True)

@@ -37,7 +37,7 @@ class KVSpec:
     fingerprint: str
     # "search": keys without values, of the layers that search looks at
     keep: Keep = "all"
-    # which of the model's layers these are, lowest first; none named: all of them
+    # which of the model's layers these are, lowest first: those that look into a memory; none named: all of them
     kept: tuple[int, ...] = ()
     # with "all": layers of which search has keys of its own, by weights of its own, lowest first
     search: tuple[int, ...] = ()
@@ -46,8 +46,8 @@ class KVSpec:
         # lists where it was read from a database
         object.__setattr__(self, "kept", tuple(self.kept))
         object.__setattr__(self, "search", tuple(self.search))
-        if self.keep not in ("all", "search") or (self.keep == "search") != bool(self.kept):
-            raise InvalidArgument(f"expected layers to be named with keep 'search' only, got {self.kept!r}")
+        if self.keep not in ("all", "search") or (self.keep == "search" and not self.kept):
+            raise InvalidArgument(f"expected layers to be named with keep 'search', got {self.kept!r}")
         if self.kept and (len(self.kept) != self.layers or list(self.kept) != sorted(set(self.kept))):
             raise InvalidArgument(f"expected {self.layers} layers in order, got {self.kept!r}")
         if self.search and (self.keep == "search" or list(self.search) != sorted(set(self.search))):

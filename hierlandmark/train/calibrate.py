@@ -294,10 +294,12 @@ def calibrate(
     if not test:
         raise InvalidArgument("expected queries on the chats that are held out; they have none")
     H = model.core.heads
+    # a memory keeps keys of these
+    known = model.core.memory_layers
     layers = model.core.layers if deepest is None else min(deepest + 1, model.core.layers)
-    weights = choose_heads(fit, count, range(layers * H))
+    weights = choose_heads(fit, count, [layer * H + h for layer in known if layer < layers for h in range(H)])
     own = {head.layer * H + head.head: head.weight for head in model.retrieval}
-    before = own or dict.fromkeys(range(model.core.layers * H), 1.0)
+    before = own or dict.fromkeys([layer * H + h for layer in known for h in range(H)], 1.0)
     heads = [RetrievalHead(layer=head // H, head=head % H, weight=weight) for head, weight in weights.items()]
     told = {"before": report(test, before), "after": report(test, weights)}
     better = sum(told["after"]["mean"].values()) > sum(told["before"]["mean"].values())

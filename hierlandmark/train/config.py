@@ -68,6 +68,9 @@ class TrainConfig:
     window: int | None = None
     # texts read in order: the segment right before each one stands at its true distance, older ones one further
     recency: bool = False
+    # layers that look into other segments, of which alone a memory then keeps keys and values; none: those of the
+    # adapter to start from, or all
+    memory_layers: tuple[int, ...] = ()
     # share of steps in which segments attend only to what they select, and how many segments and blocks that is, the
     # mass under which they read nothing, and what weighs blocks of opened segments, all as in `RecallConfig`
     select_share: float = 0.0
@@ -92,7 +95,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, kind, fits, wanted in _TUPLES:
             object.__setattr__(self, name, _numbers(name, getattr(self, name), kind, fits, wanted))
-        object.__setattr__(self, "search_layers", tuple(sorted(set(self.search_layers))))
+        for name in ("search_layers", "memory_layers"):
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
         if bool(self.search_layers) != bool(self.search_share):
             raise InvalidArgument.naming(
                 lambda called: (
@@ -145,11 +149,8 @@ class TrainConfig:
                     f"{self.attention!r}"
                 )
             )
-        useless = [
-            name
-            for name in ("select_share", "search_share", "cached", "jump", "freeze_below", "recency", "gates")
-            if getattr(self, name)
-        ]
+        of_landmarks = "select_share search_share cached jump freeze_below recency gates memory_layers"
+        useless = [name for name in of_landmarks.split() if getattr(self, name)]
         if self.attention != "landmark" and useless:
             raise InvalidArgument.naming(
                 lambda called: (
@@ -221,6 +222,7 @@ def _numbers(
 _TUPLES: tuple[tuple[str, type[int] | type[float], Callable[[Sequence[float]], bool], str], ...] = (
     ("lengths", int, lambda x: all(one >= 1 for one in x), "integers of at least 1"),
     ("search_layers", int, lambda x: all(one >= 0 for one in x), "integers of 0 or more"),
+    ("memory_layers", int, lambda x: all(one >= 0 for one in x), "integers of 0 or more"),
     (
         "retrieval_depth",
         float,

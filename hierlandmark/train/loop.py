@@ -328,6 +328,7 @@ def retrieval_heads(
         layers: how many at most.
         depth: shares of the model's depth between which they lie.
     """
-    return middle_heads(
-        core, np.unique(np.linspace(core.layers * depth[0], core.layers * depth[1], layers).astype(int)).tolist()
-    )
+    spread = np.linspace(core.layers * depth[0], core.layers * depth[1], layers).astype(int)
+    # the nearest that look into other segments
+    near = [min(core.memory_layers, key=lambda layer: abs(layer - int(at))) for at in spread]
+    return middle_heads(core, sorted(set(near)))

@@ -22,7 +22,7 @@ def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, 
     """Write the adapter that lies so far from `first` to `second`, factor by factor of the LoRA; heads are `second`'s.
 
     Args:
-        first, second: adapter folders of one base, layout, rank, attention and recency.
+        first, second: adapter folders of one base, layout, rank, attention, recency and memory layers.
         below: share of `second` in layers under `layer`, and in the two rows.
         above: share of `second` from `layer` on.
 
@@ -34,8 +34,8 @@ def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, 
         raise InvalidArgument(f"expected shares from 0 to 1, got {below!r} and {above!r}")
     one, other = Adapter.load(first), Adapter.load(second)
     _check_alike(first, one, second, other)
-    if one.meta.recency != other.meta.recency:
-        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in recency")
+    if (one.meta.recency, one.meta.memory_layers) != (other.meta.recency, other.meta.memory_layers):
+        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in recency or memory layers")
     first_w, second_w = one.weights, other.weights
     shapes = [{name: tensor.shape for name, tensor in weights.lora.items()} for weights in (first_w, second_w)]
     if shapes[0] != shapes[1] or first_w.scale != second_w.scale:

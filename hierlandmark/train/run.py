@@ -142,6 +142,9 @@ def train_adapter(
                 f"{config.search_share!r}"
             )
         )
+    # as the layout; a run that only trains a search reads nothing of other segments
+    if start is not None and not resume and config.attention == "landmark" and config.search_share < 1:
+        config = replace(config, memory_layers=config.memory_layers or start.meta.memory_layers)
     # lengths that do not fit are told before anything is loaded
     check_lengths(config, layout)
     _check_watched(config, layout)
@@ -163,15 +166,19 @@ def train_adapter(
                 python="give that as init again",
                 command="give that by --init again",
             )
+    # heads of the adapter that it started from, where they stay
+    kept_heads = bool(config.freeze_below) or beside is not None
     where = str(base) if base is not None else str(default_base())
     torch.manual_seed(config.seed)
-    core, tokenizer, held = load_trainable(where, layout, config.rank, device)
+    core, tokenizer, held = load_trainable(where, layout, config.rank, device, config.memory_layers)
     digest = weights_digest(held)
     bound = {"base": digest, "layout": layout.model_dump()}
     if state is not None:
         _check_same(folder, state, {"rank": config.rank, "freeze_below": config.freeze_below, **bound})
     elif start is not None:
         start.check_base(digest, where)
+    _check_memory_layers(config, core, start if kept_heads else None)
+    if state is None and start is not None:
         if start.search is not None and config.search_share:
             start_from(core, start.search, below=start.search_depth)
         else:
@@ -188,8 +195,6 @@ def train_adapter(
     if tokenizer_of_teacher is not None:
         corpus = replace(corpus, synonyms=synonyms(tokenizer_of_teacher.get_vocab(), minilm.embed))
     source = BatchSource(corpus, config, layout, sink_id=core.sink_id, teacher=tokenizer_of_teacher)
-    # of the adapter that it started from, where they stay
-    kept_heads = config.freeze_below or beside is not None
     kept = state.get("searches") if state else _searches(start) if start and kept_heads else None
     rows = train(
         core, source, folder, resume=resume, workers=workers, on_step=on_step,
@@ -230,6 +235,7 @@ def train_adapter(
         attention=config.attention,
         window=config.window,
         recency=config.recency,
+        memory_layers=config.memory_layers if len(config.memory_layers) < core.layers else (),
         training=training,
     )
     out = folder / "adapter"
@@ -273,6 +279,24 @@ def _check_frozen(config: TrainConfig, start: Adapter | None) -> None:
             lambda called: (
                 f"expected {called('freeze_below')} over the layers that search, got {config.freeze_below!r} and layer "
                 f"{high[-1]}"
+            )
+        )
+
+
+def _check_memory_layers(config: TrainConfig, core: LandmarkCore, start: Adapter | None) -> None:
+    """Raises `InvalidArgument` for a layer that is not there, and for one that is to search and keeps nothing."""
+    if config.memory_layers and config.memory_layers[-1] >= core.layers:
+        raise InvalidArgument.naming(
+            lambda called: f"expected {called('memory_layers')} under {core.layers}, got {config.memory_layers[-1]!r}"
+        )
+    searching = set(config.search_layers)
+    if start is not None and start.search is None:
+        searching |= {head.layer for head in start.meta.retrieval}
+    if config.memory_layers and (blind := sorted(searching - set(core.memory_layers))):
+        raise InvalidArgument.naming(
+            lambda called: (
+                f"expected {called('memory_layers')} to name the layers that search, got {config.memory_layers!r} and "
+                f"layer {blind[0]}"
             )
         )
 
@@ -381,7 +405,9 @@ def _check_same(folder: Path, state: dict[str, Any], wanted: dict[str, Any]) -> 
         )
 
 
-def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> tuple[LandmarkCore, Any, Path]:
+def load_trainable(
+    where: str, layout: LayoutConfig, rank: int, device: str, memory_layers: Sequence[int] = ()
+) -> tuple[LandmarkCore, Any, Path]:
     """A frozen base with a fresh LoRA on every linear layer and two rows to train; its tokenizer and its folder.
 
     On a GPU the base is bf16, but hidden states between layers stay fp32: with all of them in bf16 the gradient of a
@@ -413,7 +439,8 @@ def load_trainable(where: str, layout: LayoutConfig, rank: int, device: str) -> 
             module.cast_input_dtype_enabled = False
         if half and name.endswith(("input_layernorm", "post_attention_layernorm")):
             module.register_forward_hook(lambda module, args, output: output.to(torch.bfloat16))
-    core = LandmarkCore(wrapped, layout, sink, residual_dtype=torch.float32 if half else None).to(device)
+    residual = torch.float32 if half else None
+    core = LandmarkCore(wrapped, layout, sink, residual_dtype=residual, memory_layers=memory_layers).to(device)
     if half:
         core.tap.remove()
         for layer in decoder_of(wrapped).layers:

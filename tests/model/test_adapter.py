@@ -34,11 +34,12 @@ def tensors(seed=0):
     }
 
 
-def save(folder, base=None, seed=0, **changes):
+def save(folder, base=None, seed=0, memory_layers=(), searching=1, **changes):
     meta = AdapterMeta(
         layout=SMALL,
         base=weights_digest(base) if base else None,
-        retrieval=(RetrievalHead(layer=1, head=2, weight=0.5),),
+        retrieval=(RetrievalHead(layer=searching, head=2, weight=0.5),),
+        memory_layers=memory_layers,
         training={"steps": 3},
     )
     save_adapter(folder, {**tensors(seed), **changes}, meta, base_name="tiny", rank=RANK, alpha=ALPHA)
@@ -81,6 +82,22 @@ def test_the_ranking_is_the_adapters_and_votes_where_it_names_none(base, tmp_pat
     (folder / "hierlandmark.json").write_text(json.dumps(meta | {"ranking": "loudest"}))
     with pytest.raises(AdapterInvalid, match="ranking"):
         LandmarkModel.from_pretrained(base, adapter=folder)
+
+
+def test_the_layers_that_look_into_a_memory_are_the_adapters(base, tmp_path):
+    assert LandmarkModel.from_pretrained(base, adapter=save(tmp_path / "a", base)).core.memory_layers == (0, 1)
+    model = LandmarkModel.from_pretrained(base, adapter=save(tmp_path / "b", base, memory_layers=(1,)))
+    assert model.core.memory_layers == model.kv_spec.kept == (1,)
+    assert model.search_layers == (1,)
+
+
+@pytest.mark.parametrize(
+    ("layers", "match"),
+    [((1, 0), "in order"), ((1, 1), "in order"), ((1, 7), "the base model has 2"), ((0,), "keeps nothing")],
+)
+def test_layers_that_are_not_there_or_keep_nothing_to_search_are_named(base, tmp_path, layers, match):
+    with pytest.raises(AdapterInvalid, match=match):
+        LandmarkModel.from_pretrained(base, adapter=save(tmp_path / "a", base, memory_layers=layers))
 
 
 def test_peft_reads_the_same_folder(base, tmp_path):

@@ -57,7 +57,7 @@ def test_forgetting_and_budgets_work_as_ever(search_store):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"keep": "search"}, {"kept": (0, 1, 2)}, {"keep": "search", "kept": (1, 4)}, {"keep": "some"},
+        {"keep": "search"}, {"kept": (0, 2)}, {"keep": "search", "kept": (1, 4)}, {"keep": "some"},
         {"keep": "search", "kept": (0, 2, 1)}, {"keep": "search", "kept": (0, 1, 1)},
     ],
 )  # fmt: skip

@@ -269,10 +269,13 @@ def test_sizes_that_do_not_fit_are_refused(base_folder, texts, tmp_path, words, 
 
 
 def test_heads_that_search_lie_where_they_are_told_to(core):
-    core.layers = 30
+    core.layers, core.memory_layers = 30, tuple(range(30))
     assert list(retrieval_heads(core, 6)) == [10, 13, 15, 18, 21, 24]
     assert list(retrieval_heads(core, 3, (0.1, 0.5))) == [3, 9, 15]
     assert list(retrieval_heads(core, 3, (0.3, 0.3))) == [9]
+    # and only where keys are kept
+    core.memory_layers = (1, 14, 16, 29)
+    assert list(retrieval_heads(core, 6)) == [14, 16, 29]
     assert TrainConfig(retrieval_depth=[0.2, 0.4]).retrieval_depth == (0.2, 0.4)
     for wrong in ((0.5, 0.2), (0.2, 1.0), (-0.1, 0.2), (0.2,), (0.2, float("nan"))):
         with pytest.raises(InvalidArgument, match="retrieval_depth"):

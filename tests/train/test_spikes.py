@@ -18,7 +18,7 @@ LAYOUT = LayoutConfig(block_size=8, blocks_per_segment=2)
 class Rows(nn.Module):
     """What the loop needs of a core: two rows to train."""
 
-    layers, heads, kv_heads = 2, 2, 1
+    layers, heads, kv_heads, memory_layers = 2, 2, 1, (0, 1)
 
     def __init__(self):
         super().__init__()
