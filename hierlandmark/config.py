@@ -29,7 +29,8 @@ Attention = Literal["landmark", "full", "window"]
 LocalWindow = Literal["block", "segment"]
 # each segment on its own, so that its keys are a function of its text; encoding as a stream is not built yet
 Encode = Literal["segment"]
-# what a database stores of its text: keys and values of all layers, or only the keys that a search looks at
+# what a database stores of its text: keys and values of the layers that read it, or only the keys that a search looks
+# at
 Keep = Literal["all", "search"]
 # which of a memory's keys: those that attention reads, or those that a search looks at
 Use = Literal["read", "search"]

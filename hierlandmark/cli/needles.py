@@ -131,6 +131,9 @@ def needles(
         "beyond": beyond,
         **{name: getattr(recall, name) for name in options},
     }
+    if here.kv_spec.kept:
+        # adapters of the same weights may look in other layers
+        settings["memory_layers"] = list(here.kv_spec.kept)
     _begin(log, logged, settings)
     found = [record for key, record in final.items() if key in order]
     with progress("answers") as update:

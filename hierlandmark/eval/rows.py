@@ -78,7 +78,7 @@ class ModeRow:
 
     @property
     def index_bytes(self) -> int:
-        """Gates and landmarks of all layers and heads, or the index; hybrid's word index is not counted."""
+        """All gates and landmarks that are kept, or the index; hybrid's word index is not counted."""
         stats = self._memory.stats()
         return stats.index.bytes if self._mode == "index" and stats.index else stats.key_bytes
 

@@ -1,4 +1,4 @@
-"""One answer over what a recall can see: the prompt through a local window, blocks read in every layer."""
+"""One answer over what a recall can see: the prompt through a local window, blocks read in every memory layer."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -149,7 +149,7 @@ class Memory(IndexVerbs, AsyncVerbs):
             same = store.spec.fingerprint == wanted.fingerprint
             raise ModelMismatch(
                 f"the database at {str(self.path)!r} was written by model {store.spec.fingerprint[:12]}, this one is "
-                f"{'the same, but searches in other layers' if same else wanted.fingerprint[:12]}",
+                f"{'the same, but looks into or searches in other layers' if same else wanted.fingerprint[:12]}",
                 python="open it with that model, or take its text to this one with `Memory.reencode`",
                 command="name that one by --model and --adapter, or take its text to this one with "
                 + reencode_command(self.path),
@@ -270,7 +270,7 @@ class Memory(IndexVerbs, AsyncVerbs):
         among: int | None = None,
         on_token: Callable[[str], None] | None = None,
     ) -> Answer:
-        """Answer a question; in every layer the attention recalls blocks from the store.
+        """Answer a question; the attention of the model's memory layers recalls blocks from the store.
 
         Greedy, but the first few ends of an answer that says no word but the question's are passed over, and one that
         says the same again and again ends (`model.answering.AnswerDecoding`).

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hierlandmark.config import LayoutConfig, Mode, RecallConfig
-from hierlandmark.errors import UnsupportedModel
+from hierlandmark.errors import InvalidArgument, UnsupportedModel
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.model.binding import NAME, Attend, Enough, KeyTap, Rope, decoder_of, head_shape, register
 from hierlandmark.model.cached import BehindKept, KeptKeys
@@ -64,6 +64,12 @@ class LandmarkCore(nn.Module):
             ) from error
         self.layers, self.heads, self.kv_heads, self.head_dim = head_shape(decoder.config)
         self.memory_layers = tuple(memory_layers) or tuple(range(self.layers))
+        if [one for one in range(self.layers) if one in self.memory_layers] != list(self.memory_layers):
+            raise InvalidArgument.naming(
+                lambda called: (
+                    f"expected {called('memory_layers')} under {self.layers} in order, got {self.memory_layers!r}"
+                )
+            )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -117,7 +123,7 @@ class LandmarkCore(nn.Module):
             counts: the work of selecting is added to it.
             recency: the segment right before a query's own stands at its true distance, all older ones one segment
                 further; by default all stand where the one right before does.
-            gates: watches gates beside landmarks in every layer.
+            gates: watches gates beside landmarks in every layer that looks into other segments.
         """
         B, S, P = ids.shape
         kinds = torch.from_numpy(layout.kinds).to(ids.device)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from hierlandmark.ops import Impl, landmark_attention
 from hierlandmark.ops.banded import banded_attention
 from hierlandmark.ops.blockwise import MASKED, pick
 from hierlandmark.ops.rope import turn
-from hierlandmark.ops.selected import Counts, selected_attention
+from hierlandmark.ops.selected import Counts, alone, selected_attention
 
 
 @dataclass
@@ -77,10 +76,9 @@ class DenseAttention:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
-        if self.memory_layers is not None and layer not in self.memory_layers:
-            return self._alone(q, k, v, scale)
-        q_far = q_older = None
-        if self.layout.reads.any():
+        looks = self.memory_layers is None or layer in self.memory_layers
+        layout, q_far, q_older = self.layout if looks else alone(self.layout), None, None
+        if layout.reads.any():
             q, q_far, q_older, k = (self.prepare or far_queries)(q, k, v, *self.angles(layer, q.device))
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):
@@ -89,25 +87,16 @@ class DenseAttention:
                 with torch.autocast(q.device.type, enabled=False):
                     self.gates.look(layer, q_far, k, scale, q_older)
         # hidden states at padding are those of some token: finite, and nobody looks at them
-        if self.select is None:
+        if self.select is None or not looks:
+            q, k = q.to(v.dtype), k.to(v.dtype)
             return landmark_attention(
-                q, k, v, self.layout, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older, impl=self.impl,
+                q, k, v, layout, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older, impl=self.impl,
                 finite=True,
             )  # fmt: skip
         return selected_attention(
             q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older,
             impl=self.impl, counts=self.counts, finite=True,
         )  # fmt: skip
-
-    def _alone(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """Attention inside each segment."""
-        kinds = self.layout.kinds
-        B, S, P = kinds.shape
-        each = Layout(self.layout.config, kinds.reshape(B * S, 1, P), np.zeros((B * S, 1, 1), dtype=bool))
-        # (B, H, T, D) -> (B * S, H, P, D)
-        q, k, v = (x.to(v.dtype).unflatten(2, (S, P)).transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-        out = landmark_attention(q, k, v, each, mode=self.mode, scale=scale, impl=self.impl, finite=True)
-        return out.unflatten(0, (B, S)).transpose(1, 2).flatten(2, 3)
 
     def angles(self, layer: int, device: torch.device) -> tuple[Tensor, ...]:
         """Cosine and sine of the turns that `far_queries` takes: of other segments, and with recency of older ones."""

@@ -47,7 +47,8 @@ class GateQueue:
 
 @dataclass
 class GateProbe:
-    """Watches, for chosen queries and in every layer and head, how gates spread over what the query reads.
+    """Watches, for chosen queries and in every layer that looks into other segments and every head, how gates
+    spread over what the query reads.
 
     It is held to the mass that a softmax over all landmarks of the same segments gives each, as in flat mode. That mass
     has no gradient: gates learn from landmarks, and landmarks learn nothing from gates.

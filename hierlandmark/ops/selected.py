@@ -76,7 +76,7 @@ def selected_attention(
     if counts is None and _by_kernels(v, layout, impl):
         return _fused(q, k, v, layout, select, mode, scale, q_far, q_older, finite)
     dtype = q.dtype
-    near = landmark_attention(q, k, v, _alone(layout), mode=mode, scale=scale, impl=impl, finite=finite)
+    near = landmark_attention(q, k, v, alone(layout), mode=mode, scale=scale, impl=impl, finite=finite)
     readers = np.any(layout.reads, axis=(0, 2)).tolist()
     if not any(readers):
         return near
@@ -136,8 +136,8 @@ def _two_levels(mode: Mode, select: RecallConfig) -> bool:
 _ALONE: WeakKeyDictionary[Layout, Layout] = WeakKeyDictionary()
 
 
-def _alone(layout: Layout) -> Layout:
-    """The same with nothing to read; made once, since kernels keep tables a layout."""
+def alone(layout: Layout) -> Layout:
+    """The same texts, each segment by itself; made once, since kernels keep tables a layout."""
     if layout not in _ALONE:
         _ALONE[layout] = Layout(layout.config, layout.kinds, np.zeros_like(layout.reads))
     return _ALONE[layout]

@@ -39,7 +39,10 @@ class Tally:
 
 @dataclass
 class Attended:
-    """Mass given so far, summed over queries: (L, H, G) to gates and (L, H, G, N) to blocks."""
+    """Mass given so far, summed over queries: (L, H, G) to gates and (L, H, G, N) to blocks.
+
+    `layer` is a place among the L layers that are kept.
+    """
 
     gates: Tensor
     blocks: Tensor

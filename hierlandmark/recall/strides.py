@@ -87,8 +87,9 @@ class Choice:
 class Strides:
     """When the layers of one text choose anew, and what each reads on until then.
 
-    Layers take turns: at token i, the first that comes by itself being 0, layer l chooses where i + l is a multiple of
-    the stride, and where it has nothing to read on. Many tokens at once leave nothing.
+    Layers take turns: at token i, the first that comes by itself being 0, the layer l of those that look into a memory
+    chooses where i + l is a multiple of the stride, and where it has nothing to read on. Many tokens at once leave
+    nothing.
     """
 
     def __init__(self) -> None:

@@ -38,10 +38,9 @@ _Place = tuple[int, int, int]  # segment, block in it, group
 class Recall:
     """Looks into the segments of some sources as they were listed, whatever others write meanwhile.
 
-    In memory: all gates; the landmarks of every segment that was ever opened (L * H_kv * N * D elements each, 0.2 GB
-    for the shipped model and a million tokens, all of them in flat mode); the pieces of blocks last read, of each layer
-    as many as `cached_blocks` blocks have; segments encoded again, up to `restored_bytes`; for answers six buffers of
-    at most 3 MiB each; angles, of landmarks once for each shape of a segment (0.1 MB for the shipped model).
+    In memory: all gates; landmarks of every segment ever opened (L * H_kv * N * D elements each, 0.1 GB for the shipped
+    model and a million tokens); pieces of blocks last read, of each layer those of `cached_blocks` blocks; segments
+    encoded again, up to `restored_bytes`; for answers six buffers of 3 MiB at most; angles (0.1 MB).
 
     Args:
         sources: stores and the segments of each that may be read.
@@ -190,7 +189,7 @@ class Recall:
         if q.shape[1] == 1:
             return self._read_one(layer, q, near_lse, scale, None if self.config.stride == 1 else strides)
         if strides is not None:
-            strides.drop(layer)
+            strides.drop(at)
         found = self._choose(layer, q, near_lse, scale)
         if found is None:
             return None
@@ -215,15 +214,16 @@ class Recall:
 
     def _read_one(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, strides: Strides | None) -> Read:
         """`read` of one token: the few blocks of each head, not masks over those of all. Most of an answer's time."""
-        if strides is not None and (last := strides.next(layer, self._query, self.config)) is not None:
-            return None if last.kept is None else self._read_on(layer, q, near_lse, scale, last.kept)
-        found, at = self._choose_one(layer, q, near_lse, scale), self._slots[layer]
+        at = self._slots[layer]
+        if strides is not None and (last := strides.next(at, self._query, self.config)) is not None:
+            return None if last.kept is None else self._read_on(at, q, near_lse, scale, last.kept)
+        found = self._choose_one(layer, q, near_lse, scale)
         used = None if found is None else found.weights[:, 0] > 0
         # nearly always
         every = used is not None and bool(used.all())
         if found is None or used is None or not (every or bool(used.any())):
             if strides is not None:
-                strides.take(layer, Choice(self._query, self.config, None))
+                strides.take(at, Choice(self._query, self.config, None))
             return None
         places, weights, lse = found.places[:, 0], found.weights[:, 0], found.lse  # (H, m) twice, (H, 1)
         if self.attended is not None:
@@ -236,12 +236,12 @@ class Recall:
         pieces = self._pieces(at, names)
         alone = self.config.mode == "flat" or self.config.weigh_by == "landmarks"
         kept = keep(names, used, None if alone else self._gates[at], self._landmarks[at], pieces)
-        strides.take(layer, Choice(self._query, self.config, kept))
+        strides.take(at, Choice(self._query, self.config, kept))
         return self._attend(q, pieces, weights.unsqueeze(1), scale), lse
 
-    def _read_on(self, layer: int, q: Tensor, near_lse: Tensor, scale: float, kept: Kept) -> tuple[Tensor, Tensor]:
+    def _read_on(self, at: int, q: Tensor, near_lse: Tensor, scale: float, kept: Kept) -> tuple[Tensor, Tensor]:
         """`read` of one token of the blocks that another one chose, weighed anew."""
-        at, (weights, lse) = self._slots[layer], kept.weigh(q, scale)
+        weights, lse = kept.weigh(q, scale)
         if self.attended is not None:
             self.attended.note_kept(at, kept.segments, kept.places, weights[:, 0], lse, near_lse)
         self.tally.add(kept.work)

@@ -264,14 +264,15 @@ def calibrate(
         chats: chat files to choose by; never those that results are reported on.
         count: picks; a head may be picked more than once.
         memories: encoded for the choice, and half as many to judge it.
-        deepest: the last layer whose heads may be chosen; by default all layers.
+        deepest: the last layer whose heads may be chosen, of those that look into a memory; by default all of these.
         write: False leaves the adapter as it is.
 
     Returns:
         Heads before and after, figures of both on chats held out, and whether they were written.
 
     Raises:
-        InvalidArgument: chats too few to hold some out, or without anything to ask for; or search has its own weights.
+        InvalidArgument: chats too few to hold some out, or without anything to ask for; search has its own weights;
+            or no layer that looks into a memory is so low.
     """
     model = LandmarkModel.from_pretrained(base, adapter=adapter, device=device, dtype=dtype)
     if model.searcher is not None:
@@ -282,6 +283,10 @@ def calibrate(
             python=f"train these on instead (`train_adapter` with init, search_share=1, search_layers={searched})",
             command=f"train these on instead (`hierlandmark train {words}`)",
         )
+    # a memory keeps keys of these
+    known = model.core.memory_layers
+    if deepest is not None and deepest < known[0]:
+        raise InvalidArgument(f"expected deepest to be {known[0]} or more, the lowest that is kept, got {deepest!r}")
     _, talks = read_tokens(model.tokenizer, [], chats)
     corpus = build_corpus({}, model.tokenizer, model.ask_prompt, talks)
     rng = np.random.default_rng(seed)
@@ -294,8 +299,6 @@ def calibrate(
     if not test:
         raise InvalidArgument("expected queries on the chats that are held out; they have none")
     H = model.core.heads
-    # a memory keeps keys of these
-    known = model.core.memory_layers
     layers = model.core.layers if deepest is None else min(deepest + 1, model.core.layers)
     weights = choose_heads(fit, count, [layer * H + h for layer in known if layer < layers for h in range(H)])
     own = {head.layer * H + head.head: head.weight for head in model.retrieval}

@@ -28,7 +28,7 @@ def batch_loss(
     The votes' loss is the negative log of the mass that the retrieval heads, at the token that asks and at one in the
     answer, put on the blocks that hold the answer: by gates and landmarks, and by landmarks alone; each head by itself,
     and all together. That of the gates is how far their mass is from that of the landmarks, on the queries that the
-    batch has watched, in all layers and heads (`GateProbe`), among as many segments of `queue` as the batch says.
+    batch has watched, in all memory layers and heads (`GateProbe`), among as many segments of `queue` as it says.
 
     With `select`, segments attend only to what they select, while votes and gates are taken on everything; with
     `plain`, the batch is one of `train.variants.without_landmarks`.

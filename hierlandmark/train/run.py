@@ -55,7 +55,9 @@ LOGGED = (
 # factor on the low-rank products: alpha over rank
 _SCALE = 2
 # how the command line calls what a checkpoint is bound to
-_OPTIONS = {"rank": "--rank", "freeze_below": "--freeze-below", "base": "--model"}
+_OPTIONS = {
+    "rank": "--rank", "freeze_below": "--freeze-below", "memory_layers": "--memory-layers", "base": "--model"
+}  # fmt: skip
 
 
 def train_adapter(
@@ -142,9 +144,11 @@ def train_adapter(
                 f"{config.search_share!r}"
             )
         )
-    # as the layout; a run that only trains a search reads nothing of other segments
-    if start is not None and not resume and config.attention == "landmark" and config.search_share < 1:
-        config = replace(config, memory_layers=config.memory_layers or start.meta.memory_layers)
+    # as the layout; what only searches in other layers has nothing to read, and is put beside what reads
+    if start is not None and config.attention == "landmark":
+        theirs = start.meta.memory_layers
+        if config.search_share < 1 or set(config.search_layers) <= set(theirs):
+            config = replace(config, memory_layers=config.memory_layers or theirs)
     # lengths that do not fit are told before anything is loaded
     check_lengths(config, layout)
     _check_watched(config, layout)
@@ -174,7 +178,8 @@ def train_adapter(
     digest = weights_digest(held)
     bound = {"base": digest, "layout": layout.model_dump()}
     if state is not None:
-        _check_same(folder, state, {"rank": config.rank, "freeze_below": config.freeze_below, **bound})
+        of_config = {name: getattr(config, name) for name in ("rank", "freeze_below", "memory_layers")}
+        _check_same(folder, state, {**of_config, **bound})
     elif start is not None:
         start.check_base(digest, where)
     _check_memory_layers(config, core, start if kept_heads else None)
@@ -284,11 +289,7 @@ def _check_frozen(config: TrainConfig, start: Adapter | None) -> None:
 
 
 def _check_memory_layers(config: TrainConfig, core: LandmarkCore, start: Adapter | None) -> None:
-    """Raises `InvalidArgument` for a layer that is not there, and for one that is to search and keeps nothing."""
-    if config.memory_layers and config.memory_layers[-1] >= core.layers:
-        raise InvalidArgument.naming(
-            lambda called: f"expected {called('memory_layers')} under {core.layers}, got {config.memory_layers[-1]!r}"
-        )
+    """Raises `InvalidArgument` for a layer that is to search and keeps nothing."""
     searching = set(config.search_layers)
     if start is not None and start.search is None:
         searching |= {head.layer for head in start.meta.retrieval}
@@ -390,6 +391,7 @@ def _check_same(folder: Path, state: dict[str, Any], wanted: dict[str, Any]) -> 
     found = {
         "rank": config["rank"],
         "freeze_below": config.get("freeze_below", 0),
+        "memory_layers": tuple(config.get("memory_layers", ())),
         "base": state.get("base"),
         "layout": state.get("layout"),
     }

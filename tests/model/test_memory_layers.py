@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from hierlandmark import Memory, RecallConfig
-from hierlandmark.errors import ModelMismatch
+from hierlandmark.errors import InvalidArgument, ModelMismatch
 from hierlandmark.layout import Kind, Layout
 from hierlandmark.messages import Message
 from hierlandmark.model.dense import DenseAttention
 from hierlandmark.model.generate import push
 from hierlandmark.ops import landmark_attention
+from hierlandmark.ops.selected import Counts
 from hierlandmark.recall import Source
+from hierlandmark.recall.strides import Choice, Strides
 from hierlandmark.store import InMemoryStore, MessageRun, SQLiteStore
 from hierlandmark.store.header import spec_text
 from hierlandmark.store.protocol import KVSpec
@@ -109,11 +111,51 @@ def test_a_spec_of_all_layers_is_written_as_before_there_was_a_choice():
     assert KVSpec(**json.loads(spec_text(spec))) == spec
 
 
-def test_a_database_of_other_layers_is_refused(tmp_path):
-    path = tmp_path / "m.db"
-    SQLiteStore(path, tiny_model(memory_layers=(0,)).kv_spec).close()
+def test_a_database_of_other_layers_is_refused_and_encoded_again(tmp_path):
+    path, few = tmp_path / "m.db", tiny_model(memory_layers=(1,))
+    with Memory.open(path, model=tiny_model()) as memory:
+        memory.add([Message(id=i, content=f"number {i} is {i * i}") for i in range(20)])
     with pytest.raises(ModelMismatch, match="kept"):
-        SQLiteStore(path, tiny_model(memory_layers=(1,)).kv_spec)
+        SQLiteStore(path, few.kv_spec)
+    with Memory.open(path, model=few) as memory, pytest.raises(ModelMismatch, match="kept"):
+        memory.ask("what is number 7?")
+    with Memory.open(path, model=few) as memory:
+        memory.reencode()
+        said = memory.ask("what is number 7?", max_new_tokens=6).tokens
+    with Memory.open(":memory:", model=few) as memory:
+        memory.add([Message(id=i, content=f"number {i} is {i * i}") for i in range(20)])
+        assert memory.ask("what is number 7?", max_new_tokens=6).tokens == said
+
+
+@pytest.mark.parametrize("wrong", [(1, 0), (1, 1), (2,), (-1,)])
+def test_layers_out_of_order_or_not_there_are_named(wrong):
+    with pytest.raises(InvalidArgument, match="memory_layers under 2 in order"):
+        tiny_model(memory_layers=wrong)
+
+
+def test_layers_that_look_take_turns_whatever_their_numbers(monkeypatch):
+    """With a stride of 2 half of them choose at each token: the places among them count, not the model's numbers."""
+    chosen = []
+    for at in range(3):
+        strides, config, query = Strides(), RecallConfig(stride=2), object()
+        strides.take(at, Choice(query, config, None))
+        chosen.append([strides.next(at, query, config) is None for _ in range(1)])
+    assert chosen == [[True], [False], [True]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_selects_everything_is_every_block(mode):
+    model = tiny_model(memory_layers=(1,))
+    layout, _, ids = grid([CAPACITY] * 4)
+    select, counts = RecallConfig(segments=99, blocks=999, threshold=0.0), Counts()
+    with torch.no_grad():
+        whole = model.core.hidden_dense(ids, layout, mode)
+        picked = model.core.hidden_dense(ids, layout, mode, select=select, counts=counts)
+        every = Counts()
+        tiny_model().core.hidden_dense(ids, layout, mode, select=select, counts=every)
+    torch.testing.assert_close(picked, whole, rtol=1e-4, atol=1e-5)
+    # of two layers one looks
+    assert counts.get()["queries"] and every.get() == {name: 2 * n for name, n in counts.get().items()}
 
 
 @pytest.mark.parametrize("layers", [(0,), (1,)])
