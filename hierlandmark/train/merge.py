@@ -14,15 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hierlandmark.errors import AdapterInvalid, HierLandmarkError, InvalidArgument
-from hierlandmark.model.adapter import LORA_CONFIG, Adapter, SearchMeta, layer_of, save_adapter
+from hierlandmark.model.adapter import LORA_CONFIG, Adapter, SearchMeta, Weights, layer_of, save_adapter
 
 
 def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, above: float, layer: int) -> Path:
-    """Write the adapter that lies so far from `first` to `second`, factor by factor of the LoRA; heads are `second`'s.
+    """Write the adapter that lies so far from `first` to `second`, factor by factor of the LoRA.
+
+    Heads and memory layers are `second`'s, and so are weights of search that both have beside the others.
 
     Args:
-        first, second: adapter folders of one base, layout, rank, attention, recency and memory layers.
+        first, second: adapter folders of one base, layout, rank, attention and recency, with the same weights of search
+            or none; `first` looks into a memory in all layers in which `second` does.
         below: share of `second` in layers under `layer`, and in the two rows.
         above: share of `second` from `layer` on.
 
@@ -34,14 +39,20 @@ def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, 
         raise InvalidArgument(f"expected shares from 0 to 1, got {below!r} and {above!r}")
     one, other = Adapter.load(first), Adapter.load(second)
     _check_alike(first, one, second, other)
-    if (one.meta.recency, one.meta.memory_layers) != (other.meta.recency, other.meta.memory_layers):
-        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in recency or memory layers")
+    if one.meta.recency != other.meta.recency:
+        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in recency")
+    # none named: all
+    looks, theirs = one.meta.memory_layers, other.meta.memory_layers
+    if looks and not (theirs and set(theirs) <= set(looks)):
+        raise AdapterInvalid(
+            f"{str(second)!r} looks into a memory in layers of which {str(first)!r} looks in some only"
+        )
     first_w, second_w = one.weights, other.weights
     shapes = [{name: tensor.shape for name, tensor in weights.lora.items()} for weights in (first_w, second_w)]
     if shapes[0] != shapes[1] or first_w.scale != second_w.scale:
         raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} differ in rank or alpha")
-    if one.search or other.search:
-        raise AdapterInvalid(f"{str(first if one.search else second)!r} has weights of search beside the others")
+    if not _search_alike(one.search, other.search):
+        raise AdapterInvalid(f"{str(first)!r} and {str(second)!r} have different weights of search beside the others")
     tensors = {}
     for name, tensor in first_w.lora.items():
         share = above if layer_of(name) >= layer else below
@@ -49,7 +60,8 @@ def merge_adapters(first: Path, second: Path, out: Path, *, below: float = 1.0, 
     tensors["landmark_rows"] = first_w.rows.float().lerp(second_w.rows.float(), below)
     merged = {"first": one.digest, "second": other.digest, "below": below, "above": above, "layer": layer}
     meta = other.meta.model_copy(update={"training": {**other.meta.training, "merged": merged}})
-    save_adapter(out, tensors, meta, **_lora_config(second))
+    search = other.search.tensors if other.search else None
+    save_adapter(out, tensors, meta, **_lora_config(second), search=search)
     return out
 
 
@@ -74,6 +86,13 @@ def with_search(first: Path, second: Path, out: Path) -> Path:
     meta = one.meta.model_copy(update=taken)
     save_adapter(out, one.weights.tensors, meta, **_lora_config(first), search=replace(weights, lora=search).tensors)
     return out
+
+
+def _search_alike(one: Weights | None, other: Weights | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    a, b = one.tensors, other.tensors
+    return one.scale == other.scale and a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _check_alike(first: Path, one: Adapter, second: Path, other: Adapter) -> None:

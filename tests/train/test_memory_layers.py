@@ -45,8 +45,11 @@ def test_a_run_that_starts_from_an_adapter_keeps_its_layers_unless_told(base_fol
     assert Adapter.load(kept).meta.memory_layers == (1,)
     # all of them are no choice
     assert Adapter.load(told).meta.memory_layers == ()
-    with pytest.raises(AdapterInvalid, match="memory layers"):
+    with pytest.raises(AdapterInvalid, match="in layers of which"):
         merge_adapters(kept, told, tmp_path / "d", above=0.5, layer=0)
+    # what looks in all may be averaged with what was trained on from it to look in some
+    mean = Adapter.load(merge_adapters(told, kept, tmp_path / "e", below=0.5, above=0.5, layer=0))
+    assert mean.meta.memory_layers == (1,)
 
 
 def test_a_run_with_other_layers_is_another_run(base_folder, texts, tmp_path):

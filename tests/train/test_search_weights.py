@@ -121,6 +121,9 @@ def test_what_cannot_be_put_together(folders, texts, tmp_path, capsys):
     reads, searches, both = folders
     with pytest.raises(AdapterInvalid, match="weights of search"):
         merge_adapters(both, searches, tmp_path / "out", above=0.5, layer=1)
+    # the same beside both stay beside their mean
+    mean = Adapter.load(merge_adapters(both, both, tmp_path / "mean", above=0.5, layer=1))
+    assert same(mean.search.tensors, Adapter.load(both).search.tensors)
     main([str(reads), str(searches), "--out", str(tmp_path / "out"), "--search"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     assert Adapter.load(tmp_path / "out").digest == Adapter.load(both).digest
