@@ -23,7 +23,7 @@ def main() -> None:
     decode = commands.add_parser("decode", help="tokens/s over memories of many sizes, beside an empty one")
     decode.add_argument("--lengths", type=_integers, default=LENGTHS, help="positions, with commas between them")
     decode.add_argument("--modes", type=lambda text: text.split(","), default=MODES)
-    decode.add_argument("--db", type=Path, help="kept and used again; 12 MB a segment of 512 positions")
+    decode.add_argument("--db", type=Path, help="kept and used again; 5 MB a segment of 512 positions")
     decode.add_argument("--text", type=Path, help="a file to encode instead of sentences of plain words")
     decode.add_argument("--encode-all", action="store_true", help="encode every segment: minutes for every 64K")
     decode.add_argument("--repeats", type=int, default=5)

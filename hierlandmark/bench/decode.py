@@ -48,7 +48,7 @@ def bench_decode(
 ) -> Iterator[dict[str, Any]]:
     """Greedy tokens/s after a prompt, one result a mode and length.
 
-    A database takes 12 MB a segment of the default model, 24 GB for a million tokens. Each turn has a prompt of its
+    A database takes 5 MB a segment of the default model, 11 GB for a million tokens. Each turn has a prompt of its
     own, so that blocks are read and not only found in the cache; the turn before has opened the files.
 
     Args:
