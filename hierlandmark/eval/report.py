@@ -44,7 +44,7 @@ NOTES = (
     "ms: wall time of one question, its encoding by the model included; the first question of a conversation, which "
     "also loads the gates, is asked twice and timed the second time. tokens/s: the model's tokens in the text, over "
     "the time from text to index.",
-    "index: gates and landmarks of all layers and heads for this project's modes (the word index of hybrid is not "
+    "index: all gates and landmarks that are kept for this project's modes (the word index of hybrid is not "
     "counted), the vectors of the voting heads in fp32 for index and FAISS rows.",
 )
 

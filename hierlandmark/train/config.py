@@ -58,8 +58,8 @@ class TrainConfig:
     retrieval_depth: tuple[float, float] = (0.35, 0.8)
     # weight of their loss beside the language model's
     votes: float = 0.3
-    # weight of the loss that holds the gates of all layers and heads to their landmarks, and most segments of earlier
-    # steps that queries of readers choose among too
+    # weight of the loss that holds the gates of all memory layers and heads to their landmarks, and most segments of
+    # earlier steps that queries of readers choose among too
     gates: float = 0.0
     gate_queue: int = 0
     checkpoint_every: int = 250
