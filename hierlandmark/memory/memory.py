@@ -152,7 +152,7 @@ class Memory(IndexVerbs, AsyncVerbs):
                 f"{'the same, but looks into or searches in other layers' if same else wanted.fingerprint[:12]}",
                 python="open it with that model, or take its text to this one with `Memory.reencode`",
                 command="name that one by --model and --adapter, or take its text to this one with "
-                + reencode_command(self.path),
+                + f"{reencode_command(self.path)}, with --model and --adapter as here",
             )
         return self.model, store
 

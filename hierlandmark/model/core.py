@@ -67,7 +67,8 @@ class LandmarkCore(nn.Module):
         if [one for one in range(self.layers) if one in self.memory_layers] != list(self.memory_layers):
             raise InvalidArgument.naming(
                 lambda called: (
-                    f"expected {called('memory_layers')} under {self.layers} in order, got {self.memory_layers!r}"
+                    f"expected {called('memory_layers')} from 0 to {self.layers - 1}, each once and lowest first, got "
+                    f"{self.memory_layers!r}"
                 )
             )
 

@@ -84,5 +84,5 @@ def check_spec(path: Path, expected: KVSpec, stored: KVSpec) -> None:
             f"{path} was written by another model, adapter or layout: {'; '.join(differing)}",
             python="open it with the one that wrote it, or encode its text again with this one: `Memory.reencode`",
             command="name the one that wrote it by --model and --adapter, or encode its text again with this one: "
-            + reencode_command(path),
+            + f"{reencode_command(path)}, with --model and --adapter as here",
         )

@@ -129,7 +129,7 @@ def test_a_database_of_other_layers_is_refused_and_encoded_again(tmp_path):
 
 @pytest.mark.parametrize("wrong", [(1, 0), (1, 1), (2,), (-1,)])
 def test_layers_out_of_order_or_not_there_are_named(wrong):
-    with pytest.raises(InvalidArgument, match="memory_layers under 2 in order"):
+    with pytest.raises(InvalidArgument, match="memory_layers from 0 to 1, each once and lowest first"):
         tiny_model(memory_layers=wrong)
 
 

@@ -172,7 +172,8 @@ def test_another_model(written):
         for read_only in (False, True):
             with pytest.raises(ModelMismatch, match=r"fingerprint 'f+' is stored.*Memory\.reencode") as told:
                 SQLiteStore(written, other, read_only=read_only)
-            assert f"`hierlandmark reencode --db {written}`" in told.value.on_command_line
+            hint = f"`hierlandmark reencode --db {written}`, with --model and --adapter as here"
+            assert hint in told.value.on_command_line
     assert SQLiteStore.peek(written) == (SPEC, len(STEPS))
     use(written)
 

@@ -62,7 +62,7 @@ def test_a_run_with_other_layers_is_another_run(base_folder, texts, tmp_path):
 
 
 def test_layers_that_are_not_there_are_named(base_folder, texts, tmp_path):
-    with pytest.raises(InvalidArgument, match=r"memory_layers under 2 in order, got \(1, 7\)"):
+    with pytest.raises(InvalidArgument, match=r"memory_layers from 0 to 1, each once and lowest first, got \(1, 7\)"):
         trained(base_folder, texts, tmp_path / "run", memory_layers=(1, 7))
     with pytest.raises(InvalidArgument, match="no memory_layers with attention 'full'"):
         TrainConfig(attention="full", memory_layers=(1,), gates=0.0)
