@@ -15,7 +15,6 @@ from hierlandmark.model.generate import push
 from hierlandmark.ops import landmark_attention
 from hierlandmark.ops.selected import Counts
 from hierlandmark.recall import Source
-from hierlandmark.recall.strides import Choice, Strides
 from hierlandmark.store import InMemoryStore, MessageRun, SQLiteStore
 from hierlandmark.store.header import spec_text
 from hierlandmark.store.protocol import KVSpec
@@ -24,6 +23,7 @@ from hierlandmark.testing import SMALL, tiny_model
 CAPACITY = SMALL.segment_capacity
 MODES = ["hierarchical", "flat"]
 LENGTHS = [CAPACITY, 9, CAPACITY]
+CHAT = [Message(id=i, content=f"number {i} is {i * i}") for i in range(20)]
 
 
 def grid(lengths, reads=None):
@@ -114,7 +114,7 @@ def test_a_spec_of_all_layers_is_written_as_before_there_was_a_choice():
 def test_a_database_of_other_layers_is_refused_and_encoded_again(tmp_path):
     path, few = tmp_path / "m.db", tiny_model(memory_layers=(1,))
     with Memory.open(path, model=tiny_model()) as memory:
-        memory.add([Message(id=i, content=f"number {i} is {i * i}") for i in range(20)])
+        memory.add(CHAT)
     with pytest.raises(ModelMismatch, match="kept"):
         SQLiteStore(path, few.kv_spec)
     with pytest.raises(ModelMismatch, match="kept"):
@@ -123,7 +123,7 @@ def test_a_database_of_other_layers_is_refused_and_encoded_again(tmp_path):
     with Memory.open(path, model=few) as memory:
         said = memory.ask("what is number 7?", max_new_tokens=6).tokens
     with Memory.open(":memory:", model=few) as memory:
-        memory.add([Message(id=i, content=f"number {i} is {i * i}") for i in range(20)])
+        memory.add(CHAT)
         assert memory.ask("what is number 7?", max_new_tokens=6).tokens == said
 
 
@@ -133,14 +133,18 @@ def test_layers_out_of_order_or_not_there_are_named(wrong):
         tiny_model(memory_layers=wrong)
 
 
-def test_layers_that_look_take_turns_whatever_their_numbers(monkeypatch):
-    """With a stride of 2 half of them choose at each token: the places among them count, not the model's numbers."""
-    chosen = []
-    for at in range(3):
-        strides, config, query = Strides(), RecallConfig(stride=2), object()
-        strides.take(at, Choice(query, config, None))
-        chosen.append([strides.next(at, query, config) is None for _ in range(1)])
-    assert chosen == [[True], [False], [True]]
+def test_layers_that_look_take_turns_by_their_place_among_them(monkeypatch):
+    """With a stride of 2 the first that looks, layer 1 here, chooses at tokens 0, 2, ...; by its number, at 1 too."""
+    model, chosen = tiny_model(memory_layers=(1,)), []
+    tokens = np.random.default_rng(0).integers(0, 256, sum(LENGTHS))
+    recall = model.recall([stored(model, tokens)], RecallConfig(stride=2, threshold=0.0))
+    choose = recall._choose_one
+    monkeypatch.setattr(recall, "_choose_one", lambda *given: chosen.append(token) or choose(*given))
+    window = model.window(recall)
+    push(model.core, window, [1, 2])
+    for token in range(4):
+        push(model.core, window, [token])
+    assert chosen == [0, 2]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -164,7 +168,7 @@ def test_a_memory_answers_the_same_after_reopening_and_names_the_layers_that_loo
     for _ in range(2):
         with Memory.open(tmp_path / "m.db", model=tiny_model(memory_layers=layers)) as memory:
             if not said:
-                memory.add([Message(id=i, content=f"number {i} is {i * i}") for i in range(20)])
+                memory.add(CHAT)
             answer = memory.ask("what is number 7?", max_new_tokens=6)
             said.append((answer.tokens, memory.search("number 7", k=5).hits))
             trace = answer.trace
