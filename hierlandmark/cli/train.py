@@ -104,10 +104,11 @@ def train(
         typer.Option("--stream-share", help="Share of steps on plain text that is read in order."),
     ] = None,
     recency: Annotated[
-        bool | None,
+        int | None,
         typer.Option(
             "--recency",
-            help="In plain text (--stream-share) the segment before stands nearer than older ones; kept from --init.",
+            metavar="SEGMENTS",
+            help="In plain text (--stream-share) so many segments before stand nearer than older ones; as --init.",
         ),
     ] = None,
     select_share: Annotated[

@@ -63,8 +63,9 @@ class AdapterMeta(BaseModel):
     # what it was trained under: landmarks, or as a peer plain attention, to all or to the last `window` tokens
     attention: Attention = "landmark"
     window: int | None = None
-    # whether texts read in order have the segment right before at its true distance, and older ones one further
-    recency: bool = False
+    # how many segments right before texts read in order have at their true distance, older ones one further; adapters
+    # of before say true for one
+    recency: int = 0
     # layers that look into other segments, lowest first, and the only ones of which a memory keeps keys and values to
     # read; none named: all of them
     memory_layers: tuple[int, ...] = ()

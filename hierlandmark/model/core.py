@@ -111,7 +111,7 @@ class LandmarkCore(nn.Module):
         cached: int = 0,
         select: RecallConfig | None = None,
         counts: Counts | None = None,
-        recency: bool = False,
+        recency: int = 0,
         gates: GateProbe | None = None,
     ) -> Tensor:
         """Last hidden states of a batch on the grid: (B, S, P) -> (B, S, P, hidden).
@@ -122,8 +122,8 @@ class LandmarkCore(nn.Module):
                 left out of the result, (B, S - cached, P, hidden).
             select: what each query selects of earlier segments; by default every block is attended.
             counts: the work of selecting is added to it.
-            recency: the segment right before a query's own stands at its true distance, all older ones one segment
-                further; by default all stand where the one right before does.
+            recency: so many segments right before a query's own stand at their true distance, all older ones one
+                segment further; by default all stand where the one right before does.
             gates: watches gates beside landmarks in every layer that looks into other segments.
         """
         B, S, P = ids.shape

@@ -65,8 +65,8 @@ class DenseAttention:
     # far_queries, or the same compiled
     prepare: "Prepare | None" = None
     reach: int | None = None
-    # the segment right before a query's own stands at that reach, older ones one segment further
-    recency: bool = False
+    # so many segments right before a query's own stand at their true distance, older ones one segment further
+    recency: int = 0
     # what queries select of earlier segments; None for all of them. `select.mode` is not used
     select: RecallConfig | None = None
     counts: Counts | None = None
@@ -77,36 +77,37 @@ class DenseAttention:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`; T covers the whole layout."""
         looks = self.memory_layers is None or layer in self.memory_layers
-        layout, q_far, q_older = self.layout if looks else alone(self.layout), None, None
+        layout, q_far = self.layout if looks else alone(self.layout), None
         if layout.reads.any():
-            q, q_far, q_older, k = (self.prepare or far_queries)(q, k, v, *self.angles(layer, q.device))
+            q, q_far, k = (self.prepare or far_queries)(q, k, v, *self.angles(layer, q.device))
             if self.probe is not None and layer in self.probe.heads:
                 with torch.autocast(q.device.type, enabled=False):
-                    self.probe.look(q_far, k, self.layout, self.probe.heads[layer], scale)
+                    self.probe.look(q_far[0] if self.recency else q_far, k, self.layout, self.probe.heads[layer], scale)
             if self.gates is not None:
                 with torch.autocast(q.device.type, enabled=False):
-                    self.gates.look(layer, q_far, k, scale, q_older)
+                    self.gates.look(layer, q_far, k, scale)
         # hidden states at padding are those of some token: finite, and nobody looks at them
         if self.select is None or not looks:
             q, k = q.to(v.dtype), k.to(v.dtype)
             return landmark_attention(
-                q, k, v, layout, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older, impl=self.impl,
-                finite=True,
+                q, k, v, layout, mode=self.mode, scale=scale, q_far=q_far, impl=self.impl, finite=True,
             )  # fmt: skip
         return selected_attention(
-            q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far, q_older=q_older,
+            q, k, v, self.layout, self.select, mode=self.mode, scale=scale, q_far=q_far,
             impl=self.impl, counts=self.counts, finite=True,
         )  # fmt: skip
 
     def angles(self, layer: int, device: torch.device) -> tuple[Tensor, ...]:
-        """Cosine and sine of the turns that `far_queries` takes: of other segments, and with recency of older ones."""
+        """Cosine and sine of the turns that `far_queries` takes: (1, D / 2), with recency (n, 1, 1, 1, D / 2)."""
         size = self.layout.config.segment_size
         reach = self.reach or size
-        turns = self.rope.angles(layer, reach, device)
-        return (*turns, *self.rope.angles(layer, reach + size, device)) if self.recency else turns
+        if not self.recency:
+            return self.rope.angles(layer, reach, device)
+        turns = [self.rope.angles(layer, reach + further * size, device) for further in range(self.recency + 1)]
+        return tuple(torch.stack(each)[:, None, None] for each in zip(*turns, strict=True))
 
 
-Prepare = Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor]]
+Prepare = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 def far_queries(
@@ -115,15 +116,12 @@ def far_queries(
     v: Tensor,
     cos: Tensor,
     sin: Tensor,
-    cos_older: Tensor | None = None,
-    sin_older: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Queries, queries turned for other segments and for the older of those, and keys, all in the values' dtype.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, queries turned for other segments, once or for each of some turns, and keys, all in the values' dtype.
 
     R(p + reach) q = R(reach) R(p) q: what is rotated already is rotated by one segment more.
     """
-    older = None if cos_older is None or sin_older is None else turn(q, cos_older, sin_older).to(v.dtype)
-    return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), older, k.to(v.dtype)
+    return q.to(v.dtype), turn(q, cos, sin).to(v.dtype), k.to(v.dtype)
 
 
 @dataclass

@@ -63,7 +63,7 @@ class GateProbe:
     known: Tensor  # (B, Q, M) bool, those of them that hold what it looks for, where that is known
     landmarks: Tensor  # (B, M, N) position in the text, -1 where there is none
     gates: Tensor  # (B, M) the same
-    before: Tensor  # (B, Q, M) bool, the segment right before a query's own
+    between: Tensor  # (B, Q, M) how many segments stand between it and a query's own
     # what a queue takes: (n, 1) text, (n, 1 + N) places of the gate and the landmarks
     whole: tuple[Tensor, Tensor]
     queue: GateQueue | None = None
@@ -101,31 +101,29 @@ class GateProbe:
         queries, reads, known = np.zeros((B, Q), np.int64), np.zeros((B, Q, M), bool), np.zeros((B, Q, M), bool)
         queries[rows, slots] = places
         reads[rows, slots], known[rows, slots] = seen[:, :M], (seen & evidence)[:, :M]
-        before = np.arange(M) == queries[..., None] // P - 1
-        asked, may, holds, nearest = (torch.from_numpy(x).to(device) for x in (queries, reads, known, before))
+        between = queries[..., None] // P - np.arange(M) - 1
+        asked, may, holds, apart = (torch.from_numpy(x).to(device) for x in (queries, reads, known, between))
         groups, N = tables_of(layout, device).groups[:, :M].long(), layout.config.blocks_per_segment
         alone = reads.any(1) & ~np.any(layout.reads[:, :M], -1)
         full = np.argwhere(alone & (np.sum(layout.kinds[:, :M] == Kind.LANDMARK, -1) == N))
         b, m = torch.from_numpy(full.T).to(device)
         whole = b[:, None], torch.cat((groups[b, m, N : N + 1], groups[b, m, :N]), -1)
-        return cls(asked, may, holds, groups[..., :N], groups[..., N], nearest, whole, queue, among)
+        return cls(asked, may, holds, groups[..., :N], groups[..., N], apart, whole, queue, among)
 
-    def look(self, layer: int, q_far: Tensor, k: Tensor, scale: float, q_older: Tensor | None = None) -> None:
-        """Take one layer's divergence and masses: q_far (B, H, T, D), k (B, H_kv, T, D).
+    def look(self, layer: int, q_far: Tensor, k: Tensor, scale: float) -> None:
+        """Take one layer's divergence and masses: k (B, H_kv, T, D), q_far as `landmark_attention` takes it.
 
-        Args:
-            q_older: the same as q_far, of segments older than the one right before a query's own; None for q_far.
+        A queue's segments are asked as the oldest of a text.
         """
         M = self.reads.shape[-1]
-        far = self._asking(q_far, k.shape[1])
-        older = None if q_older is None else self._asking(q_older, k.shape[1])
+        *nearest, far = (self._asking(q, k.shape[1]) for q in (q_far if q_far.dim() == 5 else [q_far]))
 
         def logits(places: Tensor) -> Tensor:
             keys, dims = _taken(k, places.flatten(1)), [1] * (places.dim() - 2)
             found = self._products(far, keys, scale).unflatten(-1, places.shape[1:])  # (B, H, Q, M, ...)
-            if older is not None:
-                other = self._products(older, keys, scale).view_as(found)
-                found = torch.where(self.before.unflatten(-1, (-1, *dims)).unsqueeze(1), found, other)
+            for turn, q in enumerate(nearest):
+                asked = (self.between == turn).unflatten(-1, (-1, *dims)).unsqueeze(1)
+                found = torch.where(asked, self._products(q, keys, scale).view_as(found), found)
             here = self.reads.unflatten(-1, (-1, *dims)) & (places >= 0).unsqueeze(1)
             return found.masked_fill(~here.unsqueeze(1), MASKED)
 

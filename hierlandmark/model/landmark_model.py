@@ -51,7 +51,7 @@ class LandmarkModel:
         base_folder: where the untouched base model is, for comparisons.
         load_base: makes the untouched base model where there is no folder of it.
         attention: what its adapter was trained under; None where there is no adapter.
-        recency: whether a text read in order has the segment right before at its true distance (`nll`).
+        recency: how many segments right before a text that is read in order has at their true distance (`nll`).
         searcher: the network up to the highest layer that searches, with the weights of search; None where these are
             the network's own.
     """
@@ -68,7 +68,7 @@ class LandmarkModel:
         base_folder: str | None = None,
         load_base: Callable[[], Any] | None = None,
         attention: Attention | None = "landmark",
-        recency: bool = False,
+        recency: int = 0,
         searcher: LandmarkCore | None = None,
     ) -> None:
         self.core = core.eval().requires_grad_(False)
@@ -169,7 +169,7 @@ class LandmarkModel:
             ranking=loaded.meta.ranking if loaded else "votes",
             base_folder=str(folder),
             attention=loaded.meta.attention if loaded else None,
-            recency=bool(loaded and loaded.meta.recency),
+            recency=loaded.meta.recency if loaded else 0,
             searcher=searcher.to(device) if searcher is not None else None,
         )
 

@@ -29,7 +29,6 @@ def landmark_attention(
     mode: Mode = "hierarchical",
     scale: float | None = None,
     q_far: Tensor | None = None,
-    q_older: Tensor | None = None,
     impl: Impl | None = None,
     finite: bool = False,
 ) -> Tensor:
@@ -45,8 +44,9 @@ def landmark_attention(
         k, v: (B, H_kv, T, D); H is a multiple of H_kv. Values at padding are ignored, NaN among them. All is computed
             in v's dtype, sums and softmaxes in fp32 at least.
         scale: factor on the logits, by default 1 / sqrt(D).
-        q_far: (B, H, T, D), the queries rotated for looking into other segments; by default q.
-        q_older: (B, H, T, D), the same for segments before the one right before a query's own; by default q_far.
+        q_far: (B, H, T, D), the queries rotated for looking into other segments; by default q. Or (n, B, H, T, D), the
+            first for the segment right before a query's own, the second for the one before that, and so on, the last
+            for all others.
         impl: None chooses "fused" (Triton) on a GPU in half precision where it can take the tensors, else "blockwise".
         finite: padding holds finite numbers, and what comes out there does not matter: saves a copy of everything.
 
@@ -54,11 +54,12 @@ def landmark_attention(
         (B, H, T, D) in q's dtype; zero where the query is padding, unless `finite`.
 
     Raises:
-        ValueError: T does not fit the layout, H is not a multiple of H_kv, or "fused" cannot take the tensors.
+        ValueError: T does not fit the layout, H is not a multiple of H_kv, q_far is no turned q, or "fused" cannot
+            take the tensors.
     """
     out_dtype = q.dtype
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v, q_far, q_older, scale, pad = inputs_of(q, k, v, layout, scale, q_far, q_older, finite=finite)
+        q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
         attend = _IMPLS[impl or ("fused" if preferred(v, layout) else "blockwise")]
-        out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far, q_older=q_older)
+        out = attend(q, k, v, layout, mode=mode, scale=scale, q_far=q_far)
         return (out if pad is None else out.masked_fill(pad, 0.0)).to(out_dtype)

@@ -21,7 +21,6 @@ def landmark_attention_blockwise(
     mode: Mode,
     scale: float,
     q_far: Tensor,
-    q_older: Tensor | None = None,
 ) -> Tensor:
     """Grouped softmax on the segment grid; see `landmark_attention` for shapes."""
     B, H, T, D = q.shape
@@ -35,8 +34,7 @@ def landmark_attention_blockwise(
     gate_k = pick(keys.flatten(3, 4), (kind == Kind.GATE).flatten(2))  # (B, H_kv, S, D)
 
     # queries of one segment, heads of one group beside each other: (B, H_kv, S, rep, P, D)
-    near_q, far_q = (x.view(B, H_kv, rep, S, P, D).transpose(2, 3) for x in (q, q_far))
-    older_q = None if q_older is None else q_older.view(B, H_kv, rep, S, P, D).transpose(2, 3)
+    near_q, *far_q = (x.reshape(B, H_kv, rep, S, P, D).transpose(2, 3) for x in (q, *q_far))
     plain = layout.config.own_segment
     if plain:
         parts = [_whole_segment(near_q, keys, kind, scale)]
@@ -47,11 +45,11 @@ def landmark_attention_blockwise(
     readers, memory = _used(layout)
     far_landmarks = None
     if memory:
-        lm = _past(far_q, older_q, landmark_k[:, :, :memory]) * scale
+        lm = _past(far_q, landmark_k[:, :, :memory]) * scale
         far_landmarks = lm.masked_fill(~has_block[:, None, None, None, None, :memory], MASKED)
         allowed = reads[:, None, :, None, None, :memory]
         if mode == "hierarchical":
-            gates = _past(far_q, older_q, gate_k[:, :, :memory, None]).squeeze(-1) * scale
+            gates = _past(far_q, gate_k[:, :, :memory, None]).squeeze(-1) * scale
             parts.append(gates.masked_fill(~allowed, MASKED))
         else:
             flat = far_landmarks.masked_fill(~allowed.unsqueeze(-1), MASKED)
@@ -91,10 +89,9 @@ def landmark_attention_blockwise(
             weight = (split[-1].unsqueeze(-1) * p1).flatten(-2)
         else:
             weight = split[-1]
-        asks = [(far_q, weight)]
-        if older_q is not None:
-            behind = _behind(S, memory, q.device).repeat_interleave(nb, -1)
-            asks = [(far_q, weight * behind), (older_q, weight * ~behind)]
+        shares = [weight]
+        if len(far_q) > 1:
+            shares = [weight * asked.repeat_interleave(nb, -1) for asked in _asked(S, memory, len(far_q), q.device)]
         each = [
             block_attention(
                 asking[:, :, readers:].flatten(2, 4).flatten(0, 1),
@@ -104,7 +101,7 @@ def landmark_attention_blockwise(
                 share[:, :, readers:].flatten(2, 4).flatten(0, 1),
                 scale,
             )
-            for asking, share in asks
+            for asking, share in zip(far_q, shares, strict=True)
         ]
         recalled = sum(each[1:], each[0])
         out = torch.cat(
@@ -150,22 +147,23 @@ def _own_blocks(
     return parts
 
 
-def _past(far_q: Tensor, older_q: Tensor | None, keys: Tensor) -> Tensor:
-    """(B, H_kv, S, rep, P, D) on keys of the first M segments (B, H_kv, M, n, D) -> (B, H_kv, S, rep, P, M, n)."""
+def _past(far_q: list[Tensor], keys: Tensor) -> Tensor:
+    """(B, H_kv, S, rep, P, D) each on keys of the first M segments (B, H_kv, M, n, D) -> (B, H_kv, S, rep, P, M, n)."""
 
     def products(q: Tensor) -> Tensor:
         flat = _mm(q.flatten(2, 4), keys.flatten(2, 3))
         return flat.unflatten(2, q.shape[2:5]).unflatten(-1, keys.shape[2:4])
 
-    if older_q is None:
-        return products(far_q)
-    behind = _behind(far_q.shape[2], keys.shape[2], keys.device).unsqueeze(-1)
-    return torch.where(behind, products(far_q), products(older_q))
+    *nearest, out = map(products, far_q)
+    for asked, found in zip(_asked(far_q[0].shape[2], keys.shape[2], len(far_q), keys.device), nearest, strict=False):
+        out = torch.where(asked.unsqueeze(-1), found, out)
+    return out
 
 
-def _behind(S: int, M: int, device: torch.device) -> Tensor:
-    """Which of the first M segments each one stands right behind: (S, 1, 1, M) bool."""
-    return torch.from_numpy(np.eye(S, M, -1, dtype=bool)).to(device)[:, None, None]
+def _asked(S: int, M: int, turns: int, device: torch.device) -> list[Tensor]:
+    """Which of the first M segments each one asks by its first turn, by its second, ...: (S, 1, 1, M) bool each."""
+    between = torch.arange(S, device=device)[:, None, None, None] - torch.arange(M, device=device) - 1
+    return [between == turn for turn in range(turns - 1)] + [between >= turns - 1]
 
 
 def _used(layout: Layout) -> tuple[int, int]:

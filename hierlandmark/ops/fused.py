@@ -66,7 +66,6 @@ def landmark_attention_fused(
     mode: Mode,
     scale: float,
     q_far: Tensor,
-    q_older: Tensor | None = None,
     picks: Tensor | None = None,
 ) -> Tensor:
     """Grouped softmax in one pass over the keys; see `landmark_attention` for shapes. Padding must be finite.
@@ -81,9 +80,7 @@ def landmark_attention_fused(
     if (reason := why_not(q, layout)) is not None:
         raise ValueError(f"impl='fused' is not possible: {reason}; use impl='blockwise'")
     q, q_far, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, q_far, k, v))
-    if q_older is not None and q_older.stride() != q_far.stride():
-        q_far, q_older = q_far.contiguous(), q_older.contiguous()
-    return _Fused.apply(q, q_far, q_older, k, v, picks, layout, mode == "flat", scale)  # type: ignore[no-untyped-call,no-any-return]
+    return _Fused.apply(q, q_far, k, v, picks, layout, mode == "flat", scale)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class _Fused(torch.autograd.Function):
@@ -92,7 +89,6 @@ class _Fused(torch.autograd.Function):
         ctx: Any,
         q: Tensor,
         q_far: Tensor,
-        q_older: Tensor | None,
         k: Tensor,
         v: Tensor,
         picks: Tensor | None,
@@ -102,10 +98,8 @@ class _Fused(torch.autograd.Function):
     ) -> Tensor:
         tables, qk_scale = tables_of(layout, q.device), scale * math.log2(math.e)
         groups = _group_keys(k, tables)
-        out, lse = run_forward(
-            q, q_far, k, v, groups, layout, tables.counts, flat, qk_scale, picks=picks, q_older=q_older
-        )
-        ctx.save_for_backward(q, q_far, q_older, k, v, picks, groups, out, lse)
+        out, lse = run_forward(q, q_far, k, v, groups, layout, tables.counts, flat, qk_scale, picks=picks)
+        ctx.save_for_backward(q, q_far, k, v, picks, groups, out, lse)
         ctx.layout, ctx.flat, ctx.scale = layout, flat, scale
         return out
 
@@ -113,40 +107,35 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from hierlandmark.ops.fused_triton import key_grad_kernel, query_grad_kernel
 
-        q, q_far, q_older, k, v, picks, groups, out, lse = ctx.saved_tensors
+        q, q_far, k, v, picks, groups, out, lse = ctx.saved_tensors
         layout, qk_scale = ctx.layout, ctx.scale * math.log2(math.e)
         grad = grads[0] if grads[0].stride(-1) == 1 else grads[0].contiguous()
         B, H, T, _ = q.shape
         tables = tables_of(layout, q.device)
-        dq, dq_far = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(2))
-        dq_older = None if q_older is None else torch.empty_like(dq)
-        # where there is none, nobody looks at it
-        older, dolder = (q_far, dq_far) if q_older is None else (q_older, dq_older)
-        dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
+        dq, dq_far, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, q_far, k, v))
         delta = torch.empty_like(lse)
         dgroups = torch.zeros(groups.shape, dtype=torch.float32, device=q.device)
         tile = _tile("query", layout, q.shape[-1], q.dtype)
         query_grad_kernel[(T // tile.queries, B * H)](
-            q, q_far, older, k, v, groups, out, grad, lse, delta, dq, dq_far, dolder, dgroups,
+            q, q_far, k, v, groups, out, grad, lse, delta, dq, dq_far, dgroups,
             tables.kinds, tables.groups, tables.whole, tables.reads, tables.counts,
             tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, out, grad), **_sizes(q, k, layout), BM=tile.queries,
             FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, FULL=tables.all_whole,
-            OLDER=int(q_older is not None), PLAIN=layout.config.own_segment,
-            num_warps=tile.warps, num_stages=tile.stages,
+            TURNS=len(q_far), PLAIN=layout.config.own_segment, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         tile = _tile("key", layout, q.shape[-1], q.dtype)
         readers = tables.readers, tables.reader_counts
         if picks is not None:
             readers = _reading_tiles(picks, layout.config.blocks_per_segment, tile.queries, H // k.shape[1])
         key_grad_kernel[(T // layout.config.block_size, B * k.shape[1])](
-            q, q_far, older, k, v, groups, grad, lse, delta, dk, dv, dgroups,
+            q, q_far, k, v, groups, grad, lse, delta, dk, dv, dgroups,
             tables.kinds, tables.groups, *readers, tables.kinds if picks is None else picks, qk_scale, ctx.scale,
             *_strides(q, q_far, k, v, grad), **_sizes(q, k, layout), BM=tile.queries,
-            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, OLDER=int(q_older is not None),
+            FLAT=ctx.flat, RANGE=tables.ranges, SELECT=picks is not None, TURNS=len(q_far),
             PLAIN=layout.config.own_segment, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
-        return dq, dq_far, dq_older, dk, dv, None, None, None, None
+        return dq, dq_far, dk, dv, None, None, None, None
 
 
 def run_forward(
@@ -161,7 +150,6 @@ def run_forward(
     qk_scale: float,
     tile: Tile | None = None,
     picks: Tensor | None = None,
-    q_older: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """With `counts` segments to read: the output (B, H, T, D), and P0's log-sum-exp in base 2, (B, H, T)."""
     from hierlandmark.ops.fused_triton import forward_kernel
@@ -172,11 +160,11 @@ def run_forward(
     lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
     tables, tile = tables_of(layout, q.device), tile or _tile("forward", layout, D, q.dtype)
     forward_kernel[(T // tile.queries, B * H)](
-        q, q_far, q_far if q_older is None else q_older, k, v, groups, out, lse,
+        q, q_far, k, v, groups, out, lse,
         tables.kinds, tables.groups, tables.whole, tables.reads, counts,
         tables.kinds if picks is None else picks, qk_scale, *_strides(q, q_far, k, v, out),
         **_sizes(q, k, layout), BM=tile.queries, FLAT=flat, RANGE=tables.ranges, SELECT=picks is not None,
-        FULL=tables.all_whole, OLDER=int(q_older is not None), PLAIN=layout.config.own_segment,
+        FULL=tables.all_whole, TURNS=len(q_far), PLAIN=layout.config.own_segment,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out, lse
@@ -208,7 +196,7 @@ def _reading_tiles(picks: Tensor, blocks: int, queries: int, rep: int) -> tuple[
 
 
 def _strides(*tensors: Tensor) -> tuple[int, ...]:
-    return tuple(stride for x in tensors for stride in x.stride()[:3])
+    return tuple(stride for x in tensors for stride in x.stride()[:-1])
 
 
 def _sizes(q: Tensor, k: Tensor, layout: Layout) -> dict[str, int]:

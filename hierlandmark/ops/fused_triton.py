@@ -11,8 +11,8 @@ its last two may hold anything but content. FULL says that all segments that any
 and no kinds of far blocks are loaded. RANGE says that the segments in every row of READS
 follow one another.
 
-With OLDER, QO holds the queries for segments before the one right before their own, QF those for that one alone; both
-are strided alike. Without, QF is for all, and nobody looks at QO. With PLAIN, a query's own segment is attended without
+QF holds TURNS times the queries: those for the segment right before their own, for the one before that, and so on, the
+last for all others. With PLAIN, a query's own segment is attended without
 landmarks, token by token, with a running maximum.
 
 With SELECT, bit j of PICK[b, h, g, t] says that query t of head h reads block j of segment g, and weights are made anew
@@ -57,10 +57,10 @@ def _nth(LIST, n, RANGE: tl.constexpr):
 
 
 @triton.jit
-def _older(READS, count, segment):
-    """How many of a list are not the segment right before a query's own, which would stand last."""
+def _without(READS, count, segment):
+    """How many of the first `count` of a list are not that segment, which would stand last."""
     last = tl.load(READS + tl.maximum(count - 1, 0))
-    return count - ((count > 0) & (last == segment - 1)).to(tl.int32)
+    return count - ((count > 0) & (last == segment)).to(tl.int32)
 
 
 @triton.jit
@@ -141,10 +141,10 @@ def _within(s, KIND, segment, place, whole, sink, qk_scale, N: tl.constexpr, BS:
 
 @triton.jit
 def forward_kernel(
-    Q, QF, QO, K, V, GROUP, OUT, LSE, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
-    sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, H, T, S, REP,
+    Q, QF, K, V, GROUP, OUT, LSE, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
+    sqb, sqh, sqt, sfn, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, OLDER: tl.constexpr, PLAIN: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, TURNS: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     # the last tiles have most to read: they start first
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -193,10 +193,10 @@ def forward_kernel(
 
     count = tl.load(COUNT + b * S + segment)
     READS += (b * S + segment) * S
-    older = _older(READS, count, segment) if OLDER else 0
-    for part in tl.static_range(OLDER, -1, -1):
-        qf = tl.load(_tile((QO if part else QF) + b * sfb + h * sfh, tile * BM, sft, BM, D))
-        for n in range(0 if part else older, older if part else count):
+    for turn in tl.static_range(TURNS):
+        first_read = _without(READS, count, segment - turn - 1) if turn < TURNS - 1 else 0
+        qf = tl.load(_tile(QF + turn * tl.cast(sfn, tl.int64) + b * sfb + h * sfh, tile * BM, sft, BM, D))
+        for n in range(first_read, count):
             past = _nth(READS, n, RANGE)
             if SELECT:
                 bits = _bits(PICK + tl.program_id(1).to(tl.int64) * S * T, past, rows, T)
@@ -231,6 +231,7 @@ def forward_kernel(
                     p = _within(_dot(qf, tl.trans(k)), KIND, past, place, whole, sink, qk_scale, N, BS)
                     p = p * (_column(w, place, NP) / tl.sum(p, axis=1))[:, None]
                     acc += _dot(p.to(v.dtype), v)
+        count = first_read
 
     mass = tl.maximum(mass, 1e-30)
     out = (acc / mass[:, None]).to(OUT.dtype.element_ty)
@@ -258,10 +259,10 @@ def _block_grads(
 
 @triton.jit
 def query_grad_kernel(
-    Q, QF, QO, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DQO, DLG, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
-    scale, sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
+    Q, QF, K, V, GROUP, OUT, GRAD, LSE, DELTA, DQ, DQF, DLG, KIND, LG, WHOLE, READS, COUNT, PICK, qk_scale,
+    scale, sqb, sqh, sqt, sfn, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sob, soh, sot, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, OLDER: tl.constexpr, PLAIN: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, FULL: tl.constexpr, TURNS: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     b, h = (tl.program_id(1) // H).to(tl.int64), tl.program_id(1) % H
@@ -310,11 +311,11 @@ def query_grad_kernel(
 
     count = tl.load(COUNT + b * S + segment)
     READS += (b * S + segment) * S
-    older = _older(READS, count, segment) if OLDER else 0
-    for part in tl.static_range(OLDER, -1, -1):
-        qf = tl.load(_tile((QO if part else QF) + b * sfb + h * sfh, tile * BM, sft, BM, D))
+    for turn in tl.static_range(TURNS):
+        first_read = _without(READS, count, segment - turn - 1) if turn < TURNS - 1 else 0
+        qf = tl.load(_tile(QF + turn * tl.cast(sfn, tl.int64) + b * sfb + h * sfh, tile * BM, sft, BM, D))
         acc = tl.zeros([BM, D], tl.float32)
-        for n in range(0 if part else older, older if part else count):
+        for n in range(first_read, count):
             past = _nth(READS, n, RANGE)
             if SELECT:
                 bits = _bits(PICK + here * S, past, rows, T)
@@ -352,7 +353,9 @@ def query_grad_kernel(
                 acc += _dot(dx, group_keys)
                 of_groups = _dot(tl.trans(dx), qf) * scale
                 tl.atomic_add(_tile(DLG, past * NP, D, NP, D), of_groups, mask=(there & (index <= N))[:, None])
-        tl.store(_tile((DQO if part else DQF) + here * D, tile * BM, D, BM, D), (acc * scale).to(DQF.dtype.element_ty))
+        of_turn = turn * tl.cast(tl.num_programs(1), tl.int64) * T + here
+        tl.store(_tile(DQF + of_turn * D, tile * BM, D, BM, D), (acc * scale).to(DQF.dtype.element_ty))
+        count = first_read
 
 
 @triton.jit
@@ -387,10 +390,10 @@ def _near_grads(s, p, total, mark, marked, own, kind, lse, dp, delta):
 
 @triton.jit
 def key_grad_kernel(
-    Q, QF, QO, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, PICK, qk_scale, scale,
-    sqb, sqh, sqt, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
+    Q, QF, K, V, GROUP, GRAD, LSE, DELTA, DK, DV, DLG, KIND, LG, READERS, READER_COUNT, PICK, qk_scale, scale,
+    sqb, sqh, sqt, sfn, sfb, sfh, sft, skb, skh, skt, svb, svh, svt, sgb, sgh, sgt, H, T, S, REP,
     N: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, FLAT: tl.constexpr,
-    RANGE: tl.constexpr, SELECT: tl.constexpr, OLDER: tl.constexpr, PLAIN: tl.constexpr,
+    RANGE: tl.constexpr, SELECT: tl.constexpr, TURNS: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     block, h_kv = tl.program_id(0), tl.program_id(1) % (H // REP)
     b = (tl.program_id(1) // (H // REP)).to(tl.int64)
@@ -445,8 +448,8 @@ def key_grad_kernel(
             rows = reader * (N * BS) + (n % per_reader) // REP * BM + tl.arange(0, BM)
         here = (b * H + h) * T
         far = QF
-        if OLDER:
-            far = tl.where(reader - segment > 1, QO, QF)
+        if TURNS > 1:
+            far += (tl.minimum(reader - segment, TURNS) - 1).to(tl.int64) * sfn
         qf = tl.load(_rows(far + b * sfb + h * sfh, rows, sft, D))
         do = tl.load(_rows(GRAD + b * sgb + h * sgh, rows, sgt, D))
         lse = tl.load(LSE + here + rows)

@@ -43,7 +43,6 @@ def picks_of(
     mode: Mode,
     scale: float,
     q_far: Tensor,
-    q_older: Tensor | None = None,
 ) -> Tensor:
     """Blocks that each query reads: (B, H, S, T), bit j for block j of a segment; see `landmark_attention` for shapes.
 
@@ -55,10 +54,11 @@ def picks_of(
     N = layout.config.blocks_per_segment
     tables = tables_of(layout, q.device)
     groups, nothing = _group_keys(k, tables), torch.zeros_like(tables.counts)
-    _, lse = run_forward(q, q_far, k, v, groups, layout, nothing, mode == "flat", scale * math.log2(math.e))
+    _, lse = run_forward(q, q_far[:1], k, v, groups, layout, nothing, mode == "flat", scale * math.log2(math.e))
     near_lse = (lse * math.log(2)).view(B, H, S, P).transpose(1, 2)  # (B, S, H, P)
-    far, older = q_far.reshape(B, H, S, P, -1), None if q_older is None else q_older.reshape(B, H, S, P, -1)
-    chooser = _Chooser(far, older, groups.unflatten(2, (S, -1)), near_lse, tables, N, select, scale)
+    chooser = _Chooser(
+        q_far.reshape(-1, B, H, S, P, q.shape[-1]), groups.unflatten(2, (S, -1)), near_lse, tables, N, select, scale
+    )
     choose = chooser.in_opened if mode == "hierarchical" else chooser.in_all
     picks = torch.zeros(B, H, S, S, P, dtype=torch.uint8 if N <= 8 else torch.int32, device=q.device)
     for readers in _readers(layout, B * H * P * N):
@@ -86,8 +86,7 @@ def _readers(layout: Layout, per_pair: int) -> Iterator[Readers]:
 class _Chooser:
     """What choosing takes. K places chosen from, N blocks a segment, n segments that choose, of the first M."""
 
-    q_far: Tensor  # (B, H, S, P, D)
-    q_older: Tensor | None  # the same
+    q_far: Tensor  # (turns, B, H, S, P, D)
     groups: Tensor  # (B, H_kv, S, NP, D), landmarks, then the gate
     near_lse: Tensor  # (B, S, H, P)
     tables: Tables
@@ -124,22 +123,24 @@ class _Chooser:
 
     def _logits(self, readers: Readers, of: slice) -> Tensor:
         """Queries on some keys of each segment: (B, n, H, P, M, keys) fp32."""
-        here, older = slice(readers.first, readers.last), self.q_far if self.q_older is None else self.q_older
-        queries, keys = older[:, :, here], self.groups[:, :, : readers.past, of]
+        queries, keys = self.q_far[-1, :, :, readers.first : readers.last], self.groups[:, :, : readers.past, of]
         B, H, n, P, D = queries.shape
         H_kv, M, each = keys.shape[1:4]
         flat = (x.reshape(B * H_kv, -1, D) for x in (queries, keys))
         logits = logits_fp32(*flat).mul_(self.scale).view(B, H, n, P, M, each)
-        if self.q_older is not None:
-            # each on the segment right before it, where it may be among those that are read
-            last = keys[:, :, readers.first - 1 :]
-            many = min(n, last.shape[2])
+        for turn, nearest in enumerate(self.q_far[:-1]):
+            # each on the one segment that it asks so, where that may be among those that are read
+            start = max(readers.first, turn + 1)
+            many = min(readers.last - start, M - start + turn + 1)
+            if many < 1:
+                continue
+            asked = keys[:, :, start - turn - 1 :][:, :, :many]
             # (B, H_kv, many, rep, P, D)
-            near = self.q_far[:, :, here][:, :, :many].unflatten(1, (H_kv, -1)).transpose(2, 3)
-            found = logits_fp32(near.reshape(-1, near.shape[3] * P, D), last[:, :, :many].reshape(-1, each, D))
+            near = nearest[:, :, start : start + many].unflatten(1, (H_kv, -1)).transpose(2, 3)
+            found = logits_fp32(near.reshape(-1, near.shape[3] * P, D), asked.reshape(-1, each, D))
             found = found.mul_(self.scale).view(*near.shape[:-1], each).transpose(2, 3).flatten(1, 2)
-            at = torch.arange(many, device=keys.device)
-            logits[:, :, at, :, at + readers.first - 1] = found.permute(2, 0, 1, 3, 4)
+            at = torch.arange(start, start + many, device=keys.device)
+            logits[:, :, at - readers.first, :, at - turn - 1] = found.permute(2, 0, 1, 3, 4)
         # segments before heads: they choose apart from each other
         return logits.transpose(1, 2)
 

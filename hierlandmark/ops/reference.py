@@ -12,7 +12,7 @@ _NEG = float("-inf")
 
 
 class Masks(NamedTuple):
-    """Which key each query may look at, and as what: (B, 1, T, T) bool."""
+    """Which key each query may look at, and as what: (B, 1, T, T) bool, where nothing else is said."""
 
     # content of the query's own block or segment, the sink of its segment, landmarks of earlier blocks there
     own: Tensor
@@ -21,9 +21,10 @@ class Masks(NamedTuple):
     # of the segments that its own one reads
     far_landmark: Tensor
     far_gate: Tensor
-    # the two stand in one segment; the key's is the one right before the query's
+    # the two stand in one segment
     same_segment: Tensor
-    next_segment: Tensor
+    # how many segments stand between the two: (T, T) integers, negative where the key's is not an earlier one
+    between: Tensor
 
 
 def masks_of(layout: Layout, device: torch.device) -> Masks:
@@ -44,7 +45,7 @@ def masks_of(layout: Layout, device: torch.device) -> Masks:
         far_landmark=(kind == Kind.LANDMARK) & reads,
         far_gate=(kind == Kind.GATE) & reads,
         same_segment=same_segment,
-        next_segment=(segment[:, None] == segment[None, :] + 1)[None, None],
+        between=segment[:, None] - segment[None, :] - 1,
     )
 
 
@@ -57,7 +58,6 @@ def landmark_attention_reference(
     mode: Mode,
     scale: float,
     q_far: Tensor,
-    q_older: Tensor | None = None,
     chosen: Tensor | None = None,
 ) -> Tensor:
     """Grouped softmax over blocks and segments by dense masks; see `landmark_attention` for shapes.
@@ -70,7 +70,7 @@ def landmark_attention_reference(
     bs = layout.config.block_size
     k = k.repeat_interleave(H // k.shape[1], dim=1)
     v = v.repeat_interleave(H // v.shape[1], dim=1)
-    own, sink, near_landmark, far_landmark, far_gate, same_segment, next_segment = masks_of(layout, q.device)
+    own, sink, near_landmark, far_landmark, far_gate, same_segment, between = masks_of(layout, q.device)
     if chosen is not None:
         far_landmark = far_landmark & chosen.repeat_interleave(bs, -1)
         far_gate = far_gate & far_landmark.unflatten(-1, (S, P)).any(-1).repeat_interleave(P, -1)
@@ -79,9 +79,9 @@ def landmark_attention_reference(
 
     wide = torch.promote_types(q.dtype, torch.float32)
     near = (q.to(wide) @ k.to(wide).transpose(-1, -2)) * scale  # (B, H, T, T)
-    far = (q_far.to(wide) @ k.to(wide).transpose(-1, -2)) * scale
-    if q_older is not None:
-        far = torch.where(next_segment, far, (q_older.to(wide) @ k.to(wide).transpose(-1, -2)) * scale)
+    *nearest, far = (q_far.to(wide) @ k.to(wide).transpose(-1, -2)) * scale  # n times the same
+    for turn, logits in enumerate(nearest):
+        far = torch.where(between == turn, logits, far)
     logits = torch.where(same_segment, near, far)
     p0 = _softmax(logits, own | sink | near_landmark | far_group)  # (B, H, T, T)
 

@@ -58,7 +58,6 @@ def selected_attention(
     mode: Mode = "hierarchical",
     scale: float | None = None,
     q_far: Tensor | None = None,
-    q_older: Tensor | None = None,
     impl: Impl | None = None,
     counts: Counts | None = None,
     finite: bool = False,
@@ -74,14 +73,14 @@ def selected_attention(
     The rest is as in `landmark_attention`; `mode` is the argument, not `select.mode`.
     """
     if counts is None and _by_kernels(v, layout, impl):
-        return _fused(q, k, v, layout, select, mode, scale, q_far, q_older, finite)
+        return _fused(q, k, v, layout, select, mode, scale, q_far, finite)
     dtype = q.dtype
     near = landmark_attention(q, k, v, alone(layout), mode=mode, scale=scale, impl=impl, finite=finite)
     readers = np.any(layout.reads, axis=(0, 2)).tolist()
     if not any(readers):
         return near
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v, q_far, q_older, scale, _ = inputs_of(q, k, v, layout, scale, q_far, q_older, finite=finite)
+        q, k, v, q_far, scale, _ = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
         grid = _Grid(k, v, layout)
         parts = []
         for s, inside in enumerate(near.split(layout.config.segment_size, dim=2)):
@@ -90,8 +89,7 @@ def selected_attention(
                 continue
             rows = slice(s * layout.config.segment_size, (s + 1) * layout.config.segment_size)
             near_lse = grid.near_lse(s, q[:, :, rows], scale)
-            older = None if q_older is None else q_older[:, :, rows]
-            past, lse = _read(grid, s, q_far[:, :, rows], older, near_lse, select, mode, scale, counts)
+            past, lse = _read(grid, s, q_far[..., rows, :], near_lse, select, mode, scale, counts)
             total = torch.logaddexp(near_lse, lse)
             out = inside * (near_lse - total).exp().unsqueeze(-1) + past * (lse - total).exp().unsqueeze(-1)
             out = out if finite else out.masked_fill(~grid.real[:, s, None, :, None], 0.0)
@@ -113,18 +111,15 @@ def _fused(
     mode: Mode,
     scale: float | None,
     q_far: Tensor | None,
-    q_older: Tensor | None,
     finite: bool,
 ) -> Tensor:
     """The choice first, then all in the kernels, which pass over what nobody picked."""
     dtype = q.dtype
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v, q_far, q_older, scale, pad = inputs_of(q, k, v, layout, scale, q_far, q_older, finite=finite)
-        picks = picks_of(q, k, v, layout, select, mode=mode, scale=scale, q_far=q_far, q_older=q_older)
+        q, k, v, q_far, scale, pad = inputs_of(q, k, v, layout, scale, q_far, finite=finite)
+        picks = picks_of(q, k, v, layout, select, mode=mode, scale=scale, q_far=q_far)
         weighed: Mode = "hierarchical" if _two_levels(mode, select) else "flat"
-        out = landmark_attention_fused(
-            q, k, v, layout, mode=weighed, scale=scale, q_far=q_far, q_older=q_older, picks=picks
-        )
+        out = landmark_attention_fused(q, k, v, layout, mode=weighed, scale=scale, q_far=q_far, picks=picks)
         return (out if pad is None else out.masked_fill(pad, 0.0)).to(dtype)
 
 
@@ -190,21 +185,25 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
 def _read(
     grid: _Grid,
     s: int,
-    q: Tensor,
-    q_older: Tensor | None,
+    q_far: Tensor,
     near_lse: Tensor,
     select: RecallConfig,
     mode: Mode,
     scale: float,
     counts: Counts | None,
 ) -> tuple[Tensor, Tensor]:
-    """What the past says to the queries of segment s, as `Recall.read` gives it: (B, H, P, D), and (B, H, P)."""
-    B, H, P, D = q.shape
+    """What the past says to the queries (n, B, H, P, D) of segment s, as `Recall.read` gives it: (B, H, P, D), and
+    (B, H, P).
+    """
+    n, B, H, P, D = q_far.shape
     M = int(np.flatnonzero(grid.layout.reads[:, s].any(0))[-1]) + 1
     H_kv, nb = grid.keys.shape[1], grid.keys.shape[3]
     # queries, and the first and one past the last of the segments that they look into
-    asks = [(q, 0, M)] if q_older is None or s == 1 else [(q_older, 0, min(M, s - 1)), (q, s - 1, M)]
-    asks = [(of.reshape(B, H_kv, -1, D), first, last) for of, first, last in asks if first < last]
+    spans = [
+        (n - 1, 0, min(M, s - n + 1)),
+        *((turn, s - turn - 1, min(M, s - turn)) for turn in reversed(range(n - 1))),
+    ]
+    asks = [(q_far[of].reshape(B, H_kv, -1, D), first, last) for of, first, last in spans if 0 <= first < last]
 
     def products(keys: Tensor) -> Tensor:
         return torch.cat([_products(of, keys[:, :, first:last].flatten(2, -2)) for of, first, last in asks], dim=-1)

@@ -94,7 +94,7 @@ def landmark_attention_sparse(
         raise ValueError(f"expected to open and read at least one, got segments={segments!r}, blocks={blocks!r}")
     dtype = q.dtype
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        q, k, v, q_far, _, scale, pad = inputs_of(q, k, v, layout, scale, q_far)
+        q, k, v, (q_far,), scale, pad = inputs_of(q, k, v, layout, scale, q_far)
         attend = _fused if (impl or ("fused" if preferred(v, layout) else "reference")) == "fused" else sparse_reference
         out = attend(
             q, k, v, layout,
@@ -165,7 +165,9 @@ class Sparse:
         q = q if q.stride(-1) == 1 else q.contiguous()
         nothing = torch.zeros_like(self.tables.counts)
         return Near(
-            *run_forward(q, q, self.k, self.v, self.groups, self.layout, nothing, self.flat, self.qk_scale, tile)
+            *run_forward(
+                q, q.unsqueeze(0), self.k, self.v, self.groups, self.layout, nothing, self.flat, self.qk_scale, tile
+            )
         )
 
     def choose(self, near_lse: Tensor, segments: int, blocks: int, threshold: float) -> Chosen:

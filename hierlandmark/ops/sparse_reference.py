@@ -29,7 +29,7 @@ def sparse_reference(
     )
     bs, rep = layout.config.block_size, q.shape[1] // k.shape[1]
     by_query = chosen.repeat_interleave(rep, 1).repeat_interleave(bs, 2) & active[..., None]
-    return landmark_attention_reference(q, k, v, layout, mode=mode, scale=scale, q_far=q_far, chosen=by_query)
+    return landmark_attention_reference(q, k, v, layout, mode=mode, scale=scale, q_far=q_far[None], chosen=by_query)
 
 
 def choose_reference(

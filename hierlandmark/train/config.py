@@ -66,8 +66,8 @@ class TrainConfig:
     # what it trains: landmarks, or as a peer to compare with plain attention to all or to the last `window` tokens
     attention: Attention = "landmark"
     window: int | None = None
-    # texts read in order: the segment right before each one stands at its true distance, older ones one further
-    recency: bool = False
+    # texts read in order: so many segments right before each one stand at their true distance, older ones one further
+    recency: int = 0
     # layers that look into other segments, of which alone a memory then keeps keys and values; none: those of the
     # adapter to start from, or all
     memory_layers: tuple[int, ...] = ()
@@ -170,6 +170,8 @@ def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainCon
     if resume and isinstance(kept, dict):
         # a run begun before there were needles, or chats with evidence, goes on without
         kept = {"needles": 0.0, "linked": 0.0, **kept}
+        # once it was yes or no, of the one segment right before
+        kept["recency"] = int(kept.get("recency", 0))
     known = {field.name for field in fields(TrainConfig)}
     if not isinstance(kept, dict) or not kept.keys() <= known:
         raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version", **ANOTHER_FOLDER)
@@ -234,7 +236,7 @@ _TUPLES: tuple[tuple[str, type[int] | type[float], Callable[[Sequence[float]], b
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("steps tokens longest rank warmup retrieval_layers checkpoint_every", lambda x: x >= 1, "at least 1"),
     ("window search_tokens select_segments select_blocks", lambda x: x >= 1, "at least 1"),
-    ("learning_rate votes gates gate_queue seed jump freeze_below", lambda x: x >= 0, "0 or more"),
+    ("learning_rate votes gates gate_queue seed jump freeze_below recency", lambda x: x >= 0, "0 or more"),
     ("clip spike seconds search_weight", lambda x: x > 0, "more than 0"),
     (
         "flat_share stream_share select_share needles linked cached search_share taught",

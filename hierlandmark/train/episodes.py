@@ -55,7 +55,7 @@ class Batch:
     # leading segments whose keys and values are made without gradient, as recall finds them
     cached: int = 0
     # a text read in order whose segments have the one right before them at its true distance
-    recency: bool = False
+    recency: int = 0
     # queries whose gates are held to landmarks (`watch`): text, position in the text (n, 2); segments that hold what
     # they look for, none where that is not known (n, S) bool
     watched: np.ndarray | None = None
@@ -76,7 +76,7 @@ def build_batch(
     cached: bool = False,
     watched: int = 0,
     queue: int = 0,
-    recency: bool = False,
+    recency: int = 0,
 ) -> Batch:
     """A random batch of one shape.
 
@@ -87,7 +87,8 @@ def build_batch(
         cached: memory segments are made without gradient; stream episodes have none.
         watched: most queries whose gates are watched (`watch`).
         queue: most segments of earlier steps that they read too: none, a sixteenth, a quarter or all of so many.
-        recency: stream episodes have the segment right before each one at its true distance; others have none there.
+        recency: so many segments right before each one stream episodes have at their true distance; others have none
+            there.
     """
     batch = (
         _memory_batch(corpus, config, shape, rng, needles, linked)

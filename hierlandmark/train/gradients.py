@@ -40,7 +40,7 @@ def check_attention(core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequenc
 
     Returns:
         One row a layer and implementation: `rms`, the root mean square of the error over that of the exact tensor, for
-        the output and the gradients of q, q_far, k and v, and with recency of q_older.
+        the output and the gradients of q, q_far, k and v.
     """
     calls: list[dict[str, Any]] = []
     hidden = core.hidden
@@ -56,7 +56,7 @@ def check_attention(core: LandmarkCore, batch: Batch, mode: Mode, impls: Sequenc
             actual = _attend(call, batch, mode, impl, None)
             errors = {
                 name: float((a.double() - e).square().mean().sqrt() / e.square().mean().sqrt().clamp_min(1e-30))
-                for name, a, e in zip(("out", "dq", "dq_far", "dk", "dv", "dq_older"), actual, exact, strict=False)
+                for name, a, e in zip(("out", "dq", "dq_far", "dk", "dv"), actual, exact, strict=True)
             }
             yield {"layer": layer, "impl": impl, "mode": mode, "rms": {n: round(x, 6) for n, x in errors.items()}}
 
@@ -71,9 +71,8 @@ class _Recorder:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Attend.attend`."""
         with torch.no_grad():
-            near, far, older, keys = far_queries(q, k, v, *self.inner.angles(layer, q.device))
-        tensors = [near, far, keys, v.detach()]
-        call: dict[str, Any] = {"tensors": tensors if older is None else [*tensors, older], "scale": scale}
+            near, far, keys = far_queries(q, k, v, *self.inner.angles(layer, q.device))
+        call: dict[str, Any] = {"tensors": [near, far, keys, v.detach()], "scale": scale}
         out: Tensor = self.inner.attend(layer, q, k, v, scale)
         out.register_hook(lambda grad: call.update(grad=grad.detach()))
         self.calls.append(call)
@@ -114,11 +113,8 @@ def _off_one(ratio: float) -> float:
 
 def _attend(call: dict[str, Any], batch: Batch, mode: Mode, impl: Impl, dtype: torch.dtype | None) -> list[Tensor]:
     leaves = [x.detach().to(dtype or x.dtype).requires_grad_() for x in call["tensors"]]
-    q, q_far, k, v, *older = leaves
-    out = landmark_attention(
-        q, k, v, batch.layout, mode=mode, scale=call["scale"], q_far=q_far, q_older=older[0] if older else None,
-        impl=impl, finite=True,
-    )  # fmt: skip
+    q, q_far, k, v = leaves
+    out = landmark_attention(q, k, v, batch.layout, mode=mode, scale=call["scale"], q_far=q_far, impl=impl, finite=True)
     return [out.detach(), *torch.autograd.grad(out, leaves, call["grad"].to(out.dtype))]
 
 
@@ -147,7 +143,7 @@ def main() -> None:
     read, talks = read_tokens(tokenizer, given.text, given.chats)
     corpus = build_corpus(read, tokenizer, lambda question: ask_prompt(tokenizer, question), talks)
     # only a text in order knows recency
-    recency = start is not None and start.meta.recency
+    recency = start.meta.recency if start is not None else 0
     shape = Shape(1, given.segments, 0) if recency else Shape(1, given.segments - 2, 2)
     batch = build_batch(corpus, layout, shape, np.random.default_rng(0), recency=recency)
     ways: list[Impl] = ["fused", "blockwise"] if given.device.startswith("cuda") else ["blockwise"]

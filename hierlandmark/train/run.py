@@ -109,16 +109,15 @@ def train_adapter(
         raise other_files(folder, state)
     if not texts and not chats:
         raise no_files()
-    # distances that were learned stay, as the layout does
-    inherited = start is not None and start.meta.recency and config.attention == "landmark"
-    if config.recency and not config.stream_share and not inherited and not resume:
+    # distances that were learned stay, as the layout does, unless others are asked for
+    learned = start.meta.recency if start is not None and config.attention == "landmark" else 0
+    if config.recency not in (0, learned) and not config.stream_share and not resume:
         raise InvalidArgument.naming(
             lambda called: (
                 f"expected a {called('stream_share')} with {called('recency')}: only texts read in order know it"
             )
         )
-    if inherited:
-        config = replace(config, recency=True)
+    config = replace(config, recency=config.recency or learned)
     if not resume and (found := read_state(folder)) is not None:
         raise InvalidArgument(
             f"{str(folder)!r} holds a run at step {found['step']}",

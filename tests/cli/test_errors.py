@@ -138,7 +138,7 @@ def test_every_command_is_in_the_list() -> None:
         (["train", "--out", "o", "--text", "t", "--length", "1000"], f"{EXPECTED} --length of two or more whole"),
         (["train", "--out", "o", "--text", "t", "--workers", "-1"], f"{EXPECTED} --workers to be 0 or more, got -1"),
         (
-            ["train", "--out", "o", "--text", "chat.jsonl", "--recency", "--stream-share", "0"],
+            ["train", "--out", "o", "--text", "chat.jsonl", "--recency", "1", "--stream-share", "0"],
             f"{EXPECTED} a --stream-share with --recency: ",
         ),
         (

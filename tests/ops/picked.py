@@ -67,7 +67,7 @@ WIDE_CHOICES = [
 
 def picked(tensors: Tensors, case: Case, mode: Mode, choice: Choice) -> Tensor:
     """What the kernels are told to read: (B, H, T, S * N) bool."""
-    q, k, v, q_far, _, scale, _ = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
+    q, k, v, q_far, scale, _ = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
     bits = picks_of(q, k, v, case.layout, RecallConfig(**asdict(choice)), mode=mode, scale=scale, q_far=q_far)
     by_block = (bits.int().unsqueeze(-1) >> torch.arange(case.blocks, dtype=torch.int32, device=bits.device)) & 1
     return by_block.bool().permute(0, 1, 3, 2, 4).flatten(-2)
@@ -98,7 +98,7 @@ def by_mask(
     """Output and gradients of the reference that reads what a mask says; by landmarks alone it is flat mode's."""
     mode = "flat" if weigh_by == "landmarks" else mode
     leaves = Tensors(*(tensor.detach().clone().requires_grad_() for tensor in tensors))
-    q, k, v, q_far, _, scale, pad = inputs_of(leaves.q, leaves.k, leaves.v, case.layout, None, leaves.q_far)
+    q, k, v, q_far, scale, pad = inputs_of(leaves.q, leaves.k, leaves.v, case.layout, None, leaves.q_far)
     out = landmark_attention_reference(q, k, v, case.layout, mode=mode, scale=scale, q_far=q_far, chosen=mask)
     return named_grads(out if pad is None else out.masked_fill(pad, 0.0), leaves, grad)
 

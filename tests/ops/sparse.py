@@ -61,7 +61,7 @@ def sparse(tensors: Tensors, case: Case, mode: Mode, choice: Choice, impl: Spars
 
 def chosen_by_reference(tensors: Tensors, case: Case, mode: Mode, choice: Choice) -> tuple[Tensor, Tensor]:
     """See `choose_reference`."""
-    q, k, _, q_far, _, scale, _ = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
+    q, k, _, (q_far,), scale, _ = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
     return choose_reference(
         q, k, case.layout, mode=mode, scale=scale, q_far=q_far,
         segments=choice.segments, blocks=choice.blocks, threshold=choice.threshold,
@@ -72,7 +72,7 @@ def by_steps(
     tensors: Tensors, case: Case, mode: Mode, choice: Choice, launches: Launches | None = None
 ) -> tuple[Tensor, Chosen]:
     """The kernels' output, and what they chose."""
-    q, k, v, q_far, _, scale, pad = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
+    q, k, v, (q_far,), scale, pad = inputs_of(tensors.q, tensors.k, tensors.v, case.layout, None, tensors.q_far)
     work = Sparse(case.layout, q_far, k, v, mode, scale, launches)
     near = work.near(q)
     chosen = work.choose(near.lse, choice.segments, choice.blocks, choice.threshold)

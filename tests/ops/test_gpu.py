@@ -67,12 +67,15 @@ def test_fused_selection_in_half_precision_at_the_shipped_grid(width: int, choic
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
+@pytest.mark.parametrize("turns", [2, 3])
 @pytest.mark.parametrize(
     ("index", "dtype"), [*((i, torch.float32) for i in range(4)), *((i, torch.bfloat16) for i in range(6))]
 )
-def test_older_segments_are_asked_by_queries_of_their_own(index: int, mode: Mode, dtype: torch.dtype) -> None:
+def test_older_segments_are_asked_by_queries_of_their_own(
+    index: int, mode: Mode, dtype: torch.dtype, turns: int
+) -> None:
     older = pytest.importorskip("tests.ops.older", reason="triton is not installed")
-    older.compare_older((older.OLDER_CASES + older.WIDE_CASES)[index], mode, dtype, "cuda")
+    older.compare_older((older.OLDER_CASES + older.WIDE_CASES)[index], mode, dtype, "cuda", turns)
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])

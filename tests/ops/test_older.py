@@ -1,6 +1,5 @@
 """Older segments asked by queries of their own: plain torch beside the reference. The kernels: `tests.ops.older`."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,47 +14,62 @@ from tests.ops.older import EVERYTHING, OLDER_CASES, attend, expected
 
 modes = pytest.mark.parametrize("mode", ["hierarchical", "flat"])
 everywhere = pytest.mark.parametrize("case", [*CASES, *OLDER_CASES], ids=str)
+several = pytest.mark.parametrize("turns", [2, 3, 9])
 
 
 @modes
 @everywhere
-def test_blockwise_is_the_reference(case: Case, mode: Mode) -> None:
-    assert_all_near(attend(case, mode, impl="blockwise"), expected(case, mode), torch.float64)
+@several
+def test_blockwise_is_the_reference(case: Case, mode: Mode, turns: int) -> None:
+    found = attend(case, mode, impl="blockwise", turns=turns)
+    assert_all_near(found, expected(case, mode, turns), torch.float64)
 
 
 @modes
 @everywhere
+@several
 @pytest.mark.parametrize("granularity", ["head_token", "head", "token", "shared"])
-def test_everything_selected_is_the_reference(case: Case, mode: Mode, granularity: str) -> None:
+def test_everything_selected_is_the_reference(case: Case, mode: Mode, granularity: str, turns: int) -> None:
     select = EVERYTHING.model_copy(update={"granularity": granularity})
-    assert_all_near(attend(case, mode, select=select), expected(case, mode), torch.float64)
+    assert_all_near(attend(case, mode, select=select, turns=turns), expected(case, mode, turns), torch.float64)
 
 
 @modes
 @pytest.mark.parametrize("impl", ["reference", "blockwise"])
 @pytest.mark.parametrize("local_window", ["block", "segment"])
-def test_the_segment_right_before_is_asked_by_one_and_the_others_by_the_other(
-    mode: Mode, impl: Impl, local_window: LocalWindow
+@pytest.mark.parametrize("turn", [0, 1, 2])
+def test_each_query_asks_the_segments_that_are_its_own(
+    mode: Mode, impl: Impl, local_window: LocalWindow, turn: int
 ) -> None:
-    """Texts that read the segment right before only, and those that read all others: the other query is not used."""
+    """Texts that read the segment right before only, the one before that, or all older: no other query is used."""
     case = replace(OLDER_CASES[0], local_window=local_window)
     q, q_far, k, v = random_tensors(case)[0]
     S, nothing = len(case.lengths[0]), torch.zeros_like(q)
+    reads = tuple(tuple(int(past < s and min(s - past - 1, 2) == turn) for past in range(S)) for s in range(S))
+    layout = replace(case, reads=reads).layout
 
-    def attend_to(reads: Callable[[int, int], bool], **far: Tensor) -> Tensor:
-        rows = tuple(tuple(int(reads(s, past)) for past in range(S)) for s in range(S))
-        return landmark_attention(q, k, v, replace(case, reads=rows).layout, mode=mode, impl=impl, **far)  # type: ignore[arg-type]
+    def attend_to(far: Tensor) -> Tensor:
+        return landmark_attention(q, k, v, layout, mode=mode, impl=impl, q_far=far)
 
-    for reads, used in ((lambda s, past: past == s - 1, "q_far"), (lambda s, past: past < s - 1, "q_older")):
-        far = {"q_far": nothing, "q_older": nothing, used: q_far}
-        assert_near(used, attend_to(reads, **far), attend_to(reads, q_far=q_far))
-        assert (attend_to(reads, **far) - attend_to(reads, q_far=nothing)).abs().max() > 0.01
+    own = attend_to(torch.stack([q_far if one == turn else nothing for one in range(3)]))
+    assert_near("its own", own, attend_to(q_far))
+    others = attend_to(torch.stack([nothing if one == turn else q_far for one in range(3)]))
+    assert_near("the others", others, attend_to(nothing))
+    assert (own - others).abs().max() > 0.01
 
 
 @modes
-def test_both_queries_are_used(mode: Mode) -> None:
-    found = expected(OLDER_CASES[0], mode)
-    # the second segment has only one before it, the third has an older one
-    assert float(found["dq_far"][:, :, 32:64].nan_to_num().abs().sum()) > 0
-    assert float(found["dq_older"][:, :, :64].nan_to_num().abs().sum()) == 0
-    assert float(found["dq_older"][:, :, 64:96].nan_to_num().abs().sum()) > 0
+def test_all_queries_are_used(mode: Mode) -> None:
+    gradient = expected(OLDER_CASES[0], mode, 3)["dq_far"].nan_to_num()
+    # segments of 32; the second has one before it, the third two, the fourth one that is older still
+    for turn, first in enumerate((32, 64, 96)):
+        assert float(gradient[turn, :, :, :first].abs().sum()) == 0
+        assert float(gradient[turn, :, :, first : first + 32].abs().sum()) > 0
+
+
+def test_queries_that_are_no_turns_are_refused() -> None:
+    case = OLDER_CASES[0]
+    q, q_far, k, v = random_tensors(case)[0]
+    for wrong in (q_far[:, :1], q_far[None, None], q_far.transpose(1, 2)):
+        with pytest.raises(ValueError, match="q_far"):
+            landmark_attention(q, k, v, case.layout, q_far=wrong)

@@ -101,7 +101,7 @@ def test_older_segments_are_looked_at_by_their_own_query():
     q, k = (x.detach() for x in tensors(layout))
     older = next(iter(tensors(layout, seed=1))).detach()
     probe = GateProbe.of(layout, watched, evidence, CPU)
-    probe.look(0, q, k, 0.5, older)
+    probe.look(0, torch.stack((q, older)), k, 0.5)
     right = by_hand(q, k, layout, watched, evidence, 0.5, older)
     torch.testing.assert_close(probe.found[0], right, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(right, by_hand(q, k, layout, watched, evidence, 0.5))
@@ -278,16 +278,16 @@ def test_a_run_fills_its_queue_with_steps_that_are_taken(base_folder, texts, tmp
     assert given[0].keys and all(len(keys) == 8 for keys in given[0].keys.values())
 
 
-@pytest.mark.parametrize("recency", [False, True])
+@pytest.mark.parametrize("recency", [0, 1, 2])
 def test_a_text_read_in_order_asks_as_attention_does(core, corpus, recency, monkeypatch):
     asked = []
-    monkeypatch.setattr(GateProbe, "look", lambda self, layer, q, k, scale, older: asked.append((layer, older)))
+    monkeypatch.setattr(GateProbe, "look", lambda self, layer, q, k, scale: asked.append((layer, q)))
     batch = build_batch(corpus, LAYOUT, Shape(2, 5, 0), np.random.default_rng(1), watched=24, recency=recency)
     with pytest.raises(RuntimeError, match="non-empty"):
         # nothing was found
         batch_loss(core, batch, "hierarchical", None, 0.0, gates_weight=1.0)
     assert [layer for layer, _ in asked] == list(range(core.layers))
-    assert all((older is not None) == recency for _, older in asked)
+    assert all(q.shape[:-4] == ((recency + 1,) if recency else ()) for _, q in asked)
 
 
 def test_it_is_the_same_in_one_pass_and_behind_a_cached_memory(core, corpus):
@@ -326,7 +326,7 @@ def test_a_run_takes_the_option_logs_it_and_records_it(base_folder, texts, tmp_p
 
 def test_a_run_on_text_in_order_alone_takes_it(base_folder, texts, tmp_path):
     out = tmp_path / "run"
-    trained(base_folder, texts, out, "--gates", 1, "--stream-share", 1, "--recency", "--local-window", "segment")
+    trained(base_folder, texts, out, "--gates", 1, "--stream-share", 1, "--recency", 1, "--local-window", "segment")
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert all(row["gates"] > 0 and "gate_mass" not in row for row in log)
 

@@ -22,43 +22,55 @@ CAPACITY = SMALL.segment_capacity
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
-def test_only_what_stands_behind_two_segments_changes(mode):
+@pytest.mark.parametrize("near", [1, 2])
+def test_only_what_stands_further_behind_changes(mode, near):
     core = tiny_model().core
-    layout = Layout.of([[CAPACITY] * 4], SMALL)
-    ids = torch.from_numpy(layout.place([np.random.default_rng(0).integers(0, 256, 4 * CAPACITY)]))
+    layout = Layout.of([[CAPACITY] * 5], SMALL)
+    ids = torch.from_numpy(layout.place([np.random.default_rng(0).integers(0, 256, 5 * CAPACITY)]))
     with torch.no_grad():
-        plain, told = (core.hidden_dense(ids, layout, mode, recency=recency) for recency in (False, True))
-    torch.testing.assert_close(told[:, :2], plain[:, :2])
-    assert not torch.allclose(told[:, 2:], plain[:, 2:], atol=1e-3)
+        fewer, told = (core.hidden_dense(ids, layout, mode, recency=recency) for recency in (near - 1, near))
+    same = near + 1
+    torch.testing.assert_close(told[:, :same], fewer[:, :same])
+    assert not torch.allclose(told[:, same:], fewer[:, same:], atol=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["hierarchical", "flat"])
-def test_segments_behind_one_another_tell_the_last_from_the_others(mode):
-    """Two equal segments, then a third: without recency their order changes nothing, with it all."""
+@pytest.mark.parametrize("near", [1, 2])
+def test_the_nearest_segments_are_told_from_the_others(mode, near):
+    """The last of some segments reads others of which two change places: `near` of them it knows by their distance."""
     core, rng = tiny_model().core, np.random.default_rng(0)
-    a, b, c = (rng.integers(0, 256, CAPACITY) for _ in range(3))
-    reads = np.zeros((3, 3), dtype=bool)
-    reads[2, :2] = True
-    layout = Layout.of([[CAPACITY] * 3], SMALL, reads=reads)
+    S = near + 3
+    texts = [rng.integers(0, 256, CAPACITY) for _ in range(S)]
+    reads = np.zeros((S, S), dtype=bool)
+    reads[-1, :-1] = True
+    layout = Layout.of([[CAPACITY] * S], SMALL, reads=reads)
 
-    def last(first, second, recency):
-        ids = torch.from_numpy(layout.place([np.concatenate((first, second, c))]))
+    def last(order, recency):
+        ids = torch.from_numpy(layout.place([np.concatenate([texts[i] for i in (*order, S - 1)])]))
         with torch.no_grad():
-            return core.hidden_dense(ids, layout, mode, recency=recency)[:, 2]
+            return core.hidden_dense(ids, layout, mode, recency=recency)[:, -1]
 
-    torch.testing.assert_close(last(a, b, False), last(b, a, False), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(last(a, b, True), last(b, a, True), atol=1e-3)
+    def swapped(i, recency):
+        order = list(range(S - 1))
+        order[i], order[i + 1] = order[i + 1], order[i]
+        return last(range(S - 1), recency), last(order, recency)
+
+    # the two oldest ones
+    torch.testing.assert_close(*swapped(0, near), rtol=1e-4, atol=1e-5)
+    # the furthest of the near ones, and the one right behind it
+    torch.testing.assert_close(*swapped(1, near - 1), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(*swapped(1, near), atol=1e-3)
 
 
 def test_a_run_is_told_and_its_adapter_says_so(base_folder, texts, tmp_path):
     out = tmp_path / "run"
     words = ["train", "--out", out, "--text", texts[0], "--model", base_folder, "--steps", 3, "--rank", 2]
-    words += ["--tokens", 512, "--device", "cpu", "--length", "256", "--stream-share", 0.5, "--recency"]
+    words += ["--tokens", 512, "--device", "cpu", "--length", "256", "--stream-share", 0.5, "--recency", 1]
     words += ["--block-size", 16, "--blocks-per-segment", 4, "--local-window", "segment", "--select-share", 0.5]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
     meta = Adapter.load(out / "adapter").meta
-    assert meta.recency and meta.layout.local_window == "segment"
+    assert meta.recency == 1 and meta.layout.local_window == "segment"
     model = LandmarkModel.from_pretrained(base_folder, adapter=out / "adapter")
     tokens = list(range(200))
     told = model.nll(tokens, mode="hierarchical")
@@ -71,7 +83,7 @@ def test_a_run_is_told_and_its_adapter_says_so(base_folder, texts, tmp_path):
 
 
 def test_a_run_from_it_keeps_the_distances_and_merges_know_them(base_folder, texts, tmp_path):
-    config = TrainConfig(steps=1, tokens=512, lengths=(256,), rank=2, stream_share=0.5, recency=True, votes=0.3)
+    config = TrainConfig(steps=1, tokens=512, lengths=(256,), rank=2, stream_share=0.5, recency=1, votes=0.3)
     layout = LayoutConfig(block_size=16, blocks_per_segment=4, local_window="segment")
 
     def trained(name, config, init=None):
@@ -82,11 +94,11 @@ def test_a_run_from_it_keeps_the_distances_and_merges_know_them(base_folder, tex
 
     first = trained("first", config)
     # nothing said of it, and no text in order to learn it from
-    second = trained("second", replace(config, recency=False, stream_share=0.0), init=first)
-    assert Adapter.load(second).meta.recency and Adapter.load(second).meta.layout == layout
+    second = trained("second", replace(config, recency=0, stream_share=0.0), init=first)
+    assert Adapter.load(second).meta.recency == 1 and Adapter.load(second).meta.layout == layout
     with pytest.raises(InvalidArgument, match="stream_share"):
         trained("third", replace(config, stream_share=0.0))
-    without = trained("without", replace(config, recency=False))
+    without = trained("without", replace(config, recency=0))
     with pytest.raises(AdapterInvalid, match="recency"):
         merge_adapters(first, without, tmp_path / "merged", above=0.5, layer=1)
     # what only searches reads nothing in order
@@ -95,7 +107,7 @@ def test_a_run_from_it_keeps_the_distances_and_merges_know_them(base_folder, tex
 
 def test_it_needs_landmarks():
     with pytest.raises(InvalidArgument, match="recency"):
-        replace(TrainConfig(), attention="full", recency=True)
+        replace(TrainConfig(), attention="full", recency=1)
 
 
 def test_a_file_is_no_folder_to_train_in(texts, tmp_path):
