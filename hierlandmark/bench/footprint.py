@@ -24,11 +24,11 @@ def fill(path: Path, model: LandmarkModel, segments: int) -> None:
     capacity = model.layout.segment_capacity
     tokens = np.asarray((model.tokenize(text_of(model, 9 * capacity, None)) * 2)[: 8 * capacity], dtype=np.int32)
     spec = model.spec("all")
-    made = list(model.encode(tokens, [MessageRun(0, len(tokens))], spec=spec))
+    made = list(model.encode(tokens, [MessageRun(0, len(tokens))], spec=spec, sizes=[capacity] * 8))
     with SQLiteStore(path, spec) as store:
         for i in range(segments):
             message = Message(id=i, role="document", content=model.decode(made[i % 8].tokens.tolist()))
-            store.append("default", [message], [replace(made[i % 8], runs=(MessageRun(i, capacity),))])
+            store.append("default", [message], [replace(made[i % 8], runs=(MessageRun(i, capacity),), closed=True)])
 
 
 def bench_footprint(model: LandmarkModel, *, small: int = 4096, large: int = 131_072) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A long text as tokens, and documents made of its start with needles in it: most of their segments are the text's.
 
 A needle pushes what follows it on, and the segment it stands in drops as many tokens at its end: the text's other
-segments stay as they are, and need no encoding of their own.
+segments stay as they are, and need no encoding of their own. As a memory cuts texts behind sentences, no needle is cut:
+one that a segment has no room for stands at the head of the next.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from hierlandmark.errors import InvalidArgument
 from hierlandmark.eval.fillers import Filler
 
 Tokenize = Callable[[str], Sequence[int]]
+Cut = Callable[[np.ndarray], Sequence[int]]
 Decode = Callable[[Sequence[int]], str]
 # characters tokenised beyond the length, so that its last token is not half a word's
 SPARE = 64
@@ -26,6 +28,8 @@ class Haystack:
     tokens: np.ndarray  # (n,) int32
     # places before which a statement may stand, ascending, the first 0
     cuts: np.ndarray
+    # places behind its segments, ascending, the last n
+    ends: np.ndarray
 
     def document(
         self,
@@ -33,13 +37,12 @@ class Haystack:
         opening: Sequence[int],
         statements: Sequence[tuple[float, Sequence[int]]],
         closing: Sequence[int],
-        capacity: int,
-    ) -> np.ndarray:
-        """Opening, the text's start with statements in it, and closing: exactly `length` tokens.
+    ) -> tuple[np.ndarray, list[int]]:
+        """Opening, the text's start with statements in it, and closing: exactly `length` tokens, and each segment's.
 
         Args:
-            statements: depth (0 to 1, ascending) and tokens of each; it goes to the nearest sentence end before it.
-            capacity: content tokens of a segment.
+            statements: depth (0 to 1, ascending) and tokens of each; it goes to the nearest sentence end before it, and
+                where its segment would cut it to the start of the next.
 
         Raises:
             InvalidArgument: the text is shorter than that, or what is put in is longer.
@@ -57,23 +60,32 @@ class Haystack:
         cuts = self.cuts[: np.searchsorted(self.cuts, last, side="right")]
         wanted = [(0, opening)]
         wanted += [(int(cuts[np.searchsorted(cuts, depth * last, side="right") - 1]), x) for depth, x in statements]
-        put: list[tuple[int, int]] = []
+        ends = np.append(self.ends[self.ends < length], length)
+        put: list[tuple[int, int, int]] = []
         for cut, tokens in wanted:
-            # where earlier statements pushed this place to; not beyond the segment that they stand in
-            at = cut
-            for size, edge in put:
-                at = min(at + size, edge) if cut < edge else at
-            stop = min(end, -(-(at + len(tokens)) // capacity) * capacity)
+            at = _pushed(cut, put)
+            edge = int(ends[np.searchsorted(ends, at, side="right")])
+            if at + len(tokens) > edge and (behind := _pushed(edge, put)) + len(tokens) <= end:
+                at = behind
+            stop = min(end, int(ends[np.searchsorted(ends, at + len(tokens))]))
             out[at + len(tokens) : stop] = out[at : stop - len(tokens)].copy()
             out[at : at + len(tokens)] = tokens
-            put.append((len(tokens), stop))
-        return out
+            put.append((at, len(tokens), stop))
+        return out, np.diff(ends, prepend=0).tolist()
 
 
-def make_haystack(tokenize: Tokenize, decode: Decode, text: Callable[[int], str], length: int) -> Haystack:
+def _pushed(place: int, put: Sequence[tuple[int, int, int]]) -> int:
+    """Where statements, each at a place and so long, pushed it to: not beyond the segment that they stand in."""
+    for at, size, stop in put:
+        place = min(place + size, stop) if at <= place < stop else place
+    return place
+
+
+def make_haystack(tokenize: Tokenize, decode: Decode, cut: Cut, text: Callable[[int], str], length: int) -> Haystack:
     """`length` tokens of a text.
 
     Args:
+        cut: tokens to the sizes of their segments.
         text: gives that many characters at least of a text; what it gives for a larger number starts alike.
 
     Raises:
@@ -84,7 +96,7 @@ def make_haystack(tokenize: Tokenize, decode: Decode, text: Callable[[int], str]
         chars = int(chars * 1.05 * (length + SPARE) / max(1, len(tokens))) + SPARE
         tokens = tokenize(text(chars))
     ids = np.asarray(tokens[:length], dtype=np.int32)
-    return Haystack(ids, _sentence_ends(ids, decode))
+    return Haystack(ids, _sentence_ends(ids, decode), np.cumsum(cut(ids)))
 
 
 def filler_text(filler: Filler, rng: Random) -> Callable[[int], str]:

@@ -1,7 +1,7 @@
 """Documents that share segments: each distinct one is encoded once, each document reads those that it is made of.
 
 A segment is encoded on its own, so its keys and values are a function of its tokens (docs/design.md, section 4): a
-document put together of shared segments is, key by key, the one that `Memory.add` would have made.
+document put together of shared segments is, key by key, what `Memory.add` would have made of these segments.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,9 +29,9 @@ class _Held:
     gate: np.ndarray  # (L, H_kv, D)
 
 
-def cut(tokens: np.ndarray, capacity: int) -> list[np.ndarray]:
+def cut(tokens: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
     """Content tokens of each segment of a text."""
-    return [tokens[start : start + capacity] for start in range(0, len(tokens), capacity)]
+    return np.split(tokens, np.cumsum(sizes)[:-1])
 
 
 def distinct(pieces: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -40,7 +40,7 @@ def distinct(pieces: Iterable[np.ndarray]) -> list[np.ndarray]:
 
 
 def write_segments(path: Path, model: LandmarkModel, pieces: Sequence[np.ndarray]) -> None:
-    """Encode full segments into a file of their own."""
+    """Encode segments into a file of their own."""
     with SQLiteStore(path, model.kv_spec) as store:
         for start in range(0, len(pieces), AT_ONCE):
             _append(store, model, pieces[start : start + AT_ONCE], start)
@@ -49,7 +49,8 @@ def write_segments(path: Path, model: LandmarkModel, pieces: Sequence[np.ndarray
 def _append(store: BlockStore, model: LandmarkModel, pieces: Sequence[np.ndarray], name: int = 0) -> None:
     tokens = np.concatenate(pieces)
     document = Message(id=name, role="document", content=model.decode(tokens.tolist()) or " ")
-    store.append(NAMESPACE, [document], model.encode(tokens, [MessageRun(name, len(tokens))]))
+    sizes = [len(piece) for piece in pieces]
+    store.append(NAMESPACE, [document], model.encode(tokens, [MessageRun(name, len(tokens))], sizes=sizes))
 
 
 class SharedSegments:
@@ -71,16 +72,15 @@ class SharedSegments:
         for record, gate in zip(*store.index(NAMESPACE), strict=True):
             into[record.tokens.tobytes()] = _Held(store, record, gate)
 
-    def document(self, tokens: np.ndarray) -> tuple[list[Source], int]:
+    def document(self, tokens: np.ndarray, sizes: Sequence[int]) -> tuple[list[Source], int]:
         """A text's segments in order, ready for `LandmarkModel.recall`, and how many of them had to be encoded.
 
         These are kept by the sources alone, and go with them.
         """
-        pieces = cut(tokens, self._model.layout.segment_capacity)
+        pieces = cut(tokens, sizes)
         new = distinct(piece for piece in pieces if piece.tobytes() not in self._held)
         held = dict(self._held)
         if new:
-            # only the last may be short, so cutting them again gives the same segments
             store = InMemoryStore(self._model.kv_spec)
             _append(store, self._model, new)
             self._list(store, held)

@@ -44,22 +44,22 @@ class Trials:
             text = partial(needles_text, task, seed)
         else:
             text = filler_text(open_filler(GRASS if filler == GRASS else str(self.plan.text)), Random(seed))
-        hay = make_haystack(self.model.tokenize, self.model.decode, text, length)
-        np.savez(folder / "haystack.npz", tokens=hay.tokens, cuts=hay.cuts)
+        hay = make_haystack(self.model.tokenize, self.model.decode, self.model.cut, text, length)
+        np.savez(folder / "haystack.npz", tokens=hay.tokens, cuts=hay.cuts, ends=hay.ends)
         if not workers:
             return 0
-        capacity = self.model.layout.segment_capacity
-        # the first holds an opening, and one that is not full is the end of a document
-        pieces = distinct([piece for piece in cut(hay.tokens, capacity)[1:] if len(piece) == capacity])
+        # the first holds an opening, and the last is where the text ends
+        pieces = distinct(cut(hay.tokens, np.diff(hay.ends, prepend=0).tolist())[1:-1])
         size = max(SMALLEST, -(-len(pieces) // workers))
         shards = [pieces[start : start + size] for start in range(0, len(pieces), size)]
         for shard, part in enumerate(shards):
-            np.save(folder / f"{shard:03}.npy", np.stack(part))
+            np.savez(folder / f"{shard:03}.npz", tokens=np.concatenate(part), sizes=[len(piece) for piece in part])
         return len(shards)
 
     def encode(self, folder: Path, shard: int) -> None:
         """Encode one file's segments."""
-        write_segments(folder / f"{shard:03}.db", self.model, list(np.load(folder / f"{shard:03}.npy")))
+        with np.load(folder / f"{shard:03}.npz") as held:
+            write_segments(folder / f"{shard:03}.db", self.model, cut(held["tokens"], held["sizes"].tolist()))
 
     def run(
         self, folder: Path, filler: str, task: str, length: int, number: int, modes: Sequence[AnyMode]
@@ -75,9 +75,9 @@ class Trials:
         what is opened, compiled or cached by whoever comes first is spread over all.
         """
         with np.load(folder / "haystack.npz") as held:
-            hay = Haystack(held["tokens"], held["cuts"])
+            hay = Haystack(held["tokens"], held["cuts"], held["ends"])
         trial = self.trial(hay, filler, task, length, number)
-        document, room = self.document(hay, trial, length)
+        document, sizes, room = self.document(hay, trial, length)
         base = {"task": task, "filler": filler, "length": length, "trial": number, "document": len(document)}
         records: list[Record] = []
         shared = SharedSegments(self.model, sorted(folder.glob("*.db")))
@@ -92,7 +92,7 @@ class Trials:
                         record |= self._full(document, trial, length, room)
                     else:
                         if sources is None:
-                            sources, encoded = shared.document(document)
+                            sources, encoded = shared.document(document, sizes)
                         record |= self._recalled(sources, trial, mode, room, len(document)) | {"encoded": encoded}
                 except torch.OutOfMemoryError:
                     record |= {"score": None, "why": OUT_OF_MEMORY}
@@ -107,13 +107,16 @@ class Trials:
         text = self.model.decode(hay.tokens[:length].tolist()) if among else None
         return draw_trial(self.plan.seed, task, length, number, text)
 
-    def document(self, hay: Haystack, trial: Trial, length: int) -> tuple[np.ndarray, int]:
-        """Tokens of a trial's document, and how many may be made: with the question they are `length`."""
+    def document(self, hay: Haystack, trial: Trial, length: int) -> tuple[np.ndarray, list[int], int]:
+        """Tokens of a trial's document, how many are each segment's, and how many may be made.
+
+        With the question and what may be made they are `length`.
+        """
         tokens = tokenize_trial(trial, self.model.tokenize, self.plan.max_new_tokens)
         if length < tokens.length:
             raise InvalidArgument(f"expected a length of at least {tokens.length} tokens, got {length}")
-        size, capacity = length - len(tokens.prompt) - tokens.room, self.model.layout.segment_capacity
-        return hay.document(size, tokens.opening, tokens.statements, tokens.closing, capacity), tokens.room
+        size = length - len(tokens.prompt) - tokens.room
+        return *hay.document(size, tokens.opening, tokens.statements, tokens.closing), tokens.room
 
     def _warm_up(self, mode: AnyMode, prompt: str, length: int) -> None:
         """A question about nothing, once a process and mode: the weights' and kernels' first use is no trial's."""

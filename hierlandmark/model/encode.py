@@ -109,21 +109,22 @@ def encode_runs(
     tokens: np.ndarray,
     runs: Sequence[MessageRun],
     spec: KVSpec,
+    sizes: Sequence[int],
     progress: Callable[[int], None] | None = None,
     searcher: LandmarkCore | None = None,
 ) -> Iterator[EncodedSegment]:
-    """Cut a text into segments and encode them, lazily.
+    """Encode a text's segments, lazily. All but the last are closed: what is added later goes on there.
 
     Args:
         tokens: (n,) content tokens.
         runs: which messages they come from, in order; the counts sum to n.
+        sizes: content tokens of each segment (`cuts.segment_sizes`); they sum to n.
         spec: what is kept of them.
         progress: called with the tokens encoded since the last call.
         searcher: see `encode_segments`.
     """
-    capacity = core.layout.segment_capacity
-    pieces = [tokens[start : start + capacity] for start in range(0, len(tokens), capacity)]
-    shares = _split_runs(runs, [len(piece) for piece in pieces])
+    pieces = np.split(tokens, np.cumsum(sizes)[:-1]) if len(sizes) else []
+    shares = _split_runs(runs, sizes)
     for first in range(0, len(pieces), BATCH):
         batch = pieces[first : first + BATCH]
         for i, arrays in enumerate(encode_segments(core, batch, spec, searcher)):
@@ -132,7 +133,7 @@ def encode_runs(
                 tokens=piece.astype(np.int32),
                 runs=shares[first + i],
                 block_content=split_blocks(len(piece), core.layout),
-                closed=len(piece) == capacity,
+                closed=first + i + 1 < len(pieces),
                 **arrays._asdict(),
             )
             if progress:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from hierlandmark.model.base import checked_device, default_base, located
 from hierlandmark.model.binding import Enough, head_shape
 from hierlandmark.model.check import check_base
 from hierlandmark.model.core import LandmarkCore
+from hierlandmark.model.cuts import segment_sizes
 from hierlandmark.model.encode import encode_runs
 from hierlandmark.model.fingerprint import fingerprint, weights_digest
 from hierlandmark.model.full import complete_full, load_full, nll_full, nll_landmark, nll_plain
@@ -236,13 +238,25 @@ class LandmarkModel:
         runs: Sequence[MessageRun],
         progress: Callable[[int], None] | None = None,
         spec: KVSpec | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> Iterator[EncodedSegment]:
         """Cut tokens into segments and encode each on its own, lazily; see `encode_runs`.
 
         Args:
             spec: of the store that takes them; by default `kv_spec`, what is read.
+            sizes: content tokens of each segment; by default as `cut` says.
         """
-        return encode_runs(self.core, tokens, runs, spec or self.kv_spec, progress, self.searcher)
+        sizes = self.cut(tokens, [run.n_tokens for run in runs]) if sizes is None else sizes
+        return encode_runs(self.core, tokens, runs, spec or self.kv_spec, sizes, progress, self.searcher)
+
+    def cut(self, tokens: np.ndarray, messages: Sequence[int] = ()) -> list[int]:
+        """Content tokens of each segment of a text: full ones end behind a message, sentence or word (`segment_sizes`).
+
+        Args:
+            tokens: (n,) of the text.
+            messages: how many are each message's.
+        """
+        return segment_sizes(tokens.tolist(), self.layout, self.decode, list(accumulate(messages)))
 
     @cached_property
     def _full(self) -> Any:

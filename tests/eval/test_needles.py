@@ -66,23 +66,26 @@ def test_shared_segments_equal_the_whole_document(
         folder.mkdir()
         trials.prepare(folder, filler, 0, 2000, 1)
         with np.load(folder / "haystack.npz") as held:
-            hay = Haystack(held["tokens"], held["cuts"])
+            hay = Haystack(held["tokens"], held["cuts"], held["ends"])
         for record in (r for r in records if r["filler"] == filler and r["mode"] != "full"):
             trial = trials.trial(hay, filler, record["task"], record["length"], record["trial"])
-            document, room = trials.document(hay, trial, record["length"])
+            document, sizes, room = trials.document(hay, trial, record["length"])
             text = model.decode(document.tolist())
             assert len(document) + len(model.tokenize(trial.prompt)) + room == record["length"]
             assert all(statement in text for statement in trial.statements) and text.startswith(trial.opening)
             with Memory.open(":memory:", model=model, config=MemoryConfig(recall=plan.recall)) as memory:
-                memory.add([Message(id=0, role="document", content=text[:-2])])
+                # cut as the document is: what a needle pushed out of a segment may have moved the end of a sentence
+                with monkeypatch.context() as patch:
+                    patch.setattr(model, "cut", lambda *_, sizes=sizes: sizes)
+                    memory.add([Message(id=0, role="document", content=text[:-2])])
                 assert memory.stats().tokens == len(document)
                 whole = memory.complete(trial.prompt, max_new_tokens=room, mode=record["mode"])
             assert whole.text == record["text"]
             assert {name: getattr(whole.cost, name) for name in COST} == {name: record[name] for name in COST}
             # an answer that read nothing would prove nothing
             assert record["blocks_read"] > 0
-            # most segments are the haystack's own: the opening, the end, and at most two a statement
-            assert record["encoded"] <= 2 + 2 * len(trial.statements)
+            # most segments are the haystack's own: not the opening, the end, and one a statement
+            assert record["encoded"] <= 2 + len(trial.statements)
             checked += 1
     assert checked == len(records) * 2 // 3
 
@@ -99,7 +102,7 @@ def test_a_trial_depends_on_its_own_length_only(tmp_path: Path, monkeypatch: pyt
         filler = "needles of niah_multikey_2"
         trials.prepare(folder, filler, 0, longest, 0)
         with np.load(folder / "haystack.npz") as held:
-            hay = Haystack(held["tokens"], held["cuts"])
+            hay = Haystack(held["tokens"], held["cuts"], held["ends"])
         drawn = [trials.trial(hay, filler, "niah_multikey_2", 1200, number) for number in range(20)]
         found.append([(one.statements, one.depths) for one in drawn])
     assert found[0] == found[1]
@@ -158,13 +161,14 @@ def test_needles_change_the_answer(records: list[dict]) -> None:
 def test_files_of_several_transactions(tmp_path: Path) -> None:
     model = make_model()
     tokens = np.arange(WIDE.segment_capacity * 19, dtype=np.int32) * 7 % 250
-    pieces = cut(tokens, WIDE.segment_capacity)
+    sizes = [WIDE.segment_capacity] * 19
+    pieces = cut(tokens, sizes)
     for i, part in enumerate((pieces[:17], pieces[17:])):
         write_segments(tmp_path / f"{i}.db", model, part)
     shared = SharedSegments(model, [tmp_path / "0.db", tmp_path / "1.db"])
     # in order, one of them twice, and a short one at the end
     document = np.concatenate([tokens, pieces[3], pieces[0][:9]])
-    sources, encoded = shared.document(document)
+    sources, encoded = shared.document(document, [*sizes, len(pieces[3]), 9])
     assert encoded == 1
     assert np.array_equal(np.concatenate([r.tokens for source in sources for r in source.records]), document)
     assert [len(source.records) for source in sources] == [17, 2, 1, 1]
@@ -176,8 +180,10 @@ def test_steps_are_forward_passes(records: list[dict]) -> None:
     for record in (r for r in records if r["mode"] == "flat"):
         # flat scores every landmark of the document in every pass
         blocks = -(-record["document"] // WIDE.segment_capacity) * WIDE.blocks_per_segment
+        # segments end within their last block
+        most = -(-record["document"] // (WIDE.segment_capacity - WIDE.block_size)) * WIDE.blocks_per_segment
         keys = record["landmark_keys"] / (record["steps"] * layers * kv_heads)
-        assert blocks - WIDE.blocks_per_segment < keys <= blocks
+        assert blocks - WIDE.blocks_per_segment < keys <= most
         assert record["gate_keys"] == 0
 
 
@@ -237,10 +243,10 @@ def test_the_length_that_is_named_for_one_too_short_does(task: str, book: Path, 
     for length in named:
         trials.prepare(tmp_path, filler, 0, length, 0)
         with np.load(tmp_path / "haystack.npz") as held:
-            hay = Haystack(held["tokens"], held["cuts"])
+            hay = Haystack(held["tokens"], held["cuts"], held["ends"])
         drawn = [trials.trial(hay, filler, task, length, number) for number in range(plan.trials)]
         documents = [trials.document(hay, trial, length) for trial in drawn]
-        sizes = [len(document) + room for document, room in documents]
+        sizes = [len(document) + room for document, _, room in documents]
         assert [size + len(model.tokenize(trial.prompt)) for size, trial in zip(sizes, drawn, strict=True)] == [
             length
         ] * 4

@@ -101,17 +101,17 @@ def test_what_came_later_is_searched_beside_it(memory: Memory) -> None:
 
 def test_what_was_forgotten_is_not_found_and_leaves_no_trace(memory: Memory) -> None:
     memory.build_index()
-    (segment,) = {hit.segment for hit in memory.search("message 12", N, mode="index").hits if hit.message_ids == [12]}
+    (segment,) = {hit.segment for hit in memory.search("message 16", N, mode="index").hits if hit.message_ids == [16]}
     index = memory._index
     assert index is not None
     (place,) = np.flatnonzero(index.built.ids == segment)
     (keys,) = index.built.vectors.landmarks([place])
     assert keys is not None and keys.any()
     keys, gone = keys.copy(), index.built.vectors._gates[index.built.vectors._order == place].copy()
-    memory.forget([12])
+    memory.forget([16])
     same(memory)
-    assert 12 not in [one[0] for one in hits(memory, "message 12", N)]
-    assert len(hits(memory, "message 12", N)) == N - 1
+    assert 16 not in [one[0] for one in hits(memory, "message 16", N)]
+    assert len(hits(memory, "message 16", N)) == N - 1
     if memory.path != ":memory:":
         for file in folder_of(memory).iterdir():
             for row in (*keys, *gone):

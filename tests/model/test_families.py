@@ -118,7 +118,8 @@ def test_segments_encoded_together_are_segments_encoded_alone(family):
     model = tiny_model(family)
     capacity = model.layout.segment_capacity
     text = np.concatenate(texts(model, [capacity, capacity, 9]))
-    together = list(model.encode(text, [MessageRun(0, len(text))]))
+    together = list(model.encode(text, [MessageRun(0, len(text))], sizes=[capacity, capacity, 9]))
+    assert [one.closed for one in together] == [True, True, False]
     for one, start in zip(together, range(0, len(text), capacity), strict=True):
         part = text[start : start + capacity]
         (alone,) = model.encode(part, [MessageRun(0, len(part))])
