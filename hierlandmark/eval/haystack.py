@@ -62,11 +62,14 @@ class Haystack:
         wanted += [(int(cuts[np.searchsorted(cuts, depth * last, side="right") - 1]), x) for depth, x in statements]
         ends = np.append(self.ends[self.ends < length], length)
         put: list[tuple[int, int, int]] = []
+        first, left = 0, hidden
         for cut, tokens in wanted:
-            at = _pushed(cut, put)
+            at = max(first, _pushed(cut, put))
             edge = int(ends[np.searchsorted(ends, at, side="right")])
-            if at + len(tokens) > edge and (behind := _pushed(edge, put)) + len(tokens) <= end:
-                at = behind
+            # as long as this one and all behind it fit there
+            if at + len(tokens) > edge and edge + left <= end:
+                at = edge
+            first, left = at + len(tokens), left - len(tokens)
             stop = min(end, int(ends[np.searchsorted(ends, at + len(tokens))]))
             out[at + len(tokens) : stop] = out[at : stop - len(tokens)].copy()
             out[at : at + len(tokens)] = tokens

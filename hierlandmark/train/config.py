@@ -95,6 +95,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, kind, fits, wanted in _TUPLES:
             object.__setattr__(self, name, _numbers(name, getattr(self, name), kind, fits, wanted))
+        if isinstance(self.recency, bool):
+            # as it was once: of the one segment right before
+            object.__setattr__(self, "recency", int(self.recency))
         for name in ("search_layers", "memory_layers"):
             object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
         if bool(self.search_layers) != bool(self.search_share):
@@ -170,8 +173,6 @@ def run_config(folder: Path, given: dict[str, Any], *, resume: bool) -> TrainCon
     if resume and isinstance(kept, dict):
         # a run begun before there were needles, or chats with evidence, goes on without
         kept = {"needles": 0.0, "linked": 0.0, **kept}
-        # once it was yes or no, of the one segment right before
-        kept["recency"] = int(kept.get("recency", 0))
     known = {field.name for field in fields(TrainConfig)}
     if not isinstance(kept, dict) or not kept.keys() <= known:
         raise InvalidArgument(f"the checkpoint in {str(folder)!r} is of another version", **ANOTHER_FOLDER)

@@ -54,7 +54,7 @@ def test_a_probe_votes_as_a_search_does(family, mode):
 
     # a search: the same memory out of a store, read by the prompt in full
     store = InMemoryStore(model.kv_spec)
-    segments = list(model.encode(memory, [MessageRun(1, len(memory))]))
+    segments = list(model.encode(memory, [MessageRun(1, len(memory))], sizes=lengths))
     store.append("n", [Message(id=1, content="x")], segments)
     _, gates = store.gate_keys("n")
     config = RecallConfig(mode=mode, segments=M, blocks=n, threshold=0.0)

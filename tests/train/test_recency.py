@@ -105,6 +105,10 @@ def test_a_run_from_it_keeps_the_distances_and_merges_know_them(base_folder, tex
     assert Adapter.load(with_search(first, without, tmp_path / "both")).meta.recency
 
 
+def test_configurations_of_before_said_yes_or_no():
+    assert [TrainConfig(recency=said).recency for said in (False, True)] == [0, 1]
+
+
 def test_it_needs_landmarks():
     with pytest.raises(InvalidArgument, match="recency"):
         replace(TrainConfig(), attention="full", recency=1)

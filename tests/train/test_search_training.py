@@ -147,8 +147,7 @@ def test_what_is_trained_is_what_a_search_finds(kind, sizes, monkeypatch):
     rendered = [model.tokenize(render(message)) for message in messages]
     tokens = np.concatenate(rendered)
     owner = np.repeat(np.arange(len(messages)), [len(one) for one in rendered])
-    cuts = list(range(layout.segment_capacity, len(tokens), layout.segment_capacity))
-    lengths = [len(part) for part in np.split(tokens, cuts)]
+    lengths = model.cut(tokens, [len(one) for one in rendered])
     S = len(lengths)
     grid = Layout.of([lengths], layout, reads=np.zeros((S, S), dtype=bool))
     # long and short in turn
