@@ -82,7 +82,9 @@ def content_mask(block_content: tuple[int, ...], config: LayoutConfig) -> np.nda
 
 
 def split_segments(n_content: int, config: LayoutConfig) -> tuple[int, ...]:
-    """Content tokens of each segment of a text: full ones, then the open tail.
+    """Content tokens of each segment of a text that is read in order: full ones, then the rest.
+
+    A memory cuts its text by `model.cuts.segment_sizes`.
 
     Raises:
         ValueError: `n_content` is negative.

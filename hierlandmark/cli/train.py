@@ -108,7 +108,7 @@ def train(
         typer.Option(
             "--recency",
             metavar="SEGMENTS",
-            help="In plain text (--stream-share) so many segments before stand nearer than older ones; as --init.",
+            help="Segments right before that stand at their true distance, with --stream-share; by default as --init.",
         ),
     ] = None,
     select_share: Annotated[

@@ -1,8 +1,8 @@
 """A long text as tokens, and documents made of its start with needles in it: most of their segments are the text's.
 
 A needle pushes what follows it on, and the segment it stands in drops as many tokens at its end: the text's other
-segments stay as they are, and need no encoding of their own. As a memory cuts texts behind sentences, no needle is cut:
-one that a segment has no room for stands at the head of the next.
+segments stay as they are, and need no encoding of their own. As a memory cuts texts behind sentences, a needle that a
+segment has no room for stands at the head of the next, unless that leaves too little room for those behind it.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class Haystack:
             at = max(first, _pushed(cut, put))
             edge = int(ends[np.searchsorted(ends, at, side="right")])
             # as long as this one and all behind it fit there
-            if at + len(tokens) > edge and edge + left <= end:
+            if first and at + len(tokens) > edge and edge + left <= end:
                 at = edge
             first, left = at + len(tokens), left - len(tokens)
             stop = min(end, int(ends[np.searchsorted(ends, at + len(tokens))]))

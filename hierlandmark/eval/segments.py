@@ -1,11 +1,11 @@
 """Documents that share segments: each distinct one is encoded once, each document reads those that it is made of.
 
 A segment is encoded on its own, so its keys and values are a function of its tokens (docs/design.md, section 4): a
-document put together of shared segments is, key by key, what `Memory.add` would have made of these segments.
+document put together of shared segments is, key by key, what `LandmarkModel.encode` makes of it with these sizes.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -50,7 +50,8 @@ def _append(store: BlockStore, model: LandmarkModel, pieces: Sequence[np.ndarray
     tokens = np.concatenate(pieces)
     document = Message(id=name, role="document", content=model.decode(tokens.tolist()) or " ")
     sizes = [len(piece) for piece in pieces]
-    store.append(NAMESPACE, [document], model.encode(tokens, [MessageRun(name, len(tokens))], sizes=sizes))
+    segments = model.encode(tokens, [MessageRun(name, len(tokens))], sizes=sizes)
+    store.append(NAMESPACE, [document], (replace(segment, closed=True) for segment in segments))
 
 
 class SharedSegments:

@@ -65,7 +65,7 @@ class AdapterMeta(BaseModel):
     window: int | None = None
     # how many segments right before texts read in order have at their true distance, older ones one further; adapters
     # of before say true for one
-    recency: int = 0
+    recency: int = Field(default=0, ge=0)
     # layers that look into other segments, lowest first, and the only ones of which a memory keeps keys and values to
     # read; none named: all of them
     memory_layers: tuple[int, ...] = ()

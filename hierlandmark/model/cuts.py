@@ -1,5 +1,6 @@
 """Where a text is cut into segments: behind a whole message, sentence or word, as far as one ends late enough."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -10,11 +11,14 @@ from hierlandmark.layout import split_blocks
 Decode = Callable[[Sequence[int]], str]
 
 # what may stand behind the mark that ends a sentence
-_CLOSING = "\"'”’»)]}*_"
-# of which the first need a space behind them, for numbers and names hold them too
+_CLOSING = "\"'”’»)]}*_」』）】》〉］"
+# the first need a space behind them, for numbers and names hold them too
 _STOPS, _WIDE_STOPS = (".", "!", "?", "…"), ("。", "！", "？", "؟", "।")
-# tokens before and behind a place that are decoded: a character is made of four at most
-_AROUND = 4
+_CLAUSES = tuple(",;:，、；：،؛")
+# a dot that ends no sentence
+_SHORT = re.compile(r"(?:^|[\s(\"'])(?:Mrs?|Ms|Dr|St|No|Prof|vs|e\.g|i\.e|[A-Z])\.$")
+# a character is made of four tokens at most; some tokenizers tell none of a run of bytes unless all of them are whole
+_MOST = 4
 _BROKEN = "\ufffd"
 
 
@@ -22,18 +26,21 @@ class _Cut(IntEnum):
     """What a place between two tokens is, better ones greater."""
 
     CHARACTER = 0
-    ANYWHERE = 1
-    WORD = 2
-    SENTENCE = 3
+    # inside a number or a word of Latin letters
+    INSIDE = 1
+    ANYWHERE = 2
+    CLAUSE = 3
+    WORD = 4
+    SENTENCE = 5
 
 
 def segment_sizes(tokens: Sequence[int], config: LayoutConfig, decode: Decode, ends: Sequence[int] = ()) -> list[int]:
     """Content tokens of each segment of a text; they sum to its tokens.
 
     A segment on its own knows nothing of the one before: half a number there is no number. So one that is full ends
-    within its last block, behind the last message that ends there, else the last sentence, else the last word; only
-    what has none of them is cut in the middle. Every segment but the last is closed by what follows it, and a text that
-    grows is cut where it would have been cut at once.
+    within its last block, behind the last message that ends there, else the last sentence, else the last word; text
+    without spaces behind a comma, else between two characters, and a number only where nothing else ends. Every segment
+    but the last is closed by what follows it, and a text that grows is cut where it would have been cut at once.
 
     Args:
         tokens: (n,) of the text.
@@ -49,7 +56,7 @@ def segment_sizes(tokens: Sequence[int], config: LayoutConfig, decode: Decode, e
         if last and ends[last - 1] > start + early:
             size = ends[last - 1] - start
         else:
-            size = _best(tokens[start : start + capacity + _AROUND], early, capacity, decode)
+            size = _best(tokens[start : start + capacity + _MOST], early, capacity, decode)
         sizes.append(size)
         start += size
     return sizes + [len(tokens) - start] * (start < len(tokens))
@@ -59,21 +66,40 @@ def _best(piece: Sequence[int], early: int, capacity: int, decode: Decode) -> in
     """The last of the best places in `early` < place <= `capacity`."""
     found, best = capacity, _Cut.CHARACTER
     for place in range(capacity, early, -1):
-        if (kind := _kind(piece, place, decode)) > best:
+        if (kind := _kind(*_around(piece, place, decode))) > best:
             found, best = place, kind
             if best == _Cut.SENTENCE:
                 break
     return found
 
 
-def _kind(piece: Sequence[int], place: int, decode: Decode) -> _Cut:
-    first = max(0, place - _AROUND)
-    before, both = decode(piece[first:place]), decode(piece[first : place + _AROUND])
-    behind = both[len(before) :]
-    if not both.startswith(before) or before.endswith(_BROKEN) or behind.startswith(_BROKEN):
+def _around(piece: Sequence[int], place: int, decode: Decode) -> tuple[str, str]:
+    """Some text before a place, and at least a character behind it; nothing where a character is cut there."""
+    for first in range(max(0, place - _MOST), max(0, place - 2 * _MOST) - 1, -1):
+        before = decode(piece[first:place])
+        if _BROKEN in before:
+            continue
+        for last in range(place + 1, min(len(piece), place + _MOST) + 1):
+            both = decode(piece[first:last])
+            if both.startswith(before) and _BROKEN not in both:
+                return before, both[len(before) :]
+        break
+    return "", ""
+
+
+def _kind(before: str, behind: str) -> _Cut:
+    if not before or not behind:
         return _Cut.CHARACTER
-    spaced = behind[:1].isspace() or before[-1:].isspace()
     said = before.rstrip().rstrip(_CLOSING)
-    if said.endswith(_WIDE_STOPS) or (spaced and (said.endswith(_STOPS) or "\n" in (before[-1:], behind[:1]))):
+    if "\n" in behind[: len(behind) - len(behind.lstrip())] or behind[0] in _CLOSING:
+        # these belong to what they end
+        return _Cut.ANYWHERE
+    if before[-1] == "\n" or said.endswith(_WIDE_STOPS):
         return _Cut.SENTENCE
-    return _Cut.WORD if spaced else _Cut.ANYWHERE
+    if behind[0].isspace() or before[-1].isspace():
+        ended = said.endswith(_STOPS) and not _SHORT.search(said) and not behind.lstrip()[:1].isdigit()
+        return _Cut.SENTENCE if ended else _Cut.WORD
+    if before[-1] in _CLAUSES:
+        return _Cut.CLAUSE
+    inside = all(one.isascii() and one.isalnum() for one in (before[-1], behind[0]))
+    return _Cut.INSIDE if inside else _Cut.ANYWHERE

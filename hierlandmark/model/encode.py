@@ -113,7 +113,7 @@ def encode_runs(
     progress: Callable[[int], None] | None = None,
     searcher: LandmarkCore | None = None,
 ) -> Iterator[EncodedSegment]:
-    """Encode a text's segments, lazily. All but the last are closed: what is added later goes on there.
+    """Encode a text's segments, lazily. The last is open, the others are closed: what is added later goes on in it.
 
     Args:
         tokens: (n,) content tokens.

@@ -75,7 +75,7 @@ def landmark_attention_sparse(
     not what it may see, also depends on later queries of its own block. Forward only.
 
     Args:
-        q, k, v, scale, q_far: as `landmark_attention` takes them.
+        q, k, v, scale, q_far: as `landmark_attention` takes them, but one q_far, (B, H, T, D).
         segments: how many to open; has no meaning in flat mode.
         blocks: how many to read. Enough of both gives `landmark_attention`; queries of a first segment read none.
         threshold: mass on all gates (flat: landmarks) of other segments up to which a query reads nothing.
@@ -86,12 +86,15 @@ def landmark_attention_sparse(
         (B, H, T, D) in q's dtype; zero where the query is padding.
 
     Raises:
-        ValueError: gradients are asked for; or as `landmark_attention`; or `segments` or `blocks` is not positive.
+        ValueError: gradients are asked for; or as `landmark_attention`; or q_far is several; or `segments` or `blocks`
+            is not positive.
     """
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, q_far)):
         raise ValueError("sparse attention has no gradient: call it under torch.no_grad(), or train landmark_attention")
     if segments < 1 or blocks < 1:
         raise ValueError(f"expected to open and read at least one, got segments={segments!r}, blocks={blocks!r}")
+    if q_far is not None and q_far.dim() != 4:
+        raise ValueError(f"expected one q_far (B, H, T, D), got {tuple(q_far.shape)}")
     dtype = q.dtype
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         q, k, v, (q_far,), scale, pad = inputs_of(q, k, v, layout, scale, q_far)

@@ -304,7 +304,7 @@ class Recall:
         marks = self._landmarks[self._slots[layer]]
         keys = self._buffers.apart("marks", self._buffers.rows("marks", marks.view(H_kv * G, 1, N, D), rows))
         logits = (q @ keys.view(H, S * N, D).transpose(1, 2) * scale).view(H, 1, S, N)
-        # nearly all segments are full
+        # nearly all segments have all their blocks
         if present == N * len(segments):
             return logits
         return logits.masked_fill(self._absent[opened], NEG)
@@ -425,7 +425,7 @@ class Recall:
         return self._pool
 
     def content(self, segment: int) -> Tensor:
-        """Which positions of a segment's blocks hold content: (n, P) bool. Nearly all segments are full, and alike."""
+        """Which positions of a segment's blocks hold content: (n, P) bool. There are few shapes of segments."""
         shape = self._where[segment][1].block_content
         if shape not in self._contents:
             self._contents[shape] = torch.from_numpy(content_mask(shape, self.layout))

@@ -66,8 +66,9 @@ class TrainConfig:
     # what it trains: landmarks, or as a peer to compare with plain attention to all or to the last `window` tokens
     attention: Attention = "landmark"
     window: int | None = None
-    # texts read in order: so many segments right before each one stand at their true distance, older ones one further
-    recency: int = 0
+    # texts read in order: so many segments right before each one stand at their true distance, older ones one further;
+    # None: as many as the adapter to start from has, or 0
+    recency: int | None = None
     # layers that look into other segments, of which alone a memory then keeps keys and values; none: those of the
     # adapter to start from, or all
     memory_layers: tuple[int, ...] = ()
@@ -114,7 +115,7 @@ class TrainConfig:
         for names, right, wanted in _RANGES:
             for name in names.split():
                 value = getattr(self, name)
-                if value is None and name in ("seconds", "window", "search_tokens"):
+                if value is None and name in ("seconds", "window", "search_tokens", "recency"):
                     continue
                 number = isinstance(value, Real) and not isinstance(value, bool)
                 if not number:

@@ -133,7 +133,7 @@ class BatchSource(Dataset[tuple[Batch | Pairs, Step]]):
         batch = build_batch(
             self.corpus, self.layout, shape, rng,
             needles=config.needles, linked=config.linked, jump=config.jump, cached=cached,
-            watched=WATCHED if config.gates else 0, queue=config.gate_queue, recency=config.recency,
+            watched=WATCHED if config.gates else 0, queue=config.gate_queue, recency=config.recency or 0,
         )  # fmt: skip
         return batch if self.config.attention == "landmark" else without_landmarks(batch), mode
 

@@ -111,13 +111,14 @@ def train_adapter(
         raise no_files()
     # distances that were learned stay, as the layout does, unless others are asked for
     learned = start.meta.recency if start is not None and config.attention == "landmark" else 0
-    if config.recency not in (0, learned) and not config.stream_share and not resume:
+    if config.recency not in (None, 0, learned) and not config.stream_share and not resume:
         raise InvalidArgument.naming(
             lambda called: (
                 f"expected a {called('stream_share')} with {called('recency')}: only texts read in order know it"
             )
         )
-    config = replace(config, recency=config.recency or learned)
+    if config.recency is None and learned:
+        config = replace(config, recency=learned)
     if not resume and (found := read_state(folder)) is not None:
         raise InvalidArgument(
             f"{str(folder)!r} holds a run at step {found['step']}",
@@ -238,7 +239,7 @@ def train_adapter(
         ranking=ranking,
         attention=config.attention,
         window=config.window,
-        recency=config.recency,
+        recency=config.recency or 0,
         memory_layers=config.memory_layers if len(config.memory_layers) < core.layers else (),
         training=training,
     )

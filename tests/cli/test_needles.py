@@ -156,6 +156,7 @@ def test_what_a_query_reads_is_chosen(run) -> None:
         found = json.loads(done.stdout)
         read[" ".join(words)] = found["results"][1]["blocks_read"]
     assert found["settings"]["granularity"] == "head_token" and found["settings"]["threshold"] == 0.01
+    # random heads give some queries all of it
     assert read["--threshold 0.999999"] < 0.1 * read[""]
     assert 0 < read["--granularity shared --blocks 1"] < read["--blocks 1"] < read[""]
     assert "expected --threshold to be from 0 to under 1, got 1.0" in run("--threshold", "1").stderr

@@ -162,6 +162,7 @@ def test_reencoding_removes_it(tmp_path: Path) -> None:
     with Memory.open(path, model=tiny_model()) as memory:
         memory.add(CHAT)
         memory.build_index()
+    # a seed of which no two scores are equal to the digits that are compared
     Memory.reencode(path, model=tiny_model(seed=2))
     with Memory.open(path, model=tiny_model(seed=2)) as memory:
         assert memory.stats().index is None

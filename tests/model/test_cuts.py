@@ -1,5 +1,6 @@
 """Where a text is cut into segments: what belongs together stays together."""
 
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -48,6 +49,14 @@ def filled(end: str) -> str:
         # nothing ends
         ("y" * 30, "y" * LOOK),
         ("日本。語のぶん", "日本。"),
+        ("「日。」語のぶん", "「日。」"),
+        ("日，語語語語", "日，"),
+        ("是735918273591", "是"),
+        # a dot that ends nothing, and a number behind one
+        ("A b. Mr. Smithson", "A b."),
+        ("A b. No. 123456789", "A b."),
+        # the line break belongs to what it ends
+        ("A b. C d efgh.\n\n", "A b."),
     ],
 )
 def test_a_segment_ends_with_the_best_that_ends_in_its_last_block(end: str, kept: str) -> None:
@@ -55,6 +64,25 @@ def test_a_segment_ends_with_the_best_that_ends_in_its_last_block(end: str, kept
     first, *rest = cut(text)
     assert first.rstrip(" ") == filled(kept)
     assert first + "".join(rest) == text
+
+
+def bytes_of_runs(tokens: list[int]) -> str:
+    """As tokenizers with byte fallback decode (Llama 2, Gemma): a run of bytes that is no text is none at all."""
+    try:
+        return bytes(tokens).decode()
+    except UnicodeDecodeError:
+        return "\ufffd" * len(tokens)
+
+
+@pytest.mark.parametrize("text", ["語" * 60, "日本。語" * 40, "é" * 100, "😀" * 50, "a語😀é" * 30])
+@pytest.mark.parametrize("decode", [BYTES.decode, bytes_of_runs])
+def test_no_character_is_cut(text: str, decode: Callable[[Sequence[int]], str]) -> None:
+    tokens = list(text.encode())
+    sizes = segment_sizes(tokens, GRID, decode)
+    pieces = [bytes(tokens[end - size : end]).decode() for end, size in zip(accumulate(sizes), sizes, strict=True)]
+    assert "".join(pieces) == text and len(pieces) > 2
+    if "。" in text:
+        assert all(piece.endswith("。") for piece in pieces[:-1])
 
 
 def test_messages_come_before_sentences() -> None:

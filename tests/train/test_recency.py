@@ -94,8 +94,10 @@ def test_a_run_from_it_keeps_the_distances_and_merges_know_them(base_folder, tex
 
     first = trained("first", config)
     # nothing said of it, and no text in order to learn it from
-    second = trained("second", replace(config, recency=0, stream_share=0.0), init=first)
+    second = trained("second", replace(config, recency=None, stream_share=0.0), init=first)
     assert Adapter.load(second).meta.recency == 1 and Adapter.load(second).meta.layout == layout
+    third = trained("without again", replace(config, recency=0), init=first)
+    assert Adapter.load(third).meta.recency == 0
     with pytest.raises(InvalidArgument, match="stream_share"):
         trained("third", replace(config, stream_share=0.0))
     without = trained("without", replace(config, recency=0))
