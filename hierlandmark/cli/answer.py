@@ -21,7 +21,7 @@ from hierlandmark.cli.options import (
     open_memory,
     recall_config,
 )
-from hierlandmark.cli.output import counted, print_json, short, show_cost, show_hits, show_recall, show_trace
+from hierlandmark.cli.output import counted, excerpt, print_json, show_cost, show_hits, show_recall, show_trace
 from hierlandmark.errors import NamespaceNotFound
 
 TokensOption = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")]
@@ -72,12 +72,14 @@ def ask(
         if answer.among is not None:
             what = "message" if len(answer.among) == 1 else "messages"
             typer.echo(f"answered from the segments of {what} {', '.join(map(repr, answer.among))}")
-            show_hits(answer.found)
+            show_hits(answer.found, question)
         show_recall(recall)
         show_trace(answer.trace)
     elif answer.found:
         best = answer.found[0]
-        typer.echo(f"found best ({best.score:.4f}): message {best.message_ids[0]!r}, {short(best.text)}", err=True)
+        typer.echo(
+            f"found best ({best.score:.4f}): message {best.message_ids[0]!r}, {excerpt(best.text, question)}", err=True
+        )
     typer.echo(f"first token after {answer.first_token_s:.2f} s, then {answer.per_token_s:.3f} s each", err=True)
     if why:
         show_cost(answer.cost)

@@ -76,7 +76,7 @@ def read(memory: "Memory", model: "LandmarkModel", questions: list[str], reread:
     for one in questions:
         typer.echo(f"? {one}\n")
         found = memory.search(one, 3)
-        show_hits(found.hits)
+        show_hits(found.hits, one)
         show_cost(found.cost)
         answer = memory.ask(one, max_new_tokens=24)
         first.append(answer.first_token_s)

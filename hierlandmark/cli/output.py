@@ -1,7 +1,9 @@
 """What commands print: JSON for scripts, short lines for people, progress on stderr."""
 
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 # characters of a text shown on one line
 WIDTH = 160
+_WORDS = re.compile(r"\w+")
 
 
 def print_json(value: Any) -> None:
@@ -60,13 +63,37 @@ def short(text: str, width: int = WIDTH) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
+def excerpt(text: str, query: str, width: int = WIDTH) -> str:
+    """As `short`, but of a longer text the part that has most of the query's words, rare ones in it first."""
+    line = " ".join(text.split())
+    wanted = {word.casefold() for word in _WORDS.findall(query)}
+    found = [(match.start(), match.group().casefold()) for match in _WORDS.finditer(line)]
+    often = Counter(word for _, word in found)
+    hits = [(at, word) for at, word in found if word in wanted]
+    if len(line) <= width or not hits:
+        return short(line, width)
+
+    def worth(start: int) -> float:
+        # a window that begins at a hit, and shows some words before it
+        seen = {word for at, word in hits if start <= at and at + len(word) <= start + width * 3 // 4}
+        return sum(1 / often[word] for word in seen)
+
+    # the latest of equal ones: what is asked for stands behind the words of the question more often than before them
+    best = max((at for at, _ in hits), key=lambda at: (round(worth(at), 6), at))
+    start = line.rfind(" ", 0, max(1, best - width // 5)) + 1
+    return short(line, width) if start == 0 else f"…{short(line[start:], width - 1)}"
+
+
 def counted(n: int, what: str) -> str:
     """How many there are of something that is called by its singular: `1 window`, `2,048 windows`."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-def show_hits(hits: "list[Hit]", *, why: bool = False) -> None:
-    """A line about each hit and a line of its text; with `why` one more on what found it, where the mode is hybrid."""
+def show_hits(hits: "list[Hit]", query: str, *, why: bool = False) -> None:
+    """A line about each hit and a line of its text, of a long one what is like the query.
+
+    With `why` one more on what found it, where the mode is hybrid.
+    """
     if not hits:
         typer.echo("nothing found")
     for rank, hit in enumerate(hits, start=1):
@@ -74,7 +101,7 @@ def show_hits(hits: "list[Hit]", *, why: bool = False) -> None:
         who = "; ".join(" ".join(part for part in (one.role, one.time) if part) for one in hit.messages)
         typer.echo(f"{rank:>3}  {hit.score:.4f}  message {ids}  {who}  (block {hit.block}, segment {hit.segment})")
         _show_beside("before", hit.before)
-        typer.echo(f"     {short(hit.text)}")
+        typer.echo(f"     {excerpt(hit.text, query)}")
         _show_beside("after", hit.after)
         if why and hit.words is not None:
             typer.echo(f"     found by {_found_by(hit.landmarks, hit.words)}")

@@ -69,7 +69,7 @@ def search(
         return
     if found.when:
         show_when(found.when)
-    show_hits(found.hits, why=why)
+    show_hits(found.hits, query, why=why)
     if why:
         show_trace(found.trace)
     show_cost(found.cost)

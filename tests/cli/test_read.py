@@ -43,7 +43,7 @@ def test_search_for_people(filled) -> None:
 
 
 def test_a_message_that_words_alone_found(capsys) -> None:
-    show_hits([Hit(message_ids=[1], text="tea", score=0.1, block=0, segment=0, words=0.5)], why=True)
+    show_hits([Hit(message_ids=[1], text="tea", score=0.1, block=0, segment=0, words=0.5)], "tea", why=True)
     assert capsys.readouterr().out.endswith("     tea\n     found by words (0.50 of the best match)\n")
 
 
