@@ -59,6 +59,10 @@ def search(
     checked_search(query, k, mode, wanted, neighbours)
     with existing_memory(db, namespace, model, adapter, indexed=mode == "index") as memory:
         found = memory.search(query, k, mode=mode, where=wanted, neighbours=neighbours, parse_time=when)
+        there = {one.role for one in memory.messages()} if role and not found.hits else set()
+    if there and not there & set(role or ()):
+        roles = " or ".join(map(repr, role or ()))
+        typer.echo(f"no message has the role {roles}; there are {', '.join(sorted(map(repr, there)))}", err=True)
     if json:
         fields = {"message_ids", "text", "score", "block", "segment"} | ({"before", "after"} if neighbours else set())
         fields |= {"landmarks", "words"} if why else set()

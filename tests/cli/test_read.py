@@ -69,6 +69,15 @@ def test_search_filters(filled) -> None:
     assert found("--meta", "k=c") == []
 
 
+def test_a_role_that_no_message_has_is_told(filled) -> None:
+    done = filled("search", "word", "--db", "m.db", "--role", "boss", "--role", "chef")
+    assert done.exit_code == 0 and "nothing found" in done.stdout
+    assert "no message has the role 'boss' or 'chef'; there are 'user'" in done.stderr
+    # one that is there, and nothing of it in that time
+    done = filled("search", "word", "--db", "m.db", "--role", "user", "--since", "2999-01-01")
+    assert "nothing found" in done.stdout and "no message has the role" not in done.stderr
+
+
 def test_filters_that_are_none_are_one_line(filled) -> None:
     iso = "an ISO 8601 date or time, such as 2026-03-31 or 2026-03-31T09:30:00+02:00"
     for options, said in (
