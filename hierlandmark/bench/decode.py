@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -148,8 +147,7 @@ def fill(store: SQLiteStore, name: str, model: LandmarkModel, segments: int, enc
     for start in range(have, real, AT_ONCE):
         new = range(start, min(start + AT_ONCE, real))
         part = ids[start * capacity : (new[-1] + 1) * capacity]
-        made = model.encode(part, [MessageRun(i, capacity) for i in new], sizes=[capacity] * len(new))
-        _append(store, name, model, [replace(one, closed=True) for one in made])
+        _append(store, name, model, list(model.encode(part, [MessageRun(i, capacity) for i in new])))
     if segments <= real:
         return
     records, gates = store.index(name)

@@ -28,7 +28,7 @@ def fill(path: Path, model: LandmarkModel, segments: int) -> None:
     with SQLiteStore(path, spec) as store:
         for i in range(segments):
             message = Message(id=i, role="document", content=model.decode(made[i % 8].tokens.tolist()))
-            store.append("default", [message], [replace(made[i % 8], runs=(MessageRun(i, capacity),), closed=True)])
+            store.append("default", [message], [replace(made[i % 8], runs=(MessageRun(i, capacity),))])
 
 
 def bench_footprint(model: LandmarkModel, *, small: int = 4096, large: int = 131_072) -> dict[str, Any]:

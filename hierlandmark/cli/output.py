@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,13 +74,16 @@ def excerpt(text: str, query: str, width: int = WIDTH) -> str:
     if len(line) <= width or not hits:
         return short(line, width)
 
-    def worth(start: int) -> float:
+    starts = [at for at, _ in hits]
+
+    def worth(first: int) -> float:
         # a window that begins at a hit, and shows some words before it
-        seen = {word for at, word in hits if start <= at and at + len(word) <= start + width * 3 // 4}
+        end = starts[first] + width * 3 // 4
+        seen = {word for at, word in hits[first : bisect_right(starts, end)] if at + len(word) <= end}
         return sum(1 / often[word] for word in seen)
 
     # the latest of equal ones: what is asked for stands behind the words of the question more often than before them
-    best = max((at for at, _ in hits), key=lambda at: (round(worth(at), 6), at))
+    best = starts[max(range(len(hits)), key=lambda first: (round(worth(first), 6), first))]
     start = line.rfind(" ", 0, max(1, best - width // 5)) + 1
     return short(line, width) if start == 0 else f"…{short(line[start:], width - 1)}"
 

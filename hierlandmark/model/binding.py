@@ -84,13 +84,13 @@ class Rope:
         prefix = [f"{kind}_" for kind in kinds] if per_kind else [""] * layers
         self.inv_freq: list[Tensor] = [getattr(rotary, f"{p}inv_freq").detach().float().clone() for p in prefix]
         self.scaling: list[float] = [float(getattr(rotary, f"{p}attention_scaling", 1.0)) for p in prefix]
-        self._angles: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._angles: dict[tuple[int, tuple[int, ...], torch.device], tuple[Tensor, Tensor]] = {}
 
-    def angles(self, layer: int, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of a turn by some positions, (1, D / 2) each; made once, since every pass asks for them."""
+    def angles(self, layer: int, positions: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of n turns by some positions, (n, D / 2) each; made once, since every pass asks for them."""
         key = layer, positions, device
         if key not in self._angles:
-            made = turns(torch.tensor([positions]), self.inv_freq[layer].cpu())
+            made = turns(torch.tensor(positions), self.inv_freq[layer].cpu())
             self._angles[key] = made[0].to(device), made[1].to(device)
         return self._angles[key]
 

@@ -101,10 +101,9 @@ class DenseAttention:
         """Cosine and sine of the turns that `far_queries` takes: (1, D / 2), with recency (n, 1, 1, 1, D / 2)."""
         size = self.layout.config.segment_size
         reach = self.reach or size
-        if not self.recency:
-            return self.rope.angles(layer, reach, device)
-        turns = [self.rope.angles(layer, reach + further * size, device) for further in range(self.recency + 1)]
-        return tuple(torch.stack(each)[:, None, None] for each in zip(*turns, strict=True))
+        reaches = tuple(reach + further * size for further in range(self.recency + 1))
+        turns = self.rope.angles(layer, reaches, device)
+        return tuple(each[:, None, None, None] for each in turns) if self.recency else turns
 
 
 Prepare = Callable[..., tuple[Tensor, Tensor, Tensor]]

@@ -113,7 +113,7 @@ def encode_runs(
     progress: Callable[[int], None] | None = None,
     searcher: LandmarkCore | None = None,
 ) -> Iterator[EncodedSegment]:
-    """Encode a text's segments, lazily. The last is open, the others are closed: what is added later goes on in it.
+    """Encode a text's segments, lazily. The last is open unless it is full: what is added later goes on in it.
 
     Args:
         tokens: (n,) content tokens.
@@ -133,7 +133,7 @@ def encode_runs(
                 tokens=piece.astype(np.int32),
                 runs=shares[first + i],
                 block_content=split_blocks(len(piece), core.layout),
-                closed=first + i + 1 < len(pieces),
+                closed=first + i + 1 < len(pieces) or len(piece) == core.layout.segment_capacity,
                 **arrays._asdict(),
             )
             if progress:

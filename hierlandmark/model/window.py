@@ -136,7 +136,7 @@ class Window:
         past = None
         recall = self.recall if self.recall is not None and self.recall.holds(layer) else None
         if recall is not None or self.queries is not None:
-            far = turn(query, *self.rope.angles(layer, self.layout.segment_size, query.device))
+            far = turn(query, *self.rope.angles(layer, (self.layout.segment_size,), query.device))
             if self.queries is not None:
                 self.queries.append(far)
                 if layer == self.until:

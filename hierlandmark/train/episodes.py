@@ -54,7 +54,7 @@ class Batch:
     positions: np.ndarray | None = None
     # leading segments whose keys and values are made without gradient, as recall finds them
     cached: int = 0
-    # a text read in order whose segments have the one right before them at its true distance
+    # of a text read in order: so many segments right before each one stand at their true distance
     recency: int = 0
     # queries whose gates are held to landmarks (`watch`): text, position in the text (n, 2); segments that hold what
     # they look for, none where that is not known (n, S) bool

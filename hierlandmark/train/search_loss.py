@@ -192,7 +192,9 @@ def _logits(core: LandmarkCore, pairs: Pairs, training: SearchTraining) -> Tenso
     total: list[Tensor] = []
     with torch.autocast(device.type, enabled=False):
         scale = training.weight * core.head_dim**-0.5
-        turned = [turn(both.queries[layer].float(), *core.rope.angles(layer, P, device)).flatten(1) for layer in layers]
+        turned = [
+            turn(both.queries[layer].float(), *core.rope.angles(layer, (P,), device)).flatten(1) for layer in layers
+        ]
         for b, some in enumerate(torch.cat(turned, 1).split(counts)):
             key = torch.cat([both.keys[layer][b].transpose(0, 1).flatten(1) for layer in layers], 1).float()  # (T, V)
             total.append(some @ key.T * scale)

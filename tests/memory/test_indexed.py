@@ -81,6 +81,8 @@ def test_few_cells_score_fewer_gates_and_still_find_k(memory: Memory) -> None:
 
 def test_what_came_later_is_searched_beside_it(memory: Memory) -> None:
     memory.add([{"id": f"late {i}", "role": "user", "content": f"later word{i}"} for i in range(3)])
+    # the last segment so far is full, and closed
+    memory.add([{"id": 899, "role": "user", "content": "a tail"}])
     memory.build_index()
     before = memory.stats().segments
     memory.add([{"id": 900 + i, "role": "user", "content": f"added {i} word{i * 37 % 101}"} for i in range(12)])
